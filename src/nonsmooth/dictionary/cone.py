@@ -1,0 +1,147 @@
+"""Cones: norms of a linear map, kinked where the map is zero.
+
+F = ||A x||_p with A linear. For 1 < p < inf the only kink is A x = 0, where the set is A' (the unit ball of the dual
+norm); p = 1 also switches at every zero entry of A x, and p = inf is an order operation of its absolute entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule
+from nonsmooth.errors import ConventionError
+
+__all__ = ["CONES", "Cone"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cone(Nonsmooth):
+    """The p-norm of a linear map of the operands.
+
+    `image(call, operands)` applies the map and lays the entries that belong to one norm along a last axis;
+    `exponent(call)` is p. The rule at the zero vector is "zero" or 0 (the centre of the dual ball), "nan", or an array
+    of the image's shape in the dual ball.
+
+    Source: Clarke1983.
+    """
+
+    kind: Kind = Kind.CONE
+    kinks: tuple[str, ...] = ("zero vector", "zero entry", "tie")
+    image: Callable[[Call, tuple[Array, ...]], Array] = field(repr=False)
+    exponent: Callable[[Call], float] = field(repr=False, default=lambda call: 2.0)
+
+    def margins(self, call: Call) -> dict[str, Array]:
+        """Give the norm itself; for p = 1 the smallest |entry|; for p = inf the gap to the second largest |entry|."""
+        xp, p = call.xp, self.exponent(call)
+        size = xp.abs(self.image(call, call.operands))
+        if p == 1:
+            return {"zero entry": size}
+        largest = xp.max(size, axis=-1)
+        if p != float("inf"):
+            return {"zero vector": largest}
+        at_best = size == largest[..., None]
+        alone = xp.sum(xp.astype(at_best, xp.int64), axis=-1) <= 1
+        rest = xp.max(xp.where(at_best, xp.full_like(size, -float("inf")), size), axis=-1)
+        return {"zero vector": largest, "tie": xp.where(alone, largest - rest, xp.zeros_like(largest))}
+
+    def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
+        """Give the masks; a tie at the zero vector is no kink of its own."""
+        masks = {name: margin <= tol for name, margin in self.margins(call).items()}
+        if "tie" in masks:
+            masks["tie"] = masks["tie"] & ~masks["zero vector"]
+        return masks
+
+    def slope(self, call: Call, rules: Mapping[str, Rule], tol: float = 0.0) -> Array:
+        """Give the derivative of each norm with respect to its entries, under the weights."""
+        xp, p = call.xp, self.exponent(call)
+        d = self.image(call, call.operands)
+        size = xp.abs(d)
+        if p == 1:
+            weight = rules["zero entry"]
+            if isinstance(weight, str):
+                raise ConventionError(f"at_kinks gives {weight!r} for {self.name!r} at a zero entry: it takes a number.")
+            return xp.where(size <= tol, (2 * weight - 1) * xp.ones_like(d), xp.sign(d))
+        largest = xp.max(size, axis=-1, keepdims=True)
+        at_zero = largest <= tol
+        scale = xp.where(at_zero, xp.ones_like(largest), largest)
+        if p == float("inf"):
+            tied = xp.astype(xp.abs(size - largest) <= tol, d.dtype)
+            slope = xp.sign(d) * tied / xp.sum(tied, axis=-1, keepdims=True)
+        else:
+            ratio = size / scale
+            norm = xp.sum(ratio**p, axis=-1, keepdims=True) ** ((p - 1) / p)
+            slope = xp.sign(d) * ratio ** (p - 1) / xp.where(at_zero, xp.ones_like(norm), norm)
+        return xp.where(at_zero, self._dual(rules["zero vector"], d, xp), slope)
+
+    def _dual(self, rule: Rule, like: Array, xp: Any) -> Array:
+        """Read the element of the dual ball at the zero vector."""
+        if isinstance(rule, str):
+            if rule not in ("zero", "nan"):
+                raise ConventionError(f"at_kinks gives {rule!r} for {self.name!r} at the zero vector: use 'zero' or an array.")
+            return xp.full_like(like, 0.0 if rule == "zero" else float("nan"))
+        return xp.full_like(like, float(rule)) if isinstance(rule, int | float) else rule
+
+    def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
+        """Give <slope, A (tangents)>."""
+        xp = call.xp
+        moved = self.image(call, tangents)
+        return xp.reshape(xp.sum(self.slope(call, rules, tol) * moved, axis=-1), call.result.shape)
+
+
+def _reduced(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Lay the reduced axes last and flat."""
+    (array,), xp, axes = operands, call.xp, call.attributes.get("dim")
+    if axes is None or axes == [] or array.ndim == 0:
+        return xp.reshape(array, (*(1,) * len(call.result.shape), -1))
+    axes = (axes,) if isinstance(axes, int) else axes
+    axes = sorted(a % array.ndim for a in axes)
+    kept = [a for a in range(array.ndim) if a not in axes]
+    array = xp.permute_dims(array, (*kept, *axes))
+    return xp.reshape(array, (*array.shape[: len(kept)], -1))
+
+
+def _deviations(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Give (u - mean u) / sqrt(n - correction), whose 2-norm is the standard deviation."""
+    flat = _reduced(call, operands)
+    n = max(flat.shape[-1] - float(call.attributes.get("correction", 1)), 0.0)
+    return (flat - call.xp.mean(flat, axis=-1, keepdims=True)) / n**0.5 if n else flat * float("nan")
+
+
+def _pairs(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Give the differences of all rows of a and all rows of b."""
+    a, b = operands
+    return a[..., :, None, :] - b[..., None, :, :]
+
+
+def _own_pairs(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Give the differences of the rows i < j."""
+    (a,), xp = operands, call.xp
+    n = a.shape[0]
+    first = [i for i in range(n) for _ in range(i + 1, n)]
+    second = [j for i in range(n) for j in range(i + 1, n)]
+    index = [xp.asarray(k, dtype=xp.int64, device=a.device) for k in (first, second)]
+    return xp.take(a, index[0], axis=0) - xp.take(a, index[1], axis=0)
+
+
+def _p(name: str) -> Callable[[Call], float]:
+    """Read the exponent from an attribute."""
+    return lambda call: 2.0 if call.attributes.get(name) is None else float(call.attributes[name])
+
+
+CONES: tuple[Cone, ...] = (
+    Cone(name="vector_norm", image=_reduced, exponent=_p("ord"), summary="the p-norm along axes, p >= 1"),
+    Cone(name="norm", image=_reduced, exponent=_p("p"), summary="the p-norm along axes, p >= 1"),
+    Cone(name="std", image=_deviations, kinks=("zero vector",), summary="the standard deviation along axes"),
+    Cone(
+        name="hypot",
+        image=lambda call, ab: call.xp.stack(call.xp.broadcast_arrays(*ab), axis=-1),
+        kinks=("zero vector",),
+        summary="sqrt(a^2 + b^2)",
+    ),
+    Cone(name="dist", image=lambda call, ab: (ab[0] - ab[1]).reshape(-1), exponent=_p("p"), summary="the p-norm of a - b"),
+    Cone(name="cdist", image=_pairs, exponent=_p("p"), summary="the p-norms of the differences of rows of a and b"),
+    Cone(name="pdist", image=_own_pairs, exponent=_p("p"), summary="the p-norms of the differences of rows"),
+)
+"""The cones of the dictionary."""

@@ -1,0 +1,62 @@
+"""Jumps: operations that are not continuous at their bad points, where no conservative field exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity
+
+__all__ = ["JUMPS"]
+
+
+def _jump(name: str, kink: str, distance: Callable[[Call], Array], summary: str) -> Singularity:
+    """Record a jump."""
+    return Singularity(name=name, kind=Kind.JUMP, kink=kink, distance=distance, summary=summary)
+
+
+def _to_integer(call: Call) -> Array:
+    """Give the distance to the nearest integer."""
+    u = call.operands[0]
+    return call.xp.abs(u - call.xp.round(u))
+
+
+def _to_half(call: Call) -> Array:
+    """Give the distance to the nearest k + 1/2, in units of the last digit kept."""
+    u = call.operands[0] * 10.0 ** call.attributes.get("decimals", 0)
+    return call.xp.abs(u - call.xp.floor(u) - 0.5) / 10.0 ** call.attributes.get("decimals", 0)
+
+
+def _to_nonzero_integer(call: Call) -> Array:
+    """Give the distance to the nearest integer but 0: trunc and frac are continuous there."""
+    u, xp = call.operands[0], call.xp
+    nearest = xp.round(u)
+    return xp.where(nearest == 0, 1 - xp.abs(u), xp.abs(u - nearest))
+
+
+def _to_multiple(call: Call) -> Array:
+    """Give the distance of a / b to the nearest integer, times |b|."""
+    a, b = call.operands
+    ratio = a / b
+    return call.xp.abs(ratio - call.xp.round(ratio)) * call.xp.abs(b)
+
+
+JUMPS: tuple[Singularity, ...] = (
+    _jump("sign", "0", lambda c: c.xp.abs(c.operands[0]), "-1, 0 or 1"),
+    _jump("heaviside", "0", lambda c: c.xp.abs(c.operands[0]), "0 for u < 0, 1 for u > 0"),
+    _jump("copysign", "0", lambda c: c.xp.abs(c.operands[1]), "|a| with the sign of b"),
+    _jump("floor", "integer", _to_integer, "the largest integer below"),
+    _jump("ceil", "integer", _to_integer, "the smallest integer above"),
+    _jump("round", "half integer", _to_half, "the nearest integer"),
+    _jump("trunc", "integer", _to_nonzero_integer, "the integer part"),
+    _jump("frac", "integer", _to_nonzero_integer, "u - trunc(u)"),
+    _jump("floor_divide", "multiple", _to_multiple, "floor(a / b)"),
+    _jump("remainder", "multiple", _to_multiple, "a - b floor(a / b)"),
+    _jump("fmod", "multiple", _to_multiple, "a - b trunc(a / b)"),
+    _jump(
+        "hardshrink", "threshold", lambda c: c.xp.abs(c.xp.abs(c.operands[0]) - c.attributes["lambd"]), "u for |u| > lambd"
+    ),
+    _jump(
+        "threshold_jump", "threshold", lambda c: c.xp.abs(c.operands[0] - c.attributes["threshold"]), "u above, a value below"
+    ),
+)
+"""The jumps of the dictionary."""

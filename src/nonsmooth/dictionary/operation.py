@@ -1,0 +1,137 @@
+"""The record of an elementary operation: its name, its kind, and where and how it is not differentiable."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from nonsmooth.errors import RegistrationError
+
+__all__ = ["Array", "Attributes", "Call", "Kind", "Nonsmooth", "Operation", "Rule", "Singularity"]
+
+Array: TypeAlias = Any
+"""An array of any framework that array-api-compat knows."""
+
+Attributes: TypeAlias = Mapping[str, Any]
+"""The arguments of a call that are not arrays to differentiate: bounds, axes, strides ..."""
+
+Rule: TypeAlias = float | str | Array
+"""A weight at a kink: a number, an array of numbers, or a word that the kind of operation knows."""
+
+
+class Kind(StrEnum):
+    """The kind of an operation, which says what happens at its bad points.
+
+    >>> Kind.SWITCH.value, Kind.SWITCH.has_weights, Kind.JUMP.has_weights
+    ('switch', True, False)
+    """
+
+    AFFINE = "affine"
+    SMOOTH = "smooth"
+    SWITCH = "switch"
+    ORDER = "order"
+    CONE = "cone"
+    SPECTRAL = "spectral"
+    SINGULAR = "singular"
+    JUMP = "jump"
+    INDEX = "index"
+    OPAQUE = "opaque"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a kink of this kind is a choice among slopes, which a selection weighs."""
+        return self in (Kind.SWITCH, Kind.ORDER, Kind.CONE, Kind.SPECTRAL)
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the framework's own derivative is the derivative everywhere."""
+        return self in (Kind.AFFINE, Kind.SMOOTH, Kind.INDEX)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One evaluation of an operation: what it was given and what it returned.
+
+    `operands` are the arrays in the order of the record, `result` the array that carries the derivative.
+    """
+
+    xp: Any
+    operands: tuple[Array, ...]
+    attributes: Attributes
+    result: Array = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """An elementary operation of the dictionary.
+
+    A smooth, affine or index operation needs its name and kind alone: the framework evaluates and differentiates it.
+    """
+
+    name: str
+    kind: Kind
+    summary: str = ""
+    references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a record without a usable name."""
+        if not self.name.replace("_", "").replace(".", "").isalnum():
+            raise RegistrationError(f"an operation needs a name of letters, digits and underscores; found {self.name!r}.")
+        if self.kind is not Kind(self.kind):
+            raise RegistrationError(f"operation {self.name!r}: {self.kind!r} is no kind; the kinds are {list(Kind)}.")
+
+    def __str__(self) -> str:
+        """Print the name."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Singularity(Operation):
+    """An operation with bad points that leave the theory: jumps, and points where it is not Lipschitz.
+
+    `distance(call)` is the distance of each element to the nearest bad point, in units of the operand.
+    """
+
+    kind: Kind = Kind.SINGULAR
+    distance: Any = field(default=None, repr=False)
+    kink: str = "bad point"
+
+    def margins(self, call: Call) -> dict[str, Array]:
+        """Give the distance of each element to the nearest bad point, under the name of that point."""
+        return {self.kink: self.distance(call)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nonsmooth(Operation):
+    """An operation with kinks: points where several slopes are active and a selection weighs them.
+
+    The contract, in array terms that hold under compilation (masks, never lists of indices):
+
+    * `margins(call)`: for each named kink, the distance of every kink element to it;
+    * `active(call, tol)`: the masks `margins <= tol`;
+    * `push(call, rules, tangents, tol)`: the tangent of the result under the weights, *linear* in the tangents.
+      Its transpose, the pullback, comes from the framework.
+    """
+
+    kinks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a record whose kinks have no names."""
+        super().__post_init__()
+        if not self.kinks:
+            raise RegistrationError(f"{self.kind} operation {self.name!r} names no kink, e.g. kinks=('0',).")
+
+    @abstractmethod
+    def margins(self, call: Call) -> dict[str, Array]:
+        """Give the distance of every kink element to each named kink."""
+
+    def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
+        """Give the masks of the elements within `tol` of each named kink."""
+        return {name: margin <= tol for name, margin in self.margins(call).items()}
+
+    @abstractmethod
+    def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
+        """Give the tangent of the result under the weights, linear in the tangents."""

@@ -1,0 +1,55 @@
+"""Singular operations: at their bad points they are not Lipschitz, and outside the theory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity
+
+__all__ = ["SINGULARS"]
+
+
+def _singular(name: str, kink: str, distance: Callable[[Call], Array], summary: str) -> Singularity:
+    """Record a singular operation."""
+    return Singularity(name=name, kind=Kind.SINGULAR, kink=kink, distance=distance, summary=summary)
+
+
+def _power_distance(call: Call) -> Array:
+    """Give |u| where the exponent makes u^p not Lipschitz at 0, infinity elsewhere."""
+    xp, u = call.xp, call.operands[0]
+    p = xp.asarray(call.operands[1] if len(call.operands) > 1 else call.attributes["exponent"], device=u.device)
+    u, p = xp.broadcast_arrays(u, p)
+    return xp.where((p < 1) & (p != 0), xp.abs(u), xp.full_like(u, float("inf")))
+
+
+SINGULARS: tuple[Singularity, ...] = (
+    _singular("sqrt", "0", lambda c: c.operands[0], "the square root"),
+    _singular("rsqrt", "0", lambda c: c.operands[0], "1 / sqrt(u)"),
+    _singular("log", "0", lambda c: c.operands[0], "the natural logarithm"),
+    _singular("log2", "0", lambda c: c.operands[0], "the logarithm of base 2"),
+    _singular("log10", "0", lambda c: c.operands[0], "the logarithm of base 10"),
+    _singular("log1p", "-1", lambda c: c.operands[0] + 1, "log(1 + u)"),
+    _singular("reciprocal", "0", lambda c: c.xp.abs(c.operands[0]), "1 / u"),
+    _singular("div", "zero denominator", lambda c: c.xp.abs(c.operands[1]), "a / b"),
+    _singular("pow", "0", _power_distance, "u^p"),
+    _singular("acos", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse cosine"),
+    _singular("asin", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse sine"),
+    _singular("acosh", "end of the domain", lambda c: c.operands[0] - 1, "the inverse hyperbolic cosine"),
+    _singular("atanh", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse hyperbolic tangent"),
+    _singular("erfinv", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse error function"),
+    _singular("logit", "end of the domain", lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]), "log(u / (1 - u))"),
+    _singular(
+        "atan2",
+        "origin",
+        lambda c: c.xp.maximum(c.xp.abs(c.operands[0]), c.xp.abs(c.operands[1])),
+        "the angle of (b, a)",
+    ),
+    _singular("xlogy", "0", lambda c: c.operands[1], "a log b"),
+    _singular(
+        "binary_cross_entropy",
+        "probability 0 or 1",
+        lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]),
+        "-t log u - (1 - t) log(1 - u)",
+    ),
+)
+"""The singular operations of the dictionary."""

@@ -1,0 +1,82 @@
+"""Every error of the library: what was asked, what was found and on which line, and what to do.
+
+::
+
+    NonsmoothError
+    ├── UsageError               the call itself cannot be served
+    │   ├── PointError           the point is no tree of finite floating tensors
+    │   ├── ResultError          the function returns no scalar where one is needed
+    │   └── ConventionError      an `at_kinks=` that means nothing here
+    ├── CaptureError             the function could not be turned into a program
+    │   ├── UnlistedOperation    an operator that the dictionary does not list
+    │   ├── ChangedInput         the function changes what it was given
+    │   ├── RandomnessError      the function draws random numbers
+    │   └── ProofFailed          the program does not reproduce the function
+    ├── StaleProgram             a guard or an escaped value differs at the new point
+    └── RegistrationError        a record of the dictionary contradicts itself
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CaptureError",
+    "ChangedInput",
+    "ConventionError",
+    "NonsmoothError",
+    "PointError",
+    "ProofFailed",
+    "RandomnessError",
+    "RegistrationError",
+    "ResultError",
+    "StaleProgram",
+    "UnlistedOperation",
+    "UsageError",
+]
+
+
+class NonsmoothError(Exception):
+    """The root of all errors of this library."""
+
+
+class UsageError(NonsmoothError, ValueError):
+    """The call itself cannot be served."""
+
+
+class PointError(UsageError):
+    """The point is no tree of finite floating tensors."""
+
+
+class ResultError(UsageError):
+    """The function returns no scalar where one is needed."""
+
+
+class ConventionError(UsageError):
+    """An `at_kinks=` that means nothing here."""
+
+
+class CaptureError(NonsmoothError, RuntimeError):
+    """The function could not be turned into a program."""
+
+
+class UnlistedOperation(CaptureError):
+    """An operator that the dictionary does not list."""
+
+
+class ChangedInput(CaptureError):
+    """The function changes what it was given."""
+
+
+class RandomnessError(CaptureError):
+    """The function draws random numbers."""
+
+
+class ProofFailed(CaptureError):
+    """The program does not reproduce the values or the native gradients of the function."""
+
+
+class StaleProgram(NonsmoothError, RuntimeError):
+    """A guard or an escaped value differs at the new point."""
+
+
+class RegistrationError(NonsmoothError, TypeError):
+    """A record of the dictionary contradicts itself."""

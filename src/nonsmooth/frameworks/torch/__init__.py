@@ -1,0 +1,127 @@
+"""PyTorch: capture by a tape at torch's pre-dispatch key, evaluation and differentiation by torch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from nonsmooth.errors import ResultError, StaleProgram, UsageError
+from nonsmooth.frameworks.framework import Evaluation, Select
+from nonsmooth.frameworks.torch.capture import capture_function, pieces
+from nonsmooth.frameworks.torch.evaluate import replay
+from nonsmooth.frameworks.torch.objective import make_objective
+from nonsmooth.frameworks.torch.tree import check_data, check_point, flatten, random_state, unflatten
+from nonsmooth.program import Program
+
+__all__ = ["TORCH", "TorchFramework"]
+
+CACHED_PIECES = 16
+"""How many recaptured pieces a program remembers."""
+
+
+class TorchFramework:
+    """PyTorch as `frameworks.framework.Framework` wants it."""
+
+    name = "torch"
+    objective = staticmethod(make_objective)
+
+    @property
+    def version(self) -> str:
+        """The version of torch, without its build."""
+        return str(torch.__version__).split("+")[0]
+
+    def capture(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], **options: Any) -> Program:
+        """Turn a function into a program near a point, with the proof of capture."""
+        return capture_function(self, function, x, data, **options)
+
+    def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
+        """Walk the programs that are active at the point."""
+        return pieces(program, x, data, limit=limit)
+
+    def evaluate(
+        self, program: Program, x: Any, data: tuple[Any, ...], *, select: Select | None = None, observe: bool = False
+    ) -> Evaluation:
+        """Evaluate a program at a point, recaptured if it is stale there, under a selection."""
+        point = self._point(program, x)
+        items = self._data(program, data)
+        with random_state(), torch.enable_grad():
+            for piece in self._known_pieces(program):
+                leaves = [t.detach().requires_grad_() for t in point]
+                try:
+                    return replay(piece, leaves, items, select=select, observe=observe)
+                except StaleProgram:
+                    continue
+            options = {k: v for k, v in program.options.items() if k != "forced"}
+            piece = capture_function(self, program.function, x, data, **options)
+            known = program.__dict__.setdefault("_torch_pieces", [])
+            known.insert(0, piece)
+            del known[CACHED_PIECES:]
+            leaves = [t.detach().requires_grad_() for t in point]
+            return replay(piece, leaves, items, select=select, observe=observe)
+
+    def _known_pieces(self, program: Program) -> list[Program]:
+        """List the program and the pieces recaptured earlier."""
+        return [program, *program.__dict__.get("_torch_pieces", [])]
+
+    def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
+        """Check that a point fits a program."""
+        leaves = check_point(x)
+        structure = flatten(x)[1]
+        if structure != program.structure:
+            raise UsageError(f"the program was captured for a point of structure {program.structure}; found {structure}.")
+        for leaf, value in zip(leaves, program.inputs, strict=True):
+            known = program.values[value]
+            if tuple(leaf.shape) != known.shape or str(leaf.dtype) != f"torch.{known.dtype}":
+                raise UsageError(
+                    f"the program was captured with {known.name} of shape {known.shape} and type {known.dtype}; found shape "
+                    f"{tuple(leaf.shape)} and type {leaf.dtype}. Capture again for other shapes."
+                )
+        return leaves
+
+    def _data(self, program: Program, data: tuple[Any, ...]) -> list[torch.Tensor]:
+        """Check that data fit a program."""
+        items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
+        if len(items) != len(program.data):
+            raise UsageError(f"the program was captured with {len(program.data)} tensor(s) of data; found {len(items)}.")
+        for item, value in zip(items, program.data, strict=True):
+            known = program.values[value]
+            if tuple(item.shape) != known.shape or str(item.dtype) != f"torch.{known.dtype}":
+                raise UsageError(
+                    f"the program was captured with {known.name} of shape {known.shape} and type {known.dtype}; found "
+                    f"{tuple(item.shape)} and {item.dtype}. A program serves any data of the same shapes; capture again for others."
+                )
+        return [t.detach() for t in items]
+
+    def scalar(self, evaluation: Evaluation) -> torch.Tensor:
+        """Give the scalar result, or say that it is none."""
+        results = flatten(evaluation.result)[0]
+        if len(results) != 1 or results[0].numel() != 1:
+            shapes = [tuple(r.shape) for r in results]
+            raise ResultError(
+                f"a gradient needs a scalar function; this one returns {len(results)} tensor(s) of shape {shapes}. "
+                "Reduce it (`.sum()`, `.mean()`), or differentiate one entry."
+            )
+        return results[0]  # type: ignore[no-any-return]
+
+    def pull(self, evaluation: Evaluation, outputs: tuple[Any, ...] = ()) -> Any:
+        """Give the gradient of a scalar result with respect to the point (and to outputs of steps)."""
+        result = self.scalar(evaluation)
+        targets = [*evaluation.leaves, *outputs]
+        if result.requires_grad:
+            found = torch.autograd.grad(result.reshape(()), targets, allow_unused=True)
+        else:
+            found = tuple(None for _ in targets)
+        whole = [torch.zeros_like(t) if g is None else g for g, t in zip(found, targets, strict=True)]
+        assert evaluation.program is not None
+        n = len(evaluation.leaves)
+        gradient = unflatten(whole[:n], evaluation.program.structure)
+        return (gradient, tuple(whole[n:])) if outputs else gradient
+
+
+TORCH = TorchFramework()
+"""The one instance."""
+
+_ = replace

@@ -1,0 +1,366 @@
+"""Evaluation of a program: torch evaluates and differentiates it, but for the kinks that a selection weighs.
+
+At a step whose kinks are active and weighed, the value is torch's own and the derivative is the record's `push`: the
+step returns a tensor with the native value whose graph is that of the linear map `push`, so that torch transposes it.
+A step without an active kink stays native.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat.torch as xp
+import torch
+
+from nonsmooth.dictionary import Call, Kind, Nonsmooth, Select, Singularity, Switch
+from nonsmooth.dictionary.order import Extremum
+from nonsmooth.errors import StaleProgram
+from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.torch.predicates import Predicate, predicate_of
+from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
+from nonsmooth.frameworks.torch.tape import force_ties
+from nonsmooth.frameworks.torch.tree import same_content
+from nonsmooth.program import Program, Ref, Step, references
+
+__all__ = ["replay"]
+
+
+class _Attach(torch.autograd.Function):
+    """Give a value the derivative of a linear map: forward returns the value, backward feeds the map."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+        """Return the value."""
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        """Hand the cotangent to the linear map."""
+        return None, gradient
+
+
+class _Elementwise(torch.autograd.Function):
+    """Give a value the partial derivatives of an element-wise operation of one operand."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, operand: torch.Tensor, partial: torch.Tensor) -> torch.Tensor:
+        """Return the value."""
+        ctx.save_for_backward(partial)
+        return value.view_as(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        """Multiply the cotangent by the partial derivative; a zero cotangent stays zero."""
+        (partial,) = ctx.saved_tensors
+        return None, gradient * partial, None
+
+
+@dataclass
+class _Plan:
+    """What can be said of a program before any evaluation, so that evaluation only looks it up."""
+
+    special: frozenset[int]
+    predicates: frozenset[int]
+    dead: frozenset[int]
+    unselected: Mapping[int, tuple[Any, ...]]
+    release: Mapping[int, tuple[int, ...]]
+    checks: Mapping[int, Any]
+
+
+def plan_of(program: Program) -> _Plan:
+    """Analyse a program once."""
+    cached = program.__dict__.get("_torch_plan")
+    if cached is not None:
+        return cached  # type: ignore[no-any-return]
+    selects = [s for s in program.nonsmooth if isinstance(s.operation, Select)]
+    predicates = _slice_back(program, [s.operands[0] for s in selects], boolean=True)
+    orders = [s for s in program.nonsmooth if isinstance(s.operation, Extremum)]
+    dead = _slice_back(program, [s.operands[0] for s in orders], boolean=False)
+    kept = {r.value for s in program.steps if s.index in dead | predicates for r in references(s.operands)}
+    kept |= {r.value for r in references(program.result)}
+    last: dict[int, int] = {}
+    for step in program.steps:
+        for ref in references((step.args, dict(step.kwargs))):
+            last[ref.value] = step.index
+        for value in step.results:
+            if value is not None:
+                last[value] = step.index
+    release: dict[int, list[int]] = {}
+    for value, index in last.items():
+        if value not in kept:
+            release.setdefault(index, []).append(value)
+    plan = _Plan(
+        special=frozenset(s.index for s in program.nonsmooth),
+        predicates=predicates,
+        dead=dead,
+        unselected=unselected_uses(program),
+        release={k: tuple(v) for k, v in release.items()},
+        checks={g.step: g for g in program.guards},
+    )
+    program.__dict__["_torch_plan"] = plan
+    return plan
+
+
+_MOVES = frozenset(
+    "view reshape flatten unflatten squeeze unsqueeze expand permute transpose t select slice narrow contiguous clone "
+    "split chunk unbind flip roll copy cast".split()
+)
+"""Operations through which the mask of dead entries moves as the entries do."""
+
+
+def _slice_back(program: Program, roots: list[Any], *, boolean: bool) -> frozenset[int]:
+    """Collect the steps that the roots come from, through boolean steps or through moves down to a switch."""
+    found: set[int] = set()
+    stack = [r for root in roots for r in references(root)]
+    while stack:
+        ref = stack.pop()
+        step = program.producer.get(ref.value)
+        if step is None or step.index in found:
+            continue
+        name = step.operation.name
+        if boolean:
+            if program.values[ref.value].dtype != "bool":
+                continue
+            found.add(step.index)
+            if name != "compare":
+                stack += references((step.args, dict(step.kwargs)))
+        elif isinstance(step.operation, Switch) or name in _MOVES:
+            found.add(step.index)
+            if name in _MOVES:
+                stack += references(step.args[:1])
+    return frozenset(found)
+
+
+def replay(
+    program: Program,
+    leaves: list[torch.Tensor],
+    data: list[torch.Tensor],
+    *,
+    select: Selector | None = None,
+    observe: bool = False,
+) -> Evaluation:
+    """Run the steps of a program on given leaves, checking every guard.
+
+    Raises:
+        StaleProgram: a guard, an escaped value or a shape differs from the captured one.
+    """
+    plan = plan_of(program)
+    env: dict[int, Any] = dict(zip(program.inputs, leaves, strict=True))
+    env.update(zip(program.data, data, strict=True))
+    env.update(program.constants)
+    run = _Run(program, plan, env, select, observe)
+    watching = select is not None or observe
+    grad = torch.is_grad_enabled()
+    try:
+        for step in program.steps:
+            if step.mode.grad != torch.is_grad_enabled():
+                torch._C._set_grad_enabled(step.mode.grad)
+            if step.mode.autocast is not None:
+                device, dtype = step.mode.autocast
+                with torch.autocast(device, dtype=getattr(torch, dtype)):
+                    run.step(step, watching)
+            else:
+                run.step(step, watching)
+            for value in plan.release.get(step.index, ()):
+                env.pop(value, None)
+    finally:
+        torch._C._set_grad_enabled(grad)
+    result = _fill(program.result, env)
+    return Evaluation(result=result, leaves=leaves, calls=run.calls, program=program)
+
+
+class _Run:
+    """One run of a program: the values so far, and what is known of them beside."""
+
+    def __init__(
+        self, program: Program, plan: _Plan, env: dict[int, Any], select: Selector | None, observe: bool
+    ) -> None:
+        self.program, self.plan, self.env, self.select, self.observe = program, plan, env, select, observe
+        self.calls: list[NonsmoothCall] = []
+        self.predicates: dict[int, Predicate] = {}
+        self.dead: dict[int, Callable[[], torch.Tensor | None]] = {}
+        self.masks: dict[int, Any] = {}
+
+    def step(self, step: Step, watching: bool) -> None:
+        """Run one step."""
+        args, kwargs = _fill(step.args, self.env), _fill(step.kwargs, self.env)
+        if step.index in self.plan.checks:
+            self._check(step, args, kwargs)
+            return
+        if watching and step.index in self.plan.special:
+            output = self._special(step, args, kwargs)
+        else:
+            output = step.target(*args, **kwargs)
+            if step.forced:
+                output = force_ties(step.label, args, output, step.forced)
+        outputs = (output,) if step.single else output
+        for value, tensor in zip(step.results, outputs, strict=True):
+            if value is not None:
+                if step.dynamic_shape and tuple(tensor.shape) != self.program.values[value].shape:
+                    raise StaleProgram(f"{step} gives another shape here: {tuple(tensor.shape)}.")
+                self.env[value] = tensor
+        if watching:
+            self._remember(step, outputs)
+
+    def _check(self, step: Step, args: Any, kwargs: Any) -> None:
+        """Compare what Python sees with what it saw at capture."""
+        guard = self.plan.checks[step.index]
+        outcome = step.target(*args, **kwargs)
+        if not same_content(outcome, guard.outcome) and not (outcome != outcome and guard.outcome != guard.outcome):
+            raise StaleProgram(f"{guard} comes out differently here.")
+
+    def _remember(self, step: Step, outputs: Any) -> None:
+        """Keep the predicate of a boolean result, and how to find the dead entries of a result."""
+        if step.index in self.plan.predicates:
+            value = step.results[0]
+            if value is not None:
+                self.predicates[value] = predicate_of(step, self.env, self.predicates, outputs[0])
+        if step.index in self.plan.dead:
+            for value, output in zip(step.results, outputs, strict=True):
+                if value is not None and value not in self.dead:
+                    self.dead[value] = self._dead_rule(step, value, output)
+
+    def _dead_rule(self, step: Step, value: int, output: torch.Tensor) -> Callable[[], torch.Tensor | None]:
+        """Give a function that marks the entries of a result whose derivative is zero."""
+        operation = step.operation
+        if isinstance(operation, Switch):
+            operands = tuple(self.env[r.value] if isinstance(r, Ref) else r for r in step.operands)
+            if len(operands) != 1 or step.mutates:
+                return lambda: None
+            call = Call(xp, (operands[0].detach(),), step.attributes, output.detach())
+
+            def of_switch() -> torch.Tensor | None:
+                with torch.no_grad():
+                    (slope,) = operation.partials(call, dict.fromkeys(operation.kinks, 0.5))
+                    return xp.broadcast_to(torch.as_tensor(slope) == 0, call.result.shape)
+
+            return of_switch
+        source = step.args[0]
+        position = step.results.index(value)
+
+        def of_move() -> torch.Tensor | None:
+            rule = self.dead.get(source.value) if isinstance(source, Ref) else None
+            mask = rule() if rule else None
+            if mask is None or step.operation.name == "cast":
+                return mask
+            moved = step.target(mask, *_fill(step.args[1:], self.env), **_fill(step.kwargs, self.env))
+            return moved if step.single else moved[position]
+
+        return of_move
+
+    def _operands(self, step: Step) -> tuple[Any, ...]:
+        """Give the operands of a step as tensors of one device."""
+        found = [self.env[r.value] if isinstance(r, Ref) else r for r in step.operands]
+        like = next((t for t in found if isinstance(t, torch.Tensor) and t.is_floating_point()), found[0])
+        return tuple(t if isinstance(t, torch.Tensor) else torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in found)
+
+    def _special(self, step: Step, args: Any, kwargs: Any) -> Any:
+        """Run a step that is not smooth: native where nothing is active, weighed where something is."""
+        operation = step.operation
+        operands = self._operands(step)
+        if step.mutates:
+            operands = tuple(t.clone() for t in operands)
+        watched = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
+        native, native_output = _native(step, args, kwargs, operands if step.mutates else None)
+        if not watched:
+            return self._written(step, args, native, native_output)
+        detached = tuple(t.detach() for t in operands)
+        call = Call(xp, detached, self._attributes(step), native.detach())
+        if isinstance(operation, Singularity):
+            if operation.kind is Kind.SINGULAR and self.select is not None and step.index in self.plan.unselected:
+                native = guard_against_infinity(step, operands, args, kwargs, self.plan.unselected[step.index], self.masks)
+                native_output = native
+            if self.observe:
+                self.calls.append(NonsmoothCall(step, call, native))
+            return self._written(step, args, native, native_output)
+        if not isinstance(operation, Nonsmooth):
+            return self._written(step, args, native, native_output)
+        if isinstance(operation, Select):
+            self.masks[step.index] = detached[0]
+        output = native
+        if self.select is not None:
+            masks = _active(operation, call)
+            rules = self.select(step, call, masks) if masks else None
+            if rules is not None:
+                output = _weighed(operation, call, rules, operands, native)
+        if self.observe:
+            self.calls.append(NonsmoothCall(step, call, output))
+        if output is not native or step.mutates:
+            native_output = _replaced(native_output, output)
+        return self._written(step, args, output, native_output)
+
+    def _written(self, step: Step, args: Any, output: torch.Tensor, native_output: Any) -> Any:
+        """Copy the result of an in-place step, computed on a clone, into its target."""
+        if step.mutates:
+            return args[0].copy_(output)
+        return native_output
+
+    def _attributes(self, step: Step) -> Mapping[str, Any]:
+        """Add to the attributes of a step what only an evaluation knows."""
+        if isinstance(step.operation, Extremum):
+            ref = step.operands[0]
+            rule = self.dead.get(ref.value) if isinstance(ref, Ref) else None
+            return {**step.attributes, "dead": None if rule is None else rule()}
+        if isinstance(step.operation, Select):
+            ref = step.operands[0]
+            predicate = self.predicates.get(ref.value) if isinstance(ref, Ref) else None
+            if predicate is None:
+                predicate = Predicate.untied(self.env[ref.value] if isinstance(ref, Ref) else ref)
+            return {**step.attributes, **predicate.attributes()}
+        return step.attributes
+
+
+def _native(step: Step, args: Any, kwargs: Any, clones: Any) -> tuple[torch.Tensor, Any]:
+    """Run torch's own operator; on clones of the operands where it would write in place."""
+    if clones is not None:
+        args = (clones[_position(step)], *args[1:])
+    output = step.target(*args, **kwargs)
+    return (output if step.single else output[0]), output
+
+
+def _position(step: Step) -> int:
+    """Find which operand is the first argument, the one that an in-place operator writes to."""
+    return step.operands.index(step.args[0])
+
+
+def _replaced(output: Any, first: torch.Tensor) -> Any:
+    """Put the weighed result in the place of the native one."""
+    return (first, *output[1:]) if isinstance(output, tuple | list) else first
+
+
+def _active(operation: Nonsmooth, call: Call) -> Mapping[str, torch.Tensor] | None:
+    """Give the masks of the active kinks, or None as soon as it is certain that there is none."""
+    if isinstance(operation, Switch):
+        arguments = operation.arguments(call)
+        if all(a.numel() == 0 or bool(a.abs().min() > 0) for a in arguments):
+            return None
+    masks = operation.active(call)
+    return masks if any(bool(m.any()) for m in masks.values()) else None
+
+
+def _weighed(
+    operation: Nonsmooth, call: Call, rules: Mapping[str, Any], operands: tuple[torch.Tensor, ...], native: torch.Tensor
+) -> torch.Tensor:
+    """Give the native value the derivative that the rules select."""
+    if isinstance(operation, Switch) and len(operands) == 1:
+        (partial,) = operation.partials(call, rules)
+        return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial))  # type: ignore[no-any-return]
+    return _Attach.apply(native.detach(), operation.push(call, rules, operands))  # type: ignore[no-any-return]
+
+
+def _fill(tree: Any, env: Mapping[int, Any]) -> Any:
+    """Put values in the place of references."""
+    if isinstance(tree, Ref):
+        return env[tree.value]
+    if isinstance(tree, tuple):
+        filled = [_fill(item, env) for item in tree]
+        return type(tree)(*filled) if hasattr(tree, "_fields") else tuple(filled)
+    if isinstance(tree, list):
+        return [_fill(item, env) for item in tree]
+    if isinstance(tree, dict):
+        return {k: _fill(v, env) for k, v in tree.items()}
+    return tree

@@ -1,0 +1,103 @@
+"""Formulas for operators that torch cannot take apart itself, with torch's own slopes at their kinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["FORMULAS"]
+
+
+def _reduce(loss: torch.Tensor, reduction: int) -> torch.Tensor:
+    """Reduce a loss per sample: 0 none, 1 mean, 2 sum."""
+    return loss if reduction == 0 else loss.mean() if reduction == 1 else loss.sum()
+
+
+def multi_margin_loss(
+    self: torch.Tensor, target: torch.Tensor, p: float, margin: float, weight: torch.Tensor | None, reduction: int
+) -> torch.Tensor:
+    """Give sum_{j != y} max(0, margin - u_y + u_j)^p / n, torch's slope at the hinge being 0."""
+    u = self if self.dim() == 2 else self.reshape(1, -1)
+    y = target.reshape(-1, 1)
+    hinge = torch.relu(margin - u.gather(1, y) + u)
+    others = torch.ones_like(u).scatter(1, y, 0.0)
+    terms = hinge * others if p == 1 else hinge * hinge * others
+    if weight is not None:
+        terms = terms * weight[y]
+    loss = _reduce(terms.sum(1) / u.shape[1], reduction)
+    return loss.reshape(()) if self.dim() < 2 else loss
+
+
+def multilabel_margin_loss(self: torch.Tensor, target: torch.Tensor, reduction: int, **unused: Any) -> torch.Tensor:
+    """Give sum_{i in labels, j not} max(0, 1 - u_i + u_j) / n; labels end at the first -1."""
+    del unused
+    u, y = (self, target) if self.dim() == 2 else (self.reshape(1, -1), target.reshape(1, -1))
+    valid = (y < 0).cumsum(1) == 0
+    index = torch.where(valid, y, 0)
+    marks = torch.zeros_like(u).scatter_add(1, index, valid.to(u.dtype))
+    hinge = torch.relu(1 - u.gather(1, index).unsqueeze(2) + u.unsqueeze(1))
+    mask = valid.to(u.dtype).unsqueeze(2) * (marks == 0).to(u.dtype).unsqueeze(1)
+    loss = _reduce((hinge * mask).sum((1, 2)) / u.shape[1], reduction)
+    return loss.reshape(()) if self.dim() < 2 else loss
+
+
+def aminmax(self: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Give the smallest and the largest entry."""
+    axes: Any = [] if dim is None else dim
+    return torch.return_types.aminmax((torch.amin(self, axes, keepdim), torch.amax(self, axes, keepdim)))
+
+
+def std_mean(self: torch.Tensor, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False) -> Any:
+    """Give the standard deviation and the mean."""
+    correction = float(unbiased) if correction is None else correction
+    mean = self.mean() if dim is None else self.mean(dim, keepdim)
+    return torch.std(self, dim, correction=correction, keepdim=keepdim), mean
+
+
+def var_mean(self: torch.Tensor, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False) -> Any:
+    """Give the variance and the mean."""
+    correction = float(unbiased) if correction is None else correction
+    mean = self.mean() if dim is None else self.mean(dim, keepdim)
+    return torch.var(self, dim, correction=correction, keepdim=keepdim), mean
+
+
+def smooth_l1_loss(self: torch.Tensor, target: torch.Tensor, reduction: int, beta: float) -> torch.Tensor:
+    """Give |u - t|, which is what is left of the loss at beta = 0."""
+    del beta
+    return _reduce((self - target).abs(), reduction)
+
+
+def native_dropout(input: torch.Tensor, p: float, train: bool | None) -> Any:
+    """Give the masked and scaled input, and the mask."""
+    keep = torch.ones_like(input, dtype=torch.bool) if train is False else torch.empty_like(input).bernoulli_(1 - p) > 0
+    return input * keep / (1 - p if p < 1 else 1), keep
+
+
+def rrelu_with_noise(
+    self: torch.Tensor, noise: torch.Tensor, lower: float, upper: float, training: bool, generator: Any = None
+) -> torch.Tensor:
+    """Give u for u > 0, (drawn slope) u for u < 0."""
+    if not training:
+        return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
+    slope = torch.empty_like(self).uniform_(lower, upper, generator=generator)
+    return torch.where(self <= 0, self * slope, self)
+
+
+def nanmedian(self: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Give the median; the point is finite, so that there is no nan to ignore."""
+    return torch.median(self) if dim is None else torch.median(self, dim, keepdim)
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "multi_margin_loss": multi_margin_loss,
+    "multilabel_margin_loss": multilabel_margin_loss,
+    "aminmax": aminmax,
+    "std_mean": std_mean,
+    "var_mean": var_mean,
+    "smooth_l1_loss": smooth_l1_loss,
+    "native_dropout": native_dropout,
+    "rrelu_with_noise": rrelu_with_noise,
+}
+"""The formulas, by the operator that they stand for."""

@@ -1,0 +1,101 @@
+"""The point and the data as trees of tensors: flattening, names, refusals, and the state that is put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from nonsmooth.errors import PointError
+
+__all__ = ["Tree", "check_data", "check_point", "flatten", "random_state", "same_content", "unflatten"]
+
+Tree = Any
+
+
+def flatten(tree: Tree) -> tuple[list[Any], Any]:
+    """Give the leaves of a tree and its structure."""
+    return pytree.tree_flatten(tree)
+
+
+def unflatten(leaves: list[Any], structure: Any) -> Tree:
+    """Put leaves back into their structure."""
+    return pytree.tree_unflatten(leaves, structure)
+
+
+def leaf_names(tree: Tree, root: str) -> list[str]:
+    """Name the leaves by their path in the tree.
+
+    >>> leaf_names({"fc.weight": 1, "b": [2, 3]}, "x")
+    ['fc.weight', 'b.0', 'b.1']
+    """
+    names = []
+    for path, _ in pytree.tree_flatten_with_path(tree)[0]:
+        parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+        names.append(".".join(parts) or root)
+    return [f"{root}.{n}" if n.isdigit() else n for n in names]
+
+
+def check_point(x: Tree) -> list[torch.Tensor]:
+    """Give the leaves of the point, or say why it cannot be differentiated at.
+
+    Raises:
+        PointError: a leaf is no floating tensor, holds nan or inf, or there is none.
+    """
+    leaves, names = flatten(x)[0], leaf_names(x, "x")
+    if not leaves:
+        raise PointError("the point x holds no tensor; pass a tensor, or a dict, list or tuple of tensors.")
+    for name, leaf in zip(names, leaves, strict=True):
+        if not isinstance(leaf, torch.Tensor):
+            raise PointError(
+                f"the point x is differentiated, so that it must be made of tensors; {name} is a {type(leaf).__name__}. "
+                "Pass what is not differentiated as data: f(x, *data)."
+            )
+        if leaf.is_complex():
+            raise PointError(f"{name} is complex ({leaf.dtype}); the theory is real: pass real and imaginary parts.")
+        if not leaf.is_floating_point():
+            raise PointError(
+                f"{name} has integer type {leaf.dtype}, which has no derivative: pass {name}.double(), or pass it as data."
+            )
+        if leaf.layout is not torch.strided:
+            raise PointError(f"{name} is sparse ({leaf.layout}): pass {name}.to_dense().")
+        if leaf.is_meta:
+            raise PointError(f"{name} is on the meta device and has no values: a kink is a matter of values.")
+        if leaf.numel() and not bool(torch.isfinite(leaf).all()):
+            bad = "nan" if bool(torch.isnan(leaf).any()) else "inf"
+            where = tuple(int(i) for i in (~torch.isfinite(leaf)).nonzero()[0])
+            raise PointError(f"the point is not finite: {name} holds {bad} at index {where}.")
+    return list(leaves)
+
+
+def check_data(data: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """Give the leaves of the data and their structure; anything may be data."""
+    return flatten(tuple(data))
+
+
+def same_content(a: Any, b: Any) -> bool:
+    """Tell whether two leaves hold the same values, nan equal to nan."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return a is b or bool(a == b)
+
+
+@contextmanager
+def random_state(restore: bool = True) -> Iterator[None]:
+    """Put the states of every random generator back at the end."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        if restore:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state_all(cuda)

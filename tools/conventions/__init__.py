@@ -1,0 +1,1 @@
+"""The conventions of PyTorch, JAX and TensorFlow at kinks: the cases, and the program that measures them."""
