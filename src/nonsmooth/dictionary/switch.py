@@ -106,13 +106,17 @@ class Select(Nonsmooth):
         return call.xp.abs(a - b) <= tol
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
-        """Give c (tangent of a) + (1 - c) (tangent of b), c = w right + (1 - w) left at the ties."""
-        xp, w = call.xp, _weight(self.name, "tie", rules)
-        predicate, a, b = call.operands
-        left, right = (xp.astype(call.attributes[k], call.result.dtype) for k in ("left", "right"))
-        c = xp.where(self.active(call, tol)["tie"], w * right + (1 - w) * left, xp.astype(predicate, call.result.dtype))
+        """Give c (tangent of a) + (1 - c) (tangent of b)."""
+        xp, c = call.xp, self.coefficient(call, rules, tol)
         zero = xp.zeros_like(call.result)
         return xp.where(c == 0, zero, c * tangents[1]) + xp.where(c == 1, zero, (1 - c) * tangents[2])
+
+    def coefficient(self, call: Call, rules: Mapping[str, Rule], tol: float = 0.0) -> Array:
+        """Give c, the weight of the first branch: w right + (1 - w) left at the ties, the predicate elsewhere."""
+        xp, w = call.xp, _weight(self.name, "tie", rules)
+        predicate = xp.astype(call.operands[0], call.result.dtype)
+        left, right = (xp.astype(call.attributes[k], call.result.dtype) for k in ("left", "right"))
+        return xp.where(self.active(call, tol)["tie"], w * right + (1 - w) * left, predicate)
 
 
 def piecewise_linear(

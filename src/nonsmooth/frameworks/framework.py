@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,6 +50,30 @@ class Framework(Protocol):
         self, program: Program, x: Any, data: tuple[Any, ...], *, select: Select | None = None, observe: bool = False
     ) -> Evaluation:
         """Evaluate a program at a point, recaptured if it is stale there, under a selection."""
+        ...
+
+    def scalar(self, evaluation: Evaluation) -> Any:
+        """Give the scalar result, or say that it is none."""
+        ...
+
+    def signature(self, x: Any, data: tuple[Any, ...]) -> Any:
+        """Give what a program depends on beside values, as a key."""
+        ...
+
+    def cotangents(self, evaluation: Evaluation, outputs: list[Any]) -> list[Any]:
+        """Give the derivative of the result with respect to outputs of steps."""
+        ...
+
+    def compared(self, program: Program, x: Any, data: tuple[Any, ...], steps: frozenset[int]) -> dict[int, Any]:
+        """Give |a - b| for the comparisons at some steps."""
+        ...
+
+    def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
+        """Walk the programs that are active at the point."""
+        ...
+
+    def numpy(self, array: Any) -> Any:
+        """Give the values of an array to numpy."""
         ...
 
     def pull(self, evaluation: Evaluation) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select
-from nonsmooth.frameworks.torch.capture import capture_function, pieces
+from nonsmooth.frameworks.torch.capture import capture_function, compared_values, pieces
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.tree import check_data, check_point, flatten, random_state, unflatten
@@ -120,8 +119,38 @@ class TorchFramework:
         gradient = unflatten(whole[:n], evaluation.program.structure)
         return (gradient, tuple(whole[n:])) if outputs else gradient
 
+    def signature(self, x: Any, data: tuple[Any, ...]) -> Any:
+        """Give what a program depends on beside values: structures, shapes, types, devices, and data that are no tensors."""
+        leaves, structure = flatten((x, tuple(data)))
+        parts = [(tuple(t.shape), t.dtype, t.device) if isinstance(t, torch.Tensor) else repr(t) for t in leaves]
+        return str(structure), tuple(parts)
+
+    def cotangents(self, evaluation: Evaluation, outputs: list[torch.Tensor]) -> list[torch.Tensor | None]:
+        """Give the derivative of the (weighed sum of the) result with respect to outputs of steps; None: no path."""
+        total = None
+        for t in flatten(evaluation.result)[0]:
+            if t.requires_grad and t.is_floating_point():
+                weights = 1 + 0.25 * torch.sin(torch.arange(t.numel(), dtype=t.dtype, device=t.device)).reshape(t.shape)
+                total = (t * weights).sum() if total is None else total + (t * weights).sum()
+        wanted = [o for o in outputs if o.requires_grad]
+        if total is None or not wanted:
+            return [torch.zeros_like(o) for o in outputs]
+        found = iter(torch.autograd.grad(total, wanted, allow_unused=True))
+        gradients = [next(found) if o.requires_grad else None for o in outputs]
+        return [torch.zeros_like(o) if g is None else g for g, o in zip(gradients, outputs, strict=True)]
+
+    def compared(self, program: Program, x: Any, data: tuple[Any, ...], steps: frozenset[int]) -> dict[int, Any]:
+        """Give |a - b| for the comparisons at some steps."""
+        items = self._data(program, data)
+        with random_state():
+            pairs = compared_values(program, self._point(program, x), items, steps)
+        return {k: self.numpy((torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs()) for k, (a, b) in pairs.items()}
+
+    def numpy(self, array: torch.Tensor) -> Any:
+        """Give the values of an array to numpy."""
+        array = torch.as_tensor(array).detach().cpu()
+        return (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).numpy()
+
 
 TORCH = TorchFramework()
 """The one instance."""
-
-_ = replace

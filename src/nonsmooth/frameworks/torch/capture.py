@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from nonsmooth.errors import CaptureError, NonsmoothError, ProofFailed, RandomnessError, ResultError, StaleProgram, UsageError
+from nonsmooth.errors import ChangedInput, NonsmoothError, ProofFailed, ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.tape import Tape
 from nonsmooth.frameworks.torch.tree import check_data, check_point, flatten, leaf_names, random_state, same_content, unflatten
-from nonsmooth.program import Program, Proof, Ref
+from nonsmooth.program import Program, Proof
 
 __all__ = ["capture_function", "native_gradient", "pieces"]
 
@@ -83,8 +83,6 @@ def _record(
     for now, before in ((point, originals[0]), (items, originals[1])):
         for a, b in zip(now, before, strict=True):
             if isinstance(a, torch.Tensor) and not same_content(a.detach(), b):
-                from nonsmooth.errors import ChangedInput
-
                 raise ChangedInput("capture: the function changes its input in place; clone it first: `x = x.clone()`.")
     references = unflatten([tape.reference(t) for t in leaves], result_structure)
     program = Program(
@@ -290,10 +288,3 @@ def compared_values(program: Program, leaves: list[torch.Tensor], items: list[to
         replay(replace(program, steps=steps), [t.detach() for t in leaves], items)
     return found
 
-
-def unresolved(program: Program) -> list[Ref]:
-    """List the results of a program."""
-    return [r for r in flatten(program.result)[0] if isinstance(r, Ref)]
-
-
-_ = (CaptureError, RandomnessError)

@@ -221,24 +221,11 @@ class _Run:
                 self.predicates[value] = predicate_of(step, self.env, self.predicates, outputs[0])
         if step.index in self.plan.dead:
             for value, output in zip(step.results, outputs, strict=True):
-                if value is not None and value not in self.dead:
+                if value is not None and step.operation.name in _MOVES and not step.mutates:
                     self.dead[value] = self._dead_rule(step, value, output)
 
     def _dead_rule(self, step: Step, value: int, output: torch.Tensor) -> Callable[[], torch.Tensor | None]:
         """Give a function that marks the entries of a result whose derivative is zero."""
-        operation = step.operation
-        if isinstance(operation, Switch):
-            operands = tuple(self.env[r.value] if isinstance(r, Ref) else r for r in step.operands)
-            if len(operands) != 1 or step.mutates:
-                return lambda: None
-            call = Call(xp, (operands[0].detach(),), step.attributes, output.detach())
-
-            def of_switch() -> torch.Tensor | None:
-                with torch.no_grad():
-                    (slope,) = operation.partials(call, dict.fromkeys(operation.kinks, 0.5))
-                    return xp.broadcast_to(torch.as_tensor(slope) == 0, call.result.shape)
-
-            return of_switch
         source = step.args[0]
         position = step.results.index(value)
 
@@ -281,11 +268,15 @@ class _Run:
             return self._written(step, args, native, native_output)
         if isinstance(operation, Select):
             self.masks[step.index] = detached[0]
+        if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
+            self.dead[step.results[0] or 0] = _dead_of_switch(operation, call)
         output = native
         if self.select is not None:
             masks = _active(operation, call)
             rules = self.select(step, call, masks) if masks else None
             if rules is not None:
+                if isinstance(operation, Select):
+                    self.masks[step.index] = operation.coefficient(call, rules)
                 output = _weighed(operation, call, rules, operands, native)
         if self.observe:
             self.calls.append(NonsmoothCall(step, call, output))
@@ -314,10 +305,21 @@ class _Run:
         return step.attributes
 
 
+def _dead_of_switch(operation: Switch, call: Call) -> Callable[[], torch.Tensor | None]:
+    """Give a function that marks the entries of a switch whose slope is zero."""
+
+    def mask() -> torch.Tensor:
+        with torch.no_grad():
+            (slope,) = operation.partials(call, dict.fromkeys(operation.kinks, 0.5))
+            return xp.broadcast_to(torch.as_tensor(slope) == 0, call.result.shape)  # type: ignore[no-any-return]
+
+    return mask
+
+
 def _native(step: Step, args: Any, kwargs: Any, clones: Any) -> tuple[torch.Tensor, Any]:
     """Run torch's own operator; on clones of the operands where it would write in place."""
     if clones is not None:
-        args = (clones[_position(step)], *args[1:])
+        args = (clones[_position(step)].clone(), *args[1:])
     output = step.target(*args, **kwargs)
     return (output if step.single else output[0]), output
 

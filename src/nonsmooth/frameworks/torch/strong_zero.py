@@ -69,12 +69,12 @@ def _mask(route: Route, shape: torch.Size, masks: Mapping[int, torch.Tensor]) ->
             return None
         return torch.stack([p for p in parts if p is not None]).all(0)
     _, step, branch, onward = route
-    predicate = masks.get(step.index)
-    if predicate is None:
+    weight = masks.get(step.index)
+    if weight is None:
         return None
-    unused = predicate if branch == 2 else ~predicate
+    unused = weight == (1 if branch == 2 else 0)
     if onward is not None:
-        later = _mask(onward, predicate.shape, masks)
+        later = _mask(onward, weight.shape, masks)
         unused = unused if later is None else unused | later
     return _fit(unused, shape)
 

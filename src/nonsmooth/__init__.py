@@ -1,0 +1,61 @@
+"""Automatic differentiation of programs that are not differentiable.
+
+>>> import torch
+>>> import nonsmooth as ns
+>>> f = lambda t: torch.relu(t) - torch.relu(-t)       # the identity
+>>> [float(ns.backprop(f, torch.tensor(0.0), at_kinks=c)) for c in ("framework", 0.5, 1.0)]
+[0.0, 1.0, 2.0]
+
+Importing the package imports no framework: one is found from the type of the point.
+"""
+
+from __future__ import annotations
+
+from nonsmooth.audit.audit import Audit
+from nonsmooth.audit.audit import run_audit as audit
+from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
+from nonsmooth.dictionary import (
+    Cone,
+    Extremum,
+    Kind,
+    Operation,
+    Ranking,
+    Singularity,
+    Switch,
+    operations,
+    piecewise_linear,
+    register,
+)
+from nonsmooth.frameworks.entry import at_kinks, objective
+from nonsmooth.kinks.kink import Kink, Kinks
+from nonsmooth.kinks.kink import find_kinks as kinks
+from nonsmooth.program import Program
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Audit",
+    "Cone",
+    "Extremum",
+    "Kind",
+    "Kink",
+    "Kinks",
+    "Operation",
+    "Program",
+    "Ranking",
+    "Singularity",
+    "Switch",
+    "__version__",
+    "at_kinks",
+    "audit",
+    "backprop",
+    "capture",
+    "grad",
+    "kinks",
+    "objective",
+    "operations",
+    "piecewise_linear",
+    "register",
+    "value_and_backprop",
+    "value_and_grad",
+]

@@ -1,0 +1,1 @@
+"""The audit: one point, one report."""

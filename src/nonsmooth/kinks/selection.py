@@ -1,0 +1,216 @@
+"""Selections: for each active kink a weight on its pieces. Backpropagation is the chain rule under one of them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nonsmooth.dictionary import OPERATIONS, Call, Extremum, Kind, Nonsmooth, Rule, Select, Switch
+from nonsmooth.dictionary.convention import FRAMEWORKS, load_convention
+from nonsmooth.errors import ConventionError
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.program import Step
+
+__all__ = ["WORDS", "AtKinks", "selection"]
+
+AtKinks: TypeAlias = str | float | Mapping[str, Any] | Callable[..., Any]
+"""What an `at_kinks=` may be; see `selection`."""
+
+WORDS = ("framework", *FRAMEWORKS, "minimum-norm", "random")
+"""The conventions that have a name."""
+
+
+def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector | None:
+    """Read an `at_kinks=` as a selection; None leaves every kink to the framework.
+
+    * `"framework"`: the framework's own rules, at no cost (also its own name, on its own programs);
+    * `"torch"`, `"jax"`, `"tensorflow"`: what that framework would have picked, by the measured tables;
+    * `"minimum-norm"`: at each kink the shortest vector of the operation's own set;
+    * `"random"`: at each kink element a random weight (seeded, the user's generators are not touched);
+    * a number a: the weight of the right-hand slope at switches (abs: slope 2a - 1), the even split at ties, the centre
+      of the ball at norms; guards keep their branch;
+    * a mapping from names of operations or kinds to rules; what it does not name is left to the framework;
+    * a callable (step, kink, call) -> rule or None.
+
+    Raises:
+        ConventionError: none of these, or a name that the dictionary does not have.
+
+    Source: BoltePauwels2020b.
+    """
+    if isinstance(at_kinks, str):
+        if at_kinks in ("framework", framework):
+            return None
+        if at_kinks in FRAMEWORKS:
+            return _by_table(at_kinks)
+        if at_kinks == "minimum-norm":
+            return _per_kink(_minimum_norm)
+        if at_kinks == "random":
+            return _per_kink(_randomly(np.random.default_rng(seed)))
+        raise ConventionError(f"at_kinks={at_kinks!r} is no convention{_hint(at_kinks, WORDS)}; use one of {WORDS}, a number, a mapping or a callable.")
+    if isinstance(at_kinks, bool) or at_kinks is None:
+        raise ConventionError(f"at_kinks={at_kinks!r}: pass a number such as 0.0 or 1.0, or one of {WORDS}.")
+    if isinstance(at_kinks, int | float):
+        if not math.isfinite(at_kinks):
+            raise ConventionError(f"at_kinks={at_kinks!r}: the weight of the right-hand slope must be finite.")
+        return _by_number(float(at_kinks))
+    if isinstance(at_kinks, Mapping):
+        return _by_mapping(at_kinks)
+    if callable(at_kinks):
+        return _per_kink(at_kinks)
+    raise ConventionError(f"at_kinks takes a word, a number, a mapping or a callable; found a {type(at_kinks).__name__}.")
+
+
+def _hint(word: str, words: Any) -> str:
+    """Name the word that was probably meant."""
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _operation(step: Step) -> Nonsmooth:
+    """Give the record of a step with kinks."""
+    assert isinstance(step.operation, Nonsmooth)
+    return step.operation
+
+
+def _rules(step: Step, find: Callable[[str], Rule | None], call: Call, masks: Mapping[str, Any]) -> Mapping[str, Rule] | None:
+    """Ask for the rule of every kink of a step; None if all of them are left to the framework.
+
+    A kink of the step without a rule, beside one that has a rule, follows torch's measured convention.
+    """
+    operation = _operation(step)
+    rules = {kink: find(kink) for kink in masks}
+    if all(rule is None for rule in rules.values()):
+        return None
+    native = load_convention("torch")
+    for kink, rule in rules.items():
+        if rule is None:
+            rules[kink] = native.rule(operation.name, operation.kinks, kink)
+            if rules[kink] is None:
+                rules[kink] = _centre(operation)
+    return {k: r for k, r in rules.items() if r is not None}
+
+
+def _centre(operation: Nonsmooth) -> Rule:
+    """Give the middle of the set of an operation."""
+    return {Kind.SWITCH: 0.5, Kind.ORDER: "even"}.get(operation.kind, "zero")
+
+
+def _by_number(weight: float) -> Selector:
+    """Select by one number."""
+    at = {Kind.SWITCH: weight, Kind.ORDER: "even", Kind.CONE: "zero", Kind.SPECTRAL: "even"}
+
+    def rule_for(operation: Nonsmooth, kink: str) -> Rule:
+        if operation.kind is Kind.CONE:
+            return {"zero entry": weight, "tie": "even"}.get(kink, "zero")
+        return at[operation.kind]
+
+    return lambda step, call, masks: {kink: rule_for(_operation(step), kink) for kink in masks}
+
+
+def _by_table(framework: str) -> Selector:
+    """Select by the measured convention of a framework; guards and `where` keep their branch."""
+    table = load_convention(framework)
+
+    def select(step: Step, call: Call, masks: Mapping[str, Any]) -> Mapping[str, Rule] | None:
+        operation = _operation(step)
+        if isinstance(operation, Select):
+            return None
+
+        def find(kink: str) -> Rule | None:
+            name = operation.name
+            if name == "median" and step.attributes.get("dim") is not None and framework != "jax":
+                name = "median_dim"
+            if name == "sort" and step.attributes.get("descending"):
+                name = "sort_descending"
+            rule = table.rule(name, operation.kinks, kink)
+            return call.xp.asarray(rule, dtype=call.result.dtype) if isinstance(rule, list) else rule
+
+        return _rules(step, find, call, masks)
+
+    return select
+
+
+def _by_mapping(mapping: Mapping[str, Any]) -> Selector:
+    """Select by the names of operations or kinds."""
+    kinds = {kind.value for kind in Kind if kind.has_weights}
+    kinky = {name for name, record in OPERATIONS.items() if isinstance(record, Nonsmooth)}
+    for name in mapping:
+        if name not in kinds and name not in kinky:
+            raise ConventionError(
+                f"at_kinks names {name!r}, which is no operation with kinks{_hint(str(name), kinky | kinds)}; "
+                f"`nonsmooth ops` lists them. Kinds: {sorted(kinds)}."
+            )
+
+    def select(step: Step, call: Call, masks: Mapping[str, Any]) -> Mapping[str, Rule] | None:
+        operation = _operation(step)
+        wanted = mapping.get(operation.name, mapping.get(operation.kind.value))
+        if wanted is None or wanted == "framework":
+            return None
+        if isinstance(wanted, Mapping):
+            unknown = set(wanted) - set(operation.kinks)
+            if unknown:
+                raise ConventionError(f"{operation.name!r} has the kinks {operation.kinks}; at_kinks names {sorted(unknown)}.")
+            return _rules(step, wanted.get, call, masks)
+        return _rules(step, lambda kink: _spread(operation, kink, wanted), call, masks)
+
+    return select
+
+
+def _spread(operation: Nonsmooth, kink: str, rule: Any) -> Any:
+    """Read one rule for all kinks of an operation: a number means the even split at ties, the centre at norms."""
+    number = isinstance(rule, int | float)
+    if number and (operation.kind is Kind.ORDER or kink == "tie" and operation.kind is Kind.CONE):
+        return "even"
+    return "zero" if number and kink == "zero vector" else rule
+
+
+def _per_kink(rule: Callable[..., Any]) -> Selector:
+    """Select by a function of step, kink and call."""
+    return lambda step, call, masks: _rules(step, lambda kink: rule(step, kink, call), call, masks)
+
+
+def _minimum_norm(step: Step, kink: str, call: Call) -> Rule:
+    """Give the weight of the shortest vector of the operation's own set: the projection of 0 on a segment."""
+    operation = _operation(step)
+    if isinstance(operation, Switch):
+        place = operation.kinks.index(kink)
+        pieces = operation.pieces(call)
+        left, right = pieces[place], pieces[place + 1]
+        inner = sum(a * (b - a) for a, b in zip(left, right, strict=True))
+        length = sum((b - a) * (b - a) for a, b in zip(left, right, strict=True))
+        if isinstance(length, int | float):
+            return min(max(-inner / length, 0.0), 1.0) if length else 0.5
+        return call.xp.clip(-inner / call.xp.where(length == 0, call.xp.ones_like(length), length), 0.0, 1.0)
+    if isinstance(operation, Select):
+        return 0.5
+    return {"tie": "even", "zero entry": 0.5}.get(kink, "zero")
+
+
+def _randomly(generator: np.random.Generator) -> Callable[[Step, str, Call], Rule]:
+    """Draw a weight for every kink element."""
+
+    def rule(step: Step, kink: str, call: Call) -> Rule:
+        operation = _operation(step)
+
+        def uniform(shape: tuple[int, ...]) -> Any:
+            drawn = call.xp.asarray(generator.uniform(0.001, 0.999, shape), device=call.result.device)
+            return call.xp.astype(drawn, call.result.dtype)
+
+        if isinstance(operation, Extremum):
+            return uniform(tuple(call.operands[0].shape))
+        if operation.kind is Kind.ORDER:
+            return "first" if generator.random() < 0.5 else "last"
+        if operation.kind is Kind.CONE and kink != "zero entry":
+            if kink == "tie":
+                return "even"
+            image = operation.image(call, call.operands)  # type: ignore[attr-defined]
+            return (uniform(tuple(image.shape)) - 0.5) / max(1, image.shape[-1])
+        if operation.kind is Kind.CONE:
+            return uniform(tuple(operation.image(call, call.operands).shape))  # type: ignore[attr-defined]
+        return uniform(tuple(call.result.shape))
+
+    return rule

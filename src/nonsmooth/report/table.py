@@ -1,0 +1,21 @@
+"""Plain results: a table that every writer takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FORMAT_VERSION", "Table"]
+
+FORMAT_VERSION = 1
+"""The version of every JSON that the library writes; raised when a field changes its meaning."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the names of columns, and rows of plain values."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    note: str = ""
