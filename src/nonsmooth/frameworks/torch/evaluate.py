@@ -19,44 +19,14 @@ from nonsmooth.dictionary.order import Extremum
 from nonsmooth.errors import StaleProgram
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
-from nonsmooth.frameworks.torch.predicates import Predicate, predicate_of
+from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare
 from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
 from nonsmooth.frameworks.torch.tape import force_ties
 from nonsmooth.frameworks.torch.tree import same_content
+from nonsmooth.frameworks.torch.weighing import active_masks, weighed
 from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["replay"]
-
-
-class _Attach(torch.autograd.Function):
-    """Give a value the derivative of a linear map: forward returns the value, backward feeds the map."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
-        """Return the value."""
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
-        """Hand the cotangent to the linear map."""
-        return None, gradient
-
-
-class _Elementwise(torch.autograd.Function):
-    """Give a value the partial derivatives of an element-wise operation of one operand."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, operand: torch.Tensor, partial: torch.Tensor) -> torch.Tensor:
-        """Return the value."""
-        ctx.save_for_backward(partial)
-        return value.view_as(value)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
-        """Multiply the cotangent by the partial derivative; a zero cotangent stays zero."""
-        (partial,) = ctx.saved_tensors
-        return None, gradient * partial, None
 
 
 @dataclass
@@ -218,11 +188,21 @@ class _Run:
         if step.index in self.plan.predicates:
             value = step.results[0]
             if value is not None:
-                self.predicates[value] = predicate_of(step, self.env, self.predicates, outputs[0])
+                self.predicates[value] = self._predicate(step, outputs[0])
         if step.index in self.plan.dead:
             for value, output in zip(step.results, outputs, strict=True):
                 if value is not None and step.operation.name in _MOVES and not step.mutates:
                     self.dead[value] = self._dead_rule(step, value, output)
+
+    def _predicate(self, step: Step, value: torch.Tensor) -> Predicate:
+        """Find the predicate of the boolean result of a step."""
+        name, (args, kwargs) = step.label.rstrip("_"), _fill((step.args, dict(step.kwargs)), self.env)
+        if name in SIDES:
+            return compare(name, *args[:2], value)
+        if step.mutates:
+            return Predicate.untied(value)
+        known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
+        return combine(step.target, args, kwargs, value, lambda t: known.get(id(t)))
 
     def _dead_rule(self, step: Step, value: int, output: torch.Tensor) -> Callable[[], torch.Tensor | None]:
         """Give a function that marks the entries of a result whose derivative is zero."""
@@ -272,12 +252,12 @@ class _Run:
             self.dead[step.results[0] or 0] = _dead_of_switch(operation, call)
         output = native
         if self.select is not None:
-            masks = _active(operation, call)
+            masks = active_masks(operation, call)
             rules = self.select(step, call, masks) if masks else None
             if rules is not None:
                 if isinstance(operation, Select):
                     self.masks[step.index] = operation.coefficient(call, rules)
-                output = _weighed(operation, call, rules, operands, native)
+                output = weighed(operation, call, rules, operands, native)
         if self.observe:
             self.calls.append(NonsmoothCall(step, call, output))
         if output is not native or step.mutates:
@@ -332,26 +312,6 @@ def _position(step: Step) -> int:
 def _replaced(output: Any, first: torch.Tensor) -> Any:
     """Put the weighed result in the place of the native one."""
     return (first, *output[1:]) if isinstance(output, tuple | list) else first
-
-
-def _active(operation: Nonsmooth, call: Call) -> Mapping[str, torch.Tensor] | None:
-    """Give the masks of the active kinks, or None as soon as it is certain that there is none."""
-    if isinstance(operation, Switch):
-        arguments = operation.arguments(call)
-        if all(a.numel() == 0 or bool(a.abs().min() > 0) for a in arguments):
-            return None
-    masks = operation.active(call)
-    return masks if any(bool(m.any()) for m in masks.values()) else None
-
-
-def _weighed(
-    operation: Nonsmooth, call: Call, rules: Mapping[str, Any], operands: tuple[torch.Tensor, ...], native: torch.Tensor
-) -> torch.Tensor:
-    """Give the native value the derivative that the rules select."""
-    if isinstance(operation, Switch) and len(operands) == 1:
-        (partial,) = operation.partials(call, rules)
-        return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial))  # type: ignore[no-any-return]
-    return _Attach.apply(native.detach(), operation.push(call, rules, operands))  # type: ignore[no-any-return]
 
 
 def _fill(tree: Any, env: Mapping[int, Any]) -> Any:

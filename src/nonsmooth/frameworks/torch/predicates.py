@@ -6,17 +6,15 @@ A comparison a > b ties where a = b. Along any direction in which a - b changes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from nonsmooth.program import Ref, Step
+__all__ = ["SIDES", "Predicate", "combine", "compare"]
 
-__all__ = ["Predicate", "predicate_of"]
-
-_SIDES = {
+SIDES = {
     "gt": (False, True),
     "ge": (False, True),
     "lt": (True, False),
@@ -41,68 +39,78 @@ class Predicate:
     def untied(value: torch.Tensor) -> Predicate:
         """Wrap a boolean that compares nothing which depends on the point."""
         far = torch.full(value.shape, float("inf"), device=value.device)
-        return Predicate(value, value, value, torch.zeros_like(value), far)
+        return Predicate(value, value, value, torch.zeros_like(value, dtype=torch.bool), far)
 
     def attributes(self) -> Mapping[str, torch.Tensor]:
         """Give what the record of `where` reads."""
         return {"left": self.left, "right": self.right, "tie": self.tie, "distance": self.distance}
 
 
-def predicate_of(step: Step, env: Mapping[int, Any], known: Mapping[int, Predicate], value: torch.Tensor) -> Predicate:
-    """Find the predicate of the boolean result of a step."""
-    sides = _SIDES.get(step.label.rstrip("_"))
-    if sides is not None:
-        a, b = (env[x.value] if isinstance(x, Ref) else x for x in step.args[:2])
-        watched = any(isinstance(t, torch.Tensor) and t.requires_grad for t in (a, b))
-        return _comparison(a, b, value, sides) if watched else Predicate.untied(value)
-
-    def part(name: str) -> Any:
-        def fill(tree: Any) -> Any:
-            if isinstance(tree, Ref):
-                predicate = known.get(tree.value)
-                return env[tree.value] if predicate is None else getattr(predicate, name)
-            if isinstance(tree, tuple | list):
-                return type(tree)(fill(t) for t in tree)
-            return tree
-
-        with torch.no_grad():
-            result = step.target(*fill(step.args), **{k: fill(v) for k, v in step.kwargs.items()})
-        return result if step.single else result[0]
-
-    if not any(isinstance(a, Ref) and a.value in known for a in _flat(step.args)) or step.mutates:
+def compare(name: str, a: Any, b: Any, value: torch.Tensor) -> Predicate:
+    """Find the predicate of `a name b`; it ties only if one side depends on the point."""
+    if not any(isinstance(t, torch.Tensor) and t.requires_grad for t in (a, b)):
         return Predicate.untied(value)
-    left, right = part("left"), part("right")
-    if left.dtype is not torch.bool:
-        return Predicate.untied(value)
-    tie = (left != value) | (right != value)
-    distances = [known[a.value].distance for a in _flat(step.args) if isinstance(a, Ref) and a.value in known]
-    distance = _smallest(distances, value)
-    return Predicate(value, left, right, tie, distance)
-
-
-def _comparison(a: Any, b: Any, value: torch.Tensor, sides: tuple[bool, bool]) -> Predicate:
-    """Find the ties of `a op b`."""
     with torch.no_grad():
-        a, b = torch.as_tensor(a), torch.as_tensor(b, device=value.device)
+        a, b = torch.as_tensor(a, device=value.device), torch.as_tensor(b, device=value.device)
         tie = (a == b).broadcast_to(value.shape)
         distance = torch.where(tie, 0.0, (a - b).abs().to(torch.promote_types(a.dtype, torch.float32)))
-        left, right = (torch.where(tie, torch.full_like(value, s), value) for s in sides)
+        left, right = (torch.where(tie, torch.full_like(value, side), value) for side in SIDES[name])
     return Predicate(value, left, right, tie, distance)
 
 
-def _smallest(distances: list[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+def combine(
+    target: Callable[..., Any],
+    args: Any,
+    kwargs: Mapping[str, Any],
+    value: torch.Tensor,
+    known: Callable[[torch.Tensor], Predicate | None],
+) -> Predicate:
+    """Find the predicate of a boolean operation of predicates: the operation, applied to their lefts and rights."""
+    parts = [p for t in _tensors((args, kwargs)) if (p := known(t)) is not None]
+    if not parts:
+        return Predicate.untied(value)
+
+    def side(name: str) -> torch.Tensor:
+        with torch.no_grad():
+            result = target(*_swap(args, name, known), **_swap(kwargs, name, known))
+        return result[0] if isinstance(result, tuple | list) else result
+
+    left, right = side("left"), side("right")
+    if left.dtype is not torch.bool or left.shape != value.shape:
+        return Predicate.untied(value)
+    return Predicate(value, left, right, (left != value) | (right != value), _nearest(parts, value))
+
+
+def _swap(tree: Any, name: str, known: Callable[[torch.Tensor], Predicate | None]) -> Any:
+    """Put one side of every known predicate in its place."""
+    if isinstance(tree, torch.Tensor):
+        predicate = known(tree)
+        return tree if predicate is None else getattr(predicate, name)
+    if isinstance(tree, tuple | list):
+        return type(tree)(_swap(item, name, known) for item in tree)
+    if isinstance(tree, Mapping):
+        return {k: _swap(v, name, known) for k, v in tree.items()}
+    return tree
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """Walk the tensors of nested arguments."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from _tensors(item)
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from _tensors(item)
+
+
+def _nearest(parts: list[Predicate], value: torch.Tensor) -> torch.Tensor:
     """Bound the distance to the nearest tie from below, entry by entry where the shapes allow it."""
     total = torch.full(value.shape, float("inf"), device=value.device)
-    for distance in distances:
+    for part in parts:
         try:
-            total = torch.minimum(total, distance.broadcast_to(value.shape))
+            total = torch.minimum(total, part.distance.broadcast_to(value.shape))
         except RuntimeError:
-            total = torch.minimum(total, distance.min().to(total.dtype)) if distance.numel() else total
+            total = total.clamp(max=float(part.distance.min())) if part.distance.numel() else total
     return total
-
-
-def _flat(tree: Any) -> list[Any]:
-    """Flatten nested arguments."""
-    if isinstance(tree, tuple | list):
-        return [leaf for item in tree for leaf in _flat(item)]
-    return [tree]

@@ -1,0 +1,160 @@
+"""Chosen slopes in ordinary eager training: a mode around the user's own forward and backward passes.
+
+A function mode looks at every function of torch; the few that may hold kinks or decide them run under a dispatch mode,
+which sees the operators inside, all others run untouched. An operator whose kinks are active gets the selected
+derivative exactly as in the evaluation of a program.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat.torch as xp
+import torch
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.schema_check_mode import SchemaCheckMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from nonsmooth.dictionary import Call, Nonsmooth, Select
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.torch.formulas import FORMULAS
+from nonsmooth.frameworks.torch.names import ALIASES, OPENED, TABLE, arguments_of, bind, packet_name
+from nonsmooth.frameworks.torch.predicates import SIDES, combine, compare
+from nonsmooth.frameworks.torch.weighing import active_masks, weighed
+from nonsmooth.program import Step
+
+__all__ = ["AtKinksMode"]
+
+
+def _may_hold_kinks(func: Callable[..., Any], name: str) -> bool:
+    """Tell whether a function of torch may hold kinks, or a comparison that decides one."""
+    name = name.strip("_")
+    if name in ("backward", "get", "set", "requires_grad", "detach"):
+        return False
+    row = TABLE.get(name)
+    if row is not None and name not in FORMULAS:
+        from nonsmooth.dictionary import OPERATIONS
+
+        record = OPERATIONS[row.operation] if isinstance(row.operation, str) else None
+        return record is None or not record.kind.is_smooth or ALIASES.get(name) in ("compare", "logic")
+    known = name in FORMULAS or name in OPENED
+    return known or getattr(func, "__module__", None) in ("torch.nn.functional", "torch._C._linalg", "torch._tensor", "torch.functional")
+
+
+class _Operators(SchemaCheckMode):
+    """The dispatch mode: sees the operators inside one function of torch."""
+
+    def __init__(self, owner: AtKinksMode) -> None:
+        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
+        self.owner = owner
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.owner.operator(self, func, args, kwargs or {})
+
+
+class AtKinksMode(TorchFunctionMode):
+    """The mode behind `with nonsmooth.at_kinks(...)`."""
+
+    def __init__(self, select: Selector | None) -> None:
+        super().__init__()
+        self.select = select
+        self._operators = _Operators(self)
+        self._holds: dict[Any, bool] = {}
+        self._predicates: Any = WeakIdKeyDictionary()
+        self._warned: set[str] = set()
+        self._count = 0
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function of torch, with the selected slopes where its kinks are active."""
+        kwargs = kwargs or {}
+        holds = self._holds.get(func)
+        if holds is None:
+            holds = self._holds[func] = self.select is not None and _may_hold_kinks(func, getattr(func, "__name__", ""))
+        if not holds or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        with enable_python_dispatcher(), self._operators:
+            return func(*args, **kwargs)
+
+    def operator(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run one operator: natively, opened, or weighed."""
+        if not isinstance(func, torch._ops.OpOverload):
+            return func(*args, **kwargs)
+        binding = bind(func, args, kwargs)
+        if binding is None:
+            return self._unlisted(mode, func, args, kwargs)
+        operation = binding.operation
+        if operation.name in ("compare", "logic"):
+            return self._boolean(func, args, kwargs)
+        if not isinstance(operation, Nonsmooth):
+            return func(*args, **kwargs)
+        operands = _as_tensors(binding.operands)
+        if not any(t.requires_grad for t in operands):
+            return func(*args, **kwargs)
+        return self._nonsmooth(func, args, kwargs, operation, operands, binding.attributes)
+
+    def _nonsmooth(self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any) -> Any:
+        """Run an operator with kinks, with the selected slopes at the active ones."""
+        in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
+        if isinstance(operation, Select):
+            predicate = self._predicates.get(operands[0])
+            if predicate is None:
+                return func(*args, **kwargs)
+            attributes = {**attributes, **predicate.attributes()}
+        if in_place:
+            operands = tuple(t.clone() for t in operands)
+        output = func(operands[0].clone(), *args[1:], **kwargs) if in_place else func(*args, **kwargs)
+        first = output[0] if isinstance(output, tuple | list) else output
+        call = Call(xp, tuple(t.detach() for t in operands), attributes, first.detach())
+        masks = active_masks(operation, call)
+        assert self.select is not None
+        self._count += 1
+        step = Step(self._count, operation, func, args, kwargs, (), attributes=attributes, label=packet_name(func))
+        rules = self.select(step, call, masks) if masks else None
+        if rules is not None:
+            first = weighed(operation, call, rules, operands, first)
+        if in_place:
+            return args[0].copy_(first)
+        return (first, *output[1:]) if isinstance(output, tuple | list) else first
+
+    def _boolean(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a comparison or a boolean operator, and remember its ties for a later `where`."""
+        value = func(*args, **kwargs)
+        name = packet_name(func)
+        if name in SIDES and len(args) == 2:
+            if any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):
+                predicate = compare(name, *args, value)
+                if bool(predicate.tie.any()):
+                    self._predicates[value] = predicate
+        elif isinstance(value, torch.Tensor) and len(self._predicates):
+            predicate = combine(func, args, kwargs, value, self._predicates.get)
+            if bool(predicate.tie.any()):
+                self._predicates[value] = predicate
+        return value
+
+    def _unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Open an operator that holds kinks of several operations; run it natively, with a warning, if that fails."""
+        name = packet_name(func)
+        formula = FORMULAS.get(name)
+        if formula is not None or func._can_decompose():
+            with mode:
+                return formula(**arguments_of(func, args, kwargs)) if formula else func.decompose(*args, **kwargs)
+        if name not in self._warned and any(t.requires_grad for t in _as_tensors(args) if isinstance(t, torch.Tensor)):
+            self._warned.add(name)
+            warnings.warn(f"at_kinks: the dictionary does not list `{func}`; it keeps its native derivative.", stacklevel=4)
+        return func(*args, **kwargs)
+
+
+def _as_tensors(operands: Any) -> tuple[Any, ...]:
+    """Make tensors of plain numbers among operands."""
+    like = next((t for t in operands if isinstance(t, torch.Tensor) and t.is_floating_point()), None)
+    if like is None:
+        return tuple(t for t in operands if isinstance(t, torch.Tensor))
+    return tuple(
+        t if isinstance(t, torch.Tensor) else torch.as_tensor(t, dtype=like.dtype, device=like.device)
+        for t in operands
+        if isinstance(t, torch.Tensor | int | float)
+    )

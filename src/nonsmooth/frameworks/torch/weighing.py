@@ -1,0 +1,67 @@
+"""One call of a nonsmooth operation under a selection: torch's value, with the derivative that the rules select.
+
+The result has the native value, and the graph of the linear map `push` of the record, which torch transposes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from nonsmooth.dictionary import Call, Nonsmooth, Switch
+
+__all__ = ["active_masks", "weighed"]
+
+
+class _Attach(torch.autograd.Function):
+    """Give a value the derivative of a linear map: forward returns the value, backward feeds the map."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+        """Return the value."""
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        """Hand the cotangent to the linear map."""
+        return None, gradient
+
+
+class _Elementwise(torch.autograd.Function):
+    """Give a value the partial derivative of an element-wise operation of one operand."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, operand: torch.Tensor, partial: torch.Tensor) -> torch.Tensor:
+        """Return the value."""
+        ctx.save_for_backward(partial)
+        return value.view_as(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        """Multiply the cotangent by the partial derivative."""
+        (partial,) = ctx.saved_tensors
+        return None, gradient * partial, None
+
+
+def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, torch.Tensor] | None:
+    """Give the masks of the active kinks, or None as soon as it is certain that there is none."""
+    if isinstance(operation, Switch):
+        arguments = operation.arguments(call)
+        if all(a.numel() == 0 or bool(a.abs().min() > 0) for a in arguments):
+            return None
+    masks = operation.active(call)
+    return masks if any(bool(m.any()) for m in masks.values()) else None
+
+
+def weighed(
+    operation: Nonsmooth, call: Call, rules: Mapping[str, Any], operands: tuple[torch.Tensor, ...], native: torch.Tensor
+) -> torch.Tensor:
+    """Give the native value the derivative that the rules select."""
+    if isinstance(operation, Switch) and len(operands) == 1:
+        with torch.no_grad():
+            (partial,) = operation.partials(call, rules)
+        return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial))  # type: ignore[no-any-return]
+    return _Attach.apply(native.detach(), operation.push(call, rules, operands))  # type: ignore[no-any-return]
