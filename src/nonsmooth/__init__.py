@@ -14,6 +14,7 @@ from __future__ import annotations
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
+from nonsmooth.derivatives.eager import at_kinks
 from nonsmooth.dictionary import (
     Cone,
     Extremum,
@@ -26,7 +27,7 @@ from nonsmooth.dictionary import (
     piecewise_linear,
     register,
 )
-from nonsmooth.frameworks.entry import at_kinks, objective
+from nonsmooth.frameworks.entry import objective
 from nonsmooth.kinks.kink import Kink, Kinks
 from nonsmooth.kinks.kink import find_kinks as kinks
 from nonsmooth.program import Program

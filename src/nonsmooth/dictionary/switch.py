@@ -29,7 +29,9 @@ Partials: TypeAlias = tuple[Array | float, ...]
 class Switch(Nonsmooth):
     """An element-wise operation of pieces.
 
-    `arguments(call)` gives one array per kink, `pieces(call)` one more tuple of partial derivatives than that.
+    `arguments(call)` gives one array per kink, `pieces(call)` one more tuple of partial derivatives than that;
+    `flats(attributes)`, where given, the values that the result takes on its pieces of slope zero and nowhere else but
+    at kinks.
 
     >>> relu = piecewise_linear("relu", kinks=("0",), breakpoints=lambda a: (0.0,), slopes=lambda a: (0.0, 1.0))
     >>> relu.kind.value, relu.kinks
@@ -40,6 +42,7 @@ class Switch(Nonsmooth):
 
     kind: Kind = Kind.SWITCH
     arguments: Callable[[Call], Sequence[Array]] = field(repr=False)
+    flats: Callable[[Attributes], Sequence[Any]] | None = field(repr=False, default=None)
     pieces: Callable[[Call], Sequence[Partials]] = field(repr=False)
 
     def margins(self, call: Call) -> dict[str, Array]:
@@ -64,14 +67,32 @@ class Switch(Nonsmooth):
         slopes = list(pieces[0])
         for name, argument, piece in zip(self.kinks, self.arguments(call), pieces[1:], strict=True):
             weight, like = _weight(self.name, name, rules), call.result
+            step = None if tol else _step(call.xp, argument, weight)
             for i, after in enumerate(piece):
                 before = slopes[i]
                 if after is before:
+                    continue
+                if step is not None and isinstance(after, float) and isinstance(before, float):
+                    slopes[i] = step if (before, after) == (0.0, 1.0) else before + (after - before) * step
                     continue
                 at_kink = weight * after + (1 - weight) * before
                 beyond = where(argument > tol, _full(call.xp, after, like), _full(call.xp, before, like))
                 slopes[i] = where(call.xp.abs(argument) <= tol, _full(call.xp, at_kink, like), beyond)
         return tuple(slopes)
+
+    def dead(self, call: Call) -> Array | None:
+        """Mark by 1 the entries strictly inside a piece without any slope, by 0 the others."""
+        pieces, total = self.pieces(call), None
+        signs = [call.xp.sign(a) for a in self.arguments(call)]
+        for place, piece in enumerate(pieces):
+            if not all(_is_zero(p) for p in piece):
+                continue
+            inside = None
+            for sign in (*signs[place - 1 : place], *(-s for s in signs[place : place + 1])):
+                part = call.xp.clip(sign, 0, None)
+                inside = part if inside is None else inside * part
+            total = inside if total is None else total + inside
+        return total
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give sum_i (partial i) (tangent i)."""
@@ -125,6 +146,7 @@ def piecewise_linear(
     kinks: tuple[str, ...],
     breakpoints: Callable[[Attributes], Sequence[Any]],
     slopes: Callable[[Attributes], Sequence[Any]],
+    flats: Callable[[Attributes], Sequence[Any]] | None = None,
     summary: str = "",
 ) -> Switch:
     """Record a continuous operation of one operand whose slopes are constants.
@@ -139,7 +161,8 @@ def piecewise_linear(
         name=name,
         kinks=kinks,
         summary=summary,
-        arguments=lambda call: tuple(call.operands[0] - b for b in breakpoints(call.attributes)),
+        flats=flats,
+        arguments=lambda call: tuple(call.operands[0] - b if b else call.operands[0] for b in breakpoints(call.attributes)),
         pieces=lambda call: tuple((float(s),) for s in slopes(call.attributes)),
     )
 
@@ -152,6 +175,13 @@ def _weight(operation: str, kink: str, rules: Mapping[str, Rule]) -> Any:
             f"at_kinks gives {rule!r} for {operation!r} at {kink!r}: a switch takes a number, the weight of its right-hand slope."
         )
     return rule
+
+
+def _step(xp: Any, argument: Array, weight: Any) -> Array:
+    """Give H_w(a) = (sign a + 1) / 2 + (w - 1/2) (1 - sign^2 a)."""
+    sign = xp.sign(argument)
+    step = (sign + 1) * 0.5
+    return step if isinstance(weight, float) and weight == 0.5 else step + (weight - 0.5) * (1 - sign * sign)
 
 
 def _is_zero(partial: Array | float) -> bool:
@@ -179,6 +209,7 @@ def _between(low: str, high: str) -> dict[str, Any]:
             float("inf") if a[high] is None else a[high],
         ),
         "slopes": lambda a: (0, 1, 0),
+        "flats": lambda a: [a[k] for k in (low, high) if a[k] is not None],
     }
 
 
@@ -203,7 +234,12 @@ def _binary(name: str, right: tuple[float, float], summary: str) -> Switch:
 
 SWITCHES: tuple[Nonsmooth, ...] = (
     piecewise_linear(
-        "relu", kinks=("0",), breakpoints=lambda a: (0,), slopes=lambda a: (0, 1), summary="max(u, 0)"
+        "relu",
+        kinks=("0",),
+        breakpoints=lambda a: (0,),
+        slopes=lambda a: (0, 1),
+        flats=lambda a: (0,),
+        summary="max(u, 0)",
     ),
     piecewise_linear("abs", kinks=("0",), breakpoints=lambda a: (0,), slopes=lambda a: (-1, 1), summary="|u|"),
     piecewise_linear(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from nonsmooth.dictionary import Kind
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select
 from nonsmooth.frameworks.torch.capture import capture_function, compared_values, pieces
@@ -32,6 +34,12 @@ class TorchFramework:
         """The version of torch, without its build."""
         return str(torch.__version__).split("+")[0]
 
+    def eager(self, select: Select | None) -> AbstractContextManager[Any]:
+        """Give the mode that applies a selection around eager training."""
+        from nonsmooth.frameworks.torch.eager import AtKinksMode
+
+        return AtKinksMode(select)
+
     def capture(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], **options: Any) -> Program:
         """Turn a function into a program near a point, with the proof of capture."""
         return capture_function(self, function, x, data, **options)
@@ -46,13 +54,16 @@ class TorchFramework:
         """Evaluate a program at a point, recaptured if it is stale there, under a selection."""
         point = self._point(program, x)
         items = self._data(program, data)
-        with random_state(), torch.enable_grad():
+        with torch.enable_grad(), random_state() if _draws(program) else nullcontext():
             for piece in self._known_pieces(program):
                 leaves = [t.detach().requires_grad_() for t in point]
                 try:
-                    return replay(piece, leaves, items, select=select, observe=observe)
+                    evaluation = replay(piece, leaves, items, select=select, observe=observe)
                 except StaleProgram:
                     continue
+                if not _is_finite(evaluation.result):
+                    check_point(x)
+                return evaluation
             options = {k: v for k, v in program.options.items() if k != "forced"}
             piece = capture_function(self, program.function, x, data, **options)
             known = program.__dict__.setdefault("_torch_pieces", [])
@@ -67,8 +78,9 @@ class TorchFramework:
 
     def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
         """Check that a point fits a program."""
-        leaves = check_point(x)
-        structure = flatten(x)[1]
+        leaves, structure = flatten(x)
+        if not all(isinstance(t, torch.Tensor) for t in leaves):
+            check_point(x)
         if structure != program.structure:
             raise UsageError(f"the program was captured for a point of structure {program.structure}; found {structure}.")
         for leaf, value in zip(leaves, program.inputs, strict=True):
@@ -150,6 +162,16 @@ class TorchFramework:
         """Give the values of an array to numpy."""
         array = torch.as_tensor(array).detach().cpu()
         return (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).numpy()
+
+
+def _draws(program: Program) -> bool:
+    """Tell whether a program may draw random numbers: only a user's own operation may."""
+    return any(step.operation.kind is Kind.OPAQUE for step in program.steps)
+
+
+def _is_finite(result: Any) -> bool:
+    """Tell whether a result is finite, cheaply."""
+    return all(not t.is_floating_point() or bool(torch.isfinite(t.detach().sum())) for t in flatten(result)[0])
 
 
 TORCH = TorchFramework()

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nonsmooth.dictionary import Call, Nonsmooth, Select
+from nonsmooth.dictionary import OPERATIONS, Call, Extremum, Nonsmooth, Select, Switch
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import ALIASES, OPENED, TABLE, arguments_of, bind, packet_name
@@ -35,10 +35,10 @@ def _may_hold_kinks(func: Callable[..., Any], name: str) -> bool:
     name = name.strip("_")
     if name in ("backward", "get", "set", "requires_grad", "detach"):
         return False
+    if name in ("or", "and", "xor", "invert"):
+        return True
     row = TABLE.get(name)
     if row is not None and name not in FORMULAS:
-        from nonsmooth.dictionary import OPERATIONS
-
         record = OPERATIONS[row.operation] if isinstance(row.operation, str) else None
         return record is None or not record.kind.is_smooth or ALIASES.get(name) in ("compare", "logic")
     known = name in FORMULAS or name in OPENED
@@ -65,6 +65,7 @@ class AtKinksMode(TorchFunctionMode):
         self._operators = _Operators(self)
         self._holds: dict[Any, bool] = {}
         self._predicates: Any = WeakIdKeyDictionary()
+        self._quiet: Any = WeakIdKeyDictionary()
         self._warned: set[str] = set()
         self._count = 0
 
@@ -108,6 +109,8 @@ class AtKinksMode(TorchFunctionMode):
             operands = tuple(t.clone() for t in operands)
         output = func(operands[0].clone(), *args[1:], **kwargs) if in_place else func(*args, **kwargs)
         first = output[0] if isinstance(output, tuple | list) else output
+        if isinstance(operation, Extremum) and operands[0] in self._quiet:
+            attributes = {**attributes, "flats": self._quiet[operands[0]]}
         call = Call(xp, tuple(t.detach() for t in operands), attributes, first.detach())
         masks = active_masks(operation, call)
         assert self.select is not None
@@ -117,7 +120,11 @@ class AtKinksMode(TorchFunctionMode):
         if rules is not None:
             first = weighed(operation, call, rules, operands, first)
         if in_place:
-            return args[0].copy_(first)
+            first = args[0].copy_(first)
+        if masks is None and isinstance(operation, Switch) and operation.flats is not None:
+            self._quiet[first] = tuple(operation.flats(attributes))
+        if in_place:
+            return first
         return (first, *output[1:]) if isinstance(output, tuple | list) else first
 
     def _boolean(self, func: Any, args: Any, kwargs: Any) -> Any:

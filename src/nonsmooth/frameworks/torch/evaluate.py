@@ -29,6 +29,18 @@ from nonsmooth.program import Program, Ref, Step, references
 __all__ = ["replay"]
 
 
+@dataclass(frozen=True)
+class _Dead:
+    """The entries of a value whose derivative is zero: those of certain values, or those that a function marks by 1."""
+
+    flats: tuple[Any, ...]
+    mask: Callable[[], torch.Tensor | None] | None
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Give what the records of order operations read."""
+        return {"flats": self.flats, "dead": self.mask() if self.mask else None}
+
+
 @dataclass
 class _Plan:
     """What can be said of a program before any evaluation, so that evaluation only looks it up."""
@@ -152,7 +164,7 @@ class _Run:
         self.program, self.plan, self.env, self.select, self.observe = program, plan, env, select, observe
         self.calls: list[NonsmoothCall] = []
         self.predicates: dict[int, Predicate] = {}
-        self.dead: dict[int, Callable[[], torch.Tensor | None]] = {}
+        self.dead: dict[int, _Dead] = {}
         self.masks: dict[int, Any] = {}
 
     def step(self, step: Step, watching: bool) -> None:
@@ -190,9 +202,11 @@ class _Run:
             if value is not None:
                 self.predicates[value] = self._predicate(step, outputs[0])
         if step.index in self.plan.dead:
-            for value, output in zip(step.results, outputs, strict=True):
+            for value in step.results:
                 if value is not None and step.operation.name in _MOVES and not step.mutates:
-                    self.dead[value] = self._dead_rule(step, value, output)
+                    rule = self._dead_rule(step, value)
+                    if rule is not None:
+                        self.dead[value] = rule
 
     def _predicate(self, step: Step, value: torch.Tensor) -> Predicate:
         """Find the predicate of the boolean result of a step."""
@@ -204,20 +218,22 @@ class _Run:
         known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
         return combine(step.target, args, kwargs, value, lambda t: known.get(id(t)))
 
-    def _dead_rule(self, step: Step, value: int, output: torch.Tensor) -> Callable[[], torch.Tensor | None]:
-        """Give a function that marks the entries of a result whose derivative is zero."""
+    def _dead_rule(self, step: Step, value: int) -> _Dead | None:
+        """Move what is known of the dead entries of an operand to a result that holds the same entries."""
         source = step.args[0]
-        position = step.results.index(value)
+        known = self.dead.get(source.value) if isinstance(source, Ref) else None
+        if known is None or known.mask is None or step.operation.name == "cast":
+            return known
+        mask, position = known.mask, step.results.index(value)
 
-        def of_move() -> torch.Tensor | None:
-            rule = self.dead.get(source.value) if isinstance(source, Ref) else None
-            mask = rule() if rule else None
-            if mask is None or step.operation.name == "cast":
-                return mask
-            moved = step.target(mask, *_fill(step.args[1:], self.env), **_fill(step.kwargs, self.env))
-            return moved if step.single else moved[position]
+        def moved() -> torch.Tensor | None:
+            before = mask()
+            if before is None:
+                return None
+            after = step.target(before, *_fill(step.args[1:], self.env), **_fill(step.kwargs, self.env))
+            return after if step.single else after[position]  # type: ignore[no-any-return]
 
-        return of_move
+        return _Dead((), moved)
 
     def _operands(self, step: Step) -> tuple[Any, ...]:
         """Give the operands of a step as tensors of one device."""
@@ -248,11 +264,11 @@ class _Run:
             return self._written(step, args, native, native_output)
         if isinstance(operation, Select):
             self.masks[step.index] = detached[0]
-        if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
-            self.dead[step.results[0] or 0] = _dead_of_switch(operation, call)
         output = native
+        masks = active_masks(operation, call)
+        if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
+            self.dead[step.results[0] or 0] = _dead_of_switch(operation, call, masks is None)
         if self.select is not None:
-            masks = active_masks(operation, call)
             rules = self.select(step, call, masks) if masks else None
             if rules is not None:
                 if isinstance(operation, Select):
@@ -275,7 +291,7 @@ class _Run:
         if isinstance(step.operation, Extremum):
             ref = step.operands[0]
             rule = self.dead.get(ref.value) if isinstance(ref, Ref) else None
-            return {**step.attributes, "dead": None if rule is None else rule()}
+            return step.attributes if rule is None else {**step.attributes, **rule.attributes()}
         if isinstance(step.operation, Select):
             ref = step.operands[0]
             predicate = self.predicates.get(ref.value) if isinstance(ref, Ref) else None
@@ -285,15 +301,11 @@ class _Run:
         return step.attributes
 
 
-def _dead_of_switch(operation: Switch, call: Call) -> Callable[[], torch.Tensor | None]:
-    """Give a function that marks the entries of a switch whose slope is zero."""
-
-    def mask() -> torch.Tensor:
-        with torch.no_grad():
-            (slope,) = operation.partials(call, dict.fromkeys(operation.kinks, 0.5))
-            return xp.broadcast_to(torch.as_tensor(slope) == 0, call.result.shape)  # type: ignore[no-any-return]
-
-    return mask
+def _dead_of_switch(operation: Switch, call: Call, quiet: bool) -> _Dead:
+    """Find the entries of a switch whose slope is zero; by their value alone where no kink of it is active."""
+    if quiet and operation.flats is not None:
+        return _Dead(tuple(operation.flats(call.attributes)), None)
+    return _Dead((), lambda: operation.dead(call))
 
 
 def _native(step: Step, args: Any, kwargs: Any, clones: Any) -> tuple[torch.Tensor, Any]:

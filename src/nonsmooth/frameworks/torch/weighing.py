@@ -6,11 +6,13 @@ The result has the native value, and the graph of the linear map `push` of the r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
 
 from nonsmooth.dictionary import Call, Nonsmooth, Switch
+from nonsmooth.dictionary.order import Pooling, window_slices
 
 __all__ = ["active_masks", "weighed"]
 
@@ -46,6 +48,28 @@ class _Elementwise(torch.autograd.Function):
         return None, gradient * partial, None
 
 
+class _Pooled(torch.autograd.Function):
+    """Give a value the derivative of a weighed pooling, its transpose added up in place, window place by window place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: torch.Tensor, operand: torch.Tensor, places: list[tuple[slice, ...]], *shares: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the value."""
+        ctx.save_for_backward(*shares)
+        ctx.places, ctx.like = places, operand
+        return value.view_as(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        """Add q_k (cotangent) to the k-th place of every window."""
+        total = torch.zeros_like(ctx.like)
+        for place, share in zip(ctx.places, ctx.saved_tensors, strict=True):
+            total[(..., *place)].addcmul_(gradient, share)
+        return None, total, None, *(None for _ in ctx.saved_tensors)
+
+
 def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, torch.Tensor] | None:
     """Give the masks of the active kinks, or None as soon as it is certain that there is none."""
     if isinstance(operation, Switch):
@@ -64,4 +88,15 @@ def weighed(
         with torch.no_grad():
             (partial,) = operation.partials(call, rules)
         return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial))  # type: ignore[no-any-return]
+    if isinstance(operation, Pooling) and not any(call.attributes["padding"]) and _fits(call):
+        with torch.no_grad():
+            shares = operation.shares(call, rules["tie"])
+        places = [window_slices(call, o) for o in product(*(range(k) for k in call.attributes["kernel_size"]))]
+        return _Pooled.apply(native.detach(), operands[0], places, *shares)  # type: ignore[no-any-return]
     return _Attach.apply(native.detach(), operation.push(call, rules, operands))  # type: ignore[no-any-return]
+
+
+def _fits(call: Call) -> bool:
+    """Tell whether every window lies inside the operand, so that no padding is needed."""
+    last = window_slices(call, tuple(k - 1 for k in call.attributes["kernel_size"]))
+    return all(cut.stop <= n for cut, n in zip(last, call.operands[0].shape[call.attributes["spatial_from"] :], strict=True))
