@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -55,13 +55,22 @@ class Kind(StrEnum):
 class Call:
     """One evaluation of an operation: what it was given and what it returned.
 
-    `operands` are the arrays in the order of the record, `result` the array that carries the derivative.
+    `operands` are the arrays in the order of the record, `result` the array that carries the derivative. A framework
+    may bring its own `heaviside` (a, w) -> 0 for a < 0, w for a = 0, 1 for a > 0, where it has a faster one.
     """
 
     xp: Any
     operands: tuple[Array, ...]
     attributes: Attributes
     result: Array = None
+    heaviside: Callable[[Array, Any], Array] | None = None
+
+    def step(self, argument: Array, weight: Any) -> Array:
+        """Give H_w(a): 0 for a < 0, w for a = 0, 1 for a > 0."""
+        if self.heaviside is not None:
+            return self.heaviside(argument, weight)
+        sign = self.xp.sign(argument)
+        return (sign + 1) * 0.5 + (weight - 0.5) * (1 - sign * sign)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -254,7 +254,8 @@ class Pooling(Extremum):
         dead = call.attributes.get("dead")
         if dead is not None:
             far = 0.25 * float(xp.finfo(call.result.dtype).max)
-            entries = self.slices(call, self.sign * call.operands[0] - far * dead, -far)
+            signed = call.operands[0] if self.sign > 0 else -call.operands[0]
+            entries = self.slices(call, signed + dead * -far, -far)
             alive = reduce(xp.maximum, entries)
             mask = mask & (self.sign * call.result - alive <= tol)
         return {"tie": mask}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from operator import or_
+from operator import mul, or_
 from typing import Any, TypeAlias
 
 from nonsmooth.dictionary.operation import Array, Attributes, Call, Kind, Nonsmooth, Rule
@@ -67,7 +67,7 @@ class Switch(Nonsmooth):
         slopes = list(pieces[0])
         for name, argument, piece in zip(self.kinks, self.arguments(call), pieces[1:], strict=True):
             weight, like = _weight(self.name, name, rules), call.result
-            step = None if tol else _step(call.xp, argument, weight)
+            step = None if tol else call.step(argument, weight)
             for i, after in enumerate(piece):
                 before = slopes[i]
                 if after is before:
@@ -82,15 +82,13 @@ class Switch(Nonsmooth):
 
     def dead(self, call: Call) -> Array | None:
         """Mark by 1 the entries strictly inside a piece without any slope, by 0 the others."""
-        pieces, total = self.pieces(call), None
-        signs = [call.xp.sign(a) for a in self.arguments(call)]
+        pieces, arguments, total = self.pieces(call), self.arguments(call), None
         for place, piece in enumerate(pieces):
             if not all(_is_zero(p) for p in piece):
                 continue
-            inside = None
-            for sign in (*signs[place - 1 : place], *(-s for s in signs[place : place + 1])):
-                part = call.xp.clip(sign, 0, None)
-                inside = part if inside is None else inside * part
+            above = [call.step(a, 0.0) for a in arguments[:place][-1:]]
+            below = [1 - call.step(a, 1.0) for a in arguments[place:][:1]]
+            inside = reduce(mul, above + below)
             total = inside if total is None else total + inside
         return total
 
@@ -175,13 +173,6 @@ def _weight(operation: str, kink: str, rules: Mapping[str, Rule]) -> Any:
             f"at_kinks gives {rule!r} for {operation!r} at {kink!r}: a switch takes a number, the weight of its right-hand slope."
         )
     return rule
-
-
-def _step(xp: Any, argument: Array, weight: Any) -> Array:
-    """Give H_w(a) = (sign a + 1) / 2 + (w - 1/2) (1 - sign^2 a)."""
-    sign = xp.sign(argument)
-    step = (sign + 1) * 0.5
-    return step if isinstance(weight, float) and weight == 0.5 else step + (weight - 0.5) * (1 - sign * sign)
 
 
 def _is_zero(partial: Array | float) -> bool:

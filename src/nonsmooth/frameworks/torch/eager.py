@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import array_api_compat.torch as xp
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
@@ -19,30 +18,40 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nonsmooth.dictionary import OPERATIONS, Call, Extremum, Nonsmooth, Select, Switch
+from nonsmooth.dictionary import OPERATIONS, Extremum, Nonsmooth, Select, Switch
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.formulas import FORMULAS
-from nonsmooth.frameworks.torch.names import ALIASES, OPENED, TABLE, arguments_of, bind, packet_name
+from nonsmooth.frameworks.torch.names import ALIASES, OPENED, TABLE, Row, arguments_of, bind, packet_name
 from nonsmooth.frameworks.torch.predicates import SIDES, combine, compare
-from nonsmooth.frameworks.torch.weighing import active_masks, weighed
+from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Step
 
 __all__ = ["AtKinksMode"]
 
 
+_UNTOUCHED = frozenset(["backward", "get", "set", "requires_grad", "detach"])
+"""Functions that run as they are: they compute nothing, or run the backward pass."""
+
+_BOOLEAN = frozenset(["or", "and", "xor", "invert", *(n for n, record in ALIASES.items() if record in ("compare", "logic"))])
+"""Functions that make the predicates of a later `where`."""
+
+
+def _is_smooth(row: Row) -> bool:
+    """Tell a row that is smooth whatever its arguments."""
+    return isinstance(row.operation, str) and OPERATIONS[row.operation].kind.is_smooth
+
+
 def _may_hold_kinks(func: Callable[..., Any], name: str) -> bool:
     """Tell whether a function of torch may hold kinks, or a comparison that decides one."""
     name = name.strip("_")
-    if name in ("backward", "get", "set", "requires_grad", "detach"):
+    if name in _UNTOUCHED:
         return False
-    if name in ("or", "and", "xor", "invert"):
+    if name in _BOOLEAN or name in FORMULAS or name in OPENED:
         return True
-    row = TABLE.get(name)
-    if row is not None and name not in FORMULAS:
-        record = OPERATIONS[row.operation] if isinstance(row.operation, str) else None
-        return record is None or not record.kind.is_smooth or ALIASES.get(name) in ("compare", "logic")
-    known = name in FORMULAS or name in OPENED
-    return known or getattr(func, "__module__", None) in ("torch.nn.functional", "torch._C._linalg", "torch._tensor", "torch.functional")
+    rows = [row for key, row in TABLE.items() if key.split(".")[0] == name]
+    if rows:
+        return not all(_is_smooth(row) for row in rows)
+    return getattr(func, "__module__", None) in ("torch.nn.functional", "torch._C._linalg", "torch._tensor", "torch.functional")
 
 
 class _Operators(SchemaCheckMode):
@@ -111,7 +120,7 @@ class AtKinksMode(TorchFunctionMode):
         first = output[0] if isinstance(output, tuple | list) else output
         if isinstance(operation, Extremum) and operands[0] in self._quiet:
             attributes = {**attributes, "flats": self._quiet[operands[0]]}
-        call = Call(xp, tuple(t.detach() for t in operands), attributes, first.detach())
+        call = call_of(operands, attributes, first)
         masks = active_masks(operation, call)
         assert self.select is not None
         self._count += 1

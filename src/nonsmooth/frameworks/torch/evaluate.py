@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat.torch as xp
 import torch
 
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Select, Singularity, Switch
@@ -23,7 +22,7 @@ from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, com
 from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
 from nonsmooth.frameworks.torch.tape import force_ties
 from nonsmooth.frameworks.torch.tree import same_content
-from nonsmooth.frameworks.torch.weighing import active_masks, weighed
+from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["replay"]
@@ -252,7 +251,7 @@ class _Run:
         if not watched:
             return self._written(step, args, native, native_output)
         detached = tuple(t.detach() for t in operands)
-        call = Call(xp, detached, self._attributes(step), native.detach())
+        call = call_of(detached, self._attributes(step), native)
         if isinstance(operation, Singularity):
             if operation.kind is Kind.SINGULAR and self.select is not None and step.index in self.plan.unselected:
                 native = guard_against_infinity(step, operands, args, kwargs, self.plan.unselected[step.index], self.masks)

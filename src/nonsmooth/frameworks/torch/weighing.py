@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 
 from nonsmooth.dictionary import Call, Nonsmooth, Switch
 from nonsmooth.dictionary.order import Pooling, window_slices
 
-__all__ = ["active_masks", "weighed"]
+__all__ = ["active_masks", "call_of", "weighed"]
 
 
 class _Attach(torch.autograd.Function):
@@ -68,6 +69,20 @@ class _Pooled(torch.autograd.Function):
         for place, share in zip(ctx.places, ctx.saved_tensors, strict=True):
             total[(..., *place)].addcmul_(gradient, share)
         return None, total, None, *(None for _ in ctx.saved_tensors)
+
+
+def heaviside(argument: torch.Tensor, weight: Any) -> torch.Tensor:
+    """Give 0 below zero, w at zero, 1 above: comparisons written straight into floats, which torch vectorises."""
+    like = torch.empty_like(argument)
+    if isinstance(weight, float) and weight in (0.0, 1.0):
+        return torch.gt(argument, 0, out=like) if weight == 0.0 else torch.ge(argument, 0, out=like)
+    at_zero = torch.eq(argument, 0, out=torch.empty_like(argument))
+    return torch.gt(argument, 0, out=like).add_(at_zero.mul_(weight))
+
+
+def call_of(operands: tuple[torch.Tensor, ...], attributes: Mapping[str, Any], result: torch.Tensor) -> Call:
+    """Make the call that a record reads, without gradients."""
+    return Call(xp, tuple(t.detach() for t in operands), attributes, result.detach(), heaviside)
 
 
 def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, torch.Tensor] | None:
