@@ -12,9 +12,7 @@ Setup = tuple[nn.Module, Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]
 
 def mlp(active: float) -> Setup:
     """Build an MLP 784-512-512-10 with a batch of 128."""
-    model = nn.Sequential(
-        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
-    )
+    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
     silence(model, active)
     return model, nn.functional.cross_entropy, (torch.randn(128, 784), torch.randint(10, (128,)))
 
@@ -22,7 +20,13 @@ def mlp(active: float) -> Setup:
 def cnn(active: float) -> Setup:
     """Build a CNN with pooling on 28 x 28 images with a batch of 64."""
     model = nn.Sequential(
-        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Conv2d(1, 16, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
         nn.Linear(800, 10),
     )
     silence(model, active)

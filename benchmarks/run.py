@@ -20,7 +20,7 @@ from torch.func import functional_call
 import nonsmooth as ns
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import MODELS  # noqa: E402
+from models import MODELS
 
 TARGETS = {
     ("mlp", "backprop", 0.0): 1.05,
@@ -84,7 +84,12 @@ def measure(name: str, active: float, rounds: int, device: str) -> list[dict[str
             return step()
 
     rows = []
-    for what, a, b in (("backprop", ours, step), ("framework", plain, step), ("eager", eager, step), ("functional_call", native, step)):
+    for what, a, b in (
+        ("backprop", ours, step),
+        ("framework", plain, step),
+        ("eager", eager, step),
+        ("functional_call", native, step),
+    ):
         mine, torchs, ratio = in_turn(a, b, rounds)
         rows.append(
             {
@@ -103,7 +108,9 @@ def measure(name: str, active: float, rounds: int, device: str) -> list[dict[str
 
 def capture_row(name, active, f, x, data, model, loss, steps, rounds):  # type: ignore[no-untyped-def]
     """Measure capture with its proof: (time - 4 ms per operation) in forwards."""
-    mine, forward, _ = in_turn(lambda: ns.capture(f, x, *data), lambda: loss(model(*data[:-1]), data[-1]), max(5, rounds // 5))
+    mine, forward, _ = in_turn(
+        lambda: ns.capture(f, x, *data), lambda: loss(model(*data[:-1]), data[-1]), max(5, rounds // 5)
+    )
     return {
         "model": name,
         "what": "capture (forwards beyond 4 ms/op)",
@@ -132,7 +139,9 @@ def main() -> None:
                 for row in measure(name, active, options.rounds, options.device):
                     rows.append({"threads": count, **row})
                     target = "" if row["target"] is None else f"  target {row['target']}"
-                    print(f"{count} thread(s)  {name:8s} {row['what']:34s} active {active:4.0%}  ratio {row['ratio']:7.3f}{target}")
+                    print(
+                        f"{count} thread(s)  {name:8s} {row['what']:34s} active {active:4.0%}  ratio {row['ratio']:7.3f}{target}"
+                    )
     where = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
     if options.output:
         result = {"format_version": 1, "torch": torch.__version__.split("+")[0], "device": where, "rows": rows}

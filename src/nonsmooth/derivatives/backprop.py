@@ -130,7 +130,9 @@ def value_and_grad(
     Source: BoltePauwels2020b.
     """
     if not isinstance(argnums, int):
-        raise UsageError(f"argnums takes one position; found {argnums!r}. Pass a tuple of tensors as one argument instead.")
+        raise UsageError(
+            f"argnums takes one position; found {argnums!r}. Pass a tuple of tensors as one argument instead."
+        )
     programs: dict[Any, Program] = {}
 
     @functools.wraps(f if callable(f) else value_and_grad)

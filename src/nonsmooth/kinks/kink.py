@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,9 @@ class KinkRow:
                 self.kink,
                 at,
                 float(self.margins[at]),
-                float(self.values[at]) if self.values is not None and self.values.shape == self.mask.shape else float("nan"),
+                float(self.values[at])
+                if self.values is not None and self.values.shape == self.mask.shape
+                else float("nan"),
                 None if self.matters is None else bool(self.matters[at]),
                 self.source,
                 self.module,
@@ -77,7 +79,7 @@ class KinkRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Kinks(Sequence[KinkRow]):
+class Kinks:
     """The kinks of a program at a point: a table of rows, elements on demand.
 
     Rows of the kinds switch, order, cone and spectral are kinks that a selection weighs; `singular` and `jump` rows are
@@ -88,9 +90,13 @@ class Kinks(Sequence[KinkRow]):
     tol: float
     program: Program = field(repr=False)
 
-    def __getitem__(self, place: Any) -> Any:
-        """Give a row, or several."""
+    def __getitem__(self, place: int) -> KinkRow:
+        """Give a row."""
         return self.rows[place]
+
+    def __iter__(self) -> Iterator[KinkRow]:
+        """Walk the rows."""
+        return iter(self.rows)
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -129,7 +135,18 @@ class Kinks(Sequence[KinkRow]):
             title=f"{self.count} active kink(s) in {len(self.active)} of {len(self.rows)} rows",
             columns=("step", "operation", "kind", "kink", "active", "of", "can matter", "margin", "module", "line"),
             rows=tuple(
-                (r.step, r.operation, r.kind, r.kink, r.count, r.elements, r.can_matter, r.margin, r.module, str(r.source or ""))
+                (
+                    r.step,
+                    r.operation,
+                    r.kind,
+                    r.kink,
+                    r.count,
+                    r.elements,
+                    r.can_matter,
+                    r.margin,
+                    r.module,
+                    str(r.source or ""),
+                )
                 for r in self.rows
             ),
         )
@@ -161,7 +178,7 @@ def find_kinks(f: Callable[..., Any] | Program, x: Any, *data: Any, tol: float =
 
     Source: BoltePauwels2020b.
     """
-    if not isinstance(tol, int | float) or not 0 <= tol < float("inf"):
+    if not 0 <= tol < float("inf"):
         raise UsageError(f"tol={tol!r}: the distance to a kink must be a finite number, 0 or more.")
     framework: Framework = f.framework if isinstance(f, Program) else find_framework(x)
     program = f if isinstance(f, Program) else framework.capture(f, x, data)
@@ -175,7 +192,9 @@ def kinks_of(framework: Framework, seen: Evaluation, x: Any, data: tuple[Any, ..
     program = seen.program
     assert program is not None
     drafts = [(c, *draft) for c in seen.calls for draft in _drafts(c, tol)]
-    weighed = {c.step.index for c, _, _, mask, _ in drafts if isinstance(c.step.operation, Nonsmooth) and bool(mask.any())}
+    weighed = {
+        c.step.index for c, _, _, mask, _ in drafts if isinstance(c.step.operation, Nonsmooth) and bool(mask.any())
+    }
     cotangents = _cotangents(framework, program, x, data, weighed) if weighed else {}
     rows = [_row(framework, c, kind, kink, mask, margins, cotangents) for c, kind, kink, mask, margins in drafts]
     rows += _guard_rows(framework, program, x, data, tol)
@@ -208,11 +227,19 @@ def _cotangents(
     """
     evaluation = framework.evaluate(program, x, data, select=selection("random", framework.name), observe=True)
     wanted = [c for c in evaluation.calls if c.step.index in steps]
-    return dict(zip([c.step.index for c in wanted], framework.cotangents(evaluation, [c.output for c in wanted]), strict=True))
+    return dict(
+        zip([c.step.index for c in wanted], framework.cotangents(evaluation, [c.output for c in wanted]), strict=True)
+    )
 
 
 def _row(
-    framework: Framework, met: NonsmoothCall, kind: str, kink: str, mask: Any, margins: Any, cotangents: Mapping[int, Any]
+    framework: Framework,
+    met: NonsmoothCall,
+    kind: str,
+    kink: str,
+    mask: Any,
+    margins: Any,
+    cotangents: Mapping[int, Any],
 ) -> KinkRow:
     """Summarise one kink of one step."""
     step, numpy = met.step, framework.numpy
@@ -225,7 +252,11 @@ def _row(
     if cotangent is not None and isinstance(step.operation, Nonsmooth):
         reaches = np.atleast_1d(numpy(cotangent)) != 0
         try:
-            matters = active & (reaches if reaches.shape == active.shape else reaches.reshape((*reaches.shape, *(1,) * (active.ndim - reaches.ndim))))
+            matters = active & (
+                reaches
+                if reaches.shape == active.shape
+                else reaches.reshape((*reaches.shape, *(1,) * (active.ndim - reaches.ndim)))
+            )
         except ValueError:
             matters = None
     values = numpy(met.call.operands[1 if isinstance(step.operation, Select) else 0])

@@ -50,8 +50,11 @@ def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector |
             return _per_kink(_minimum_norm)
         if at_kinks == "random":
             return _per_kink(_randomly(np.random.default_rng(seed)))
-        raise ConventionError(f"at_kinks={at_kinks!r} is no convention{_hint(at_kinks, WORDS)}; use one of {WORDS}, a number, a mapping or a callable.")
-    if isinstance(at_kinks, bool) or at_kinks is None:
+        raise ConventionError(
+            f"at_kinks={at_kinks!r} is no convention{_hint(at_kinks, WORDS)}; use one of {WORDS}, a number, a mapping or "
+            "a callable."
+        )
+    if isinstance(at_kinks, bool | None):
         raise ConventionError(f"at_kinks={at_kinks!r}: pass a number such as 0.0 or 1.0, or one of {WORDS}.")
     if isinstance(at_kinks, int | float):
         if not math.isfinite(at_kinks):
@@ -61,7 +64,9 @@ def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector |
         return _by_mapping(at_kinks)
     if callable(at_kinks):
         return _per_kink(at_kinks)
-    raise ConventionError(f"at_kinks takes a word, a number, a mapping or a callable; found a {type(at_kinks).__name__}.")
+    raise ConventionError(
+        f"at_kinks takes a word, a number, a mapping or a callable; found a {type(at_kinks).__name__}."
+    )
 
 
 def _hint(word: str, words: Any) -> str:
@@ -76,7 +81,9 @@ def _operation(step: Step) -> Nonsmooth:
     return step.operation
 
 
-def _rules(step: Step, find: Callable[[str], Rule | None], call: Call, masks: Mapping[str, Any]) -> Mapping[str, Rule] | None:
+def _rules(
+    step: Step, find: Callable[[str], Rule | None], call: Call, masks: Mapping[str, Any]
+) -> Mapping[str, Rule] | None:
     """Ask for the rule of every kink of a step; None if all of them are left to the framework.
 
     A kink of the step without a rule, beside one that has a rule, follows torch's measured convention.
@@ -153,7 +160,9 @@ def _by_mapping(mapping: Mapping[str, Any]) -> Selector:
         if isinstance(wanted, Mapping):
             unknown = set(wanted) - set(operation.kinks)
             if unknown:
-                raise ConventionError(f"{operation.name!r} has the kinks {operation.kinks}; at_kinks names {sorted(unknown)}.")
+                raise ConventionError(
+                    f"{operation.name!r} has the kinks {operation.kinks}; at_kinks names {sorted(unknown)}."
+                )
             return _rules(step, wanted.get, call, masks)
         return _rules(step, lambda kink: _spread(operation, kink, wanted), call, masks)
 
@@ -163,7 +172,7 @@ def _by_mapping(mapping: Mapping[str, Any]) -> Selector:
 def _spread(operation: Nonsmooth, kink: str, rule: Any) -> Any:
     """Read one rule for all kinks of an operation: a number means the even split at ties, the centre at norms."""
     number = isinstance(rule, int | float)
-    if number and (operation.kind is Kind.ORDER or kink == "tie" and operation.kind is Kind.CONE):
+    if number and (operation.kind is Kind.ORDER or (kink == "tie" and operation.kind is Kind.CONE)):
         return "even"
     return "zero" if number and kink == "zero vector" else rule
 

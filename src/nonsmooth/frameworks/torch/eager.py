@@ -32,7 +32,9 @@ __all__ = ["AtKinksMode"]
 _UNTOUCHED = frozenset(["backward", "get", "set", "requires_grad", "detach"])
 """Functions that run as they are: they compute nothing, or run the backward pass."""
 
-_BOOLEAN = frozenset(["or", "and", "xor", "invert", *(n for n, record in ALIASES.items() if record in ("compare", "logic"))])
+_BOOLEAN = frozenset(
+    ["or", "and", "xor", "invert", *(n for n, record in ALIASES.items() if record in ("compare", "logic"))]
+)
 """Functions that make the predicates of a later `where`."""
 
 
@@ -51,7 +53,12 @@ def _may_hold_kinks(func: Callable[..., Any], name: str) -> bool:
     rows = [row for key, row in TABLE.items() if key.split(".")[0] == name]
     if rows:
         return not all(_is_smooth(row) for row in rows)
-    return getattr(func, "__module__", None) in ("torch.nn.functional", "torch._C._linalg", "torch._tensor", "torch.functional")
+    return getattr(func, "__module__", None) in (
+        "torch.nn.functional",
+        "torch._C._linalg",
+        "torch._tensor",
+        "torch.functional",
+    )
 
 
 class _Operators(SchemaCheckMode):
@@ -62,7 +69,8 @@ class _Operators(SchemaCheckMode):
         self.owner = owner
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.owner.operator(self, func, args, kwargs or {})
+        with torch._C._DisablePythonDispatcher():  # else torch would run its own decompositions, with other slopes
+            return self.owner.operator(self, func, args, kwargs or {})
 
 
 class AtKinksMode(TorchFunctionMode):
@@ -106,7 +114,9 @@ class AtKinksMode(TorchFunctionMode):
             return func(*args, **kwargs)
         return self._nonsmooth(func, args, kwargs, operation, operands, binding.attributes)
 
-    def _nonsmooth(self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any) -> Any:
+    def _nonsmooth(
+        self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any
+    ) -> Any:
         """Run an operator with kinks, with the selected slopes at the active ones."""
         in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
         if isinstance(operation, Select):
@@ -142,7 +152,7 @@ class AtKinksMode(TorchFunctionMode):
         name = packet_name(func)
         if name in SIDES and len(args) == 2:
             if any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):
-                predicate = compare(name, *args, value)
+                predicate = compare(name, args[0], args[1], value)
                 if bool(predicate.tie.any()):
                     self._predicates[value] = predicate
         elif isinstance(value, torch.Tensor) and len(self._predicates):
@@ -156,11 +166,13 @@ class AtKinksMode(TorchFunctionMode):
         name = packet_name(func)
         formula = FORMULAS.get(name)
         if formula is not None or func._can_decompose():
-            with mode:
+            with enable_python_dispatcher(), mode:
                 return formula(**arguments_of(func, args, kwargs)) if formula else func.decompose(*args, **kwargs)
         if name not in self._warned and any(t.requires_grad for t in _as_tensors(args) if isinstance(t, torch.Tensor)):
             self._warned.add(name)
-            warnings.warn(f"at_kinks: the dictionary does not list `{func}`; it keeps its native derivative.", stacklevel=4)
+            warnings.warn(
+                f"at_kinks: the dictionary does not list `{func}`; it keeps its native derivative.", stacklevel=4
+            )
         return func(*args, **kwargs)
 
 

@@ -211,7 +211,7 @@ class _Run:
         """Find the predicate of the boolean result of a step."""
         name, (args, kwargs) = step.label.rstrip("_"), _fill((step.args, dict(step.kwargs)), self.env)
         if name in SIDES:
-            return compare(name, *args[:2], value)
+            return compare(name, args[0], args[1], value)
         if step.mutates:
             return Predicate.untied(value)
         known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
@@ -238,7 +238,10 @@ class _Run:
         """Give the operands of a step as tensors of one device."""
         found = [self.env[r.value] if isinstance(r, Ref) else r for r in step.operands]
         like = next((t for t in found if isinstance(t, torch.Tensor) and t.is_floating_point()), found[0])
-        return tuple(t if isinstance(t, torch.Tensor) else torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in found)
+        return tuple(
+            t if isinstance(t, torch.Tensor) else torch.as_tensor(t, dtype=like.dtype, device=like.device)
+            for t in found
+        )
 
     def _special(self, step: Step, args: Any, kwargs: Any) -> Any:
         """Run a step that is not smooth: native where nothing is active, weighed where something is."""
@@ -254,7 +257,9 @@ class _Run:
         call = call_of(detached, self._attributes(step), native)
         if isinstance(operation, Singularity):
             if operation.kind is Kind.SINGULAR and self.select is not None and step.index in self.plan.unselected:
-                native = guard_against_infinity(step, operands, args, kwargs, self.plan.unselected[step.index], self.masks)
+                native = guard_against_infinity(
+                    step, operands, args, kwargs, self.plan.unselected[step.index], self.masks
+                )
                 native_output = native
             if self.observe:
                 self.calls.append(NonsmoothCall(step, call, native))

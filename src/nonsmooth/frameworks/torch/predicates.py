@@ -73,7 +73,8 @@ def combine(
     def side(name: str) -> torch.Tensor:
         with torch.no_grad():
             result = target(*_swap(args, name, known), **_swap(kwargs, name, known))
-        return result[0] if isinstance(result, tuple | list) else result
+        first: torch.Tensor = result[0] if isinstance(result, tuple | list) else result
+        return first
 
     left, right = side("left"), side("right")
     if left.dtype is not torch.bool or left.shape != value.shape:

@@ -103,7 +103,7 @@ class _StrongZero(torch.autograd.Function):
         return operand.view_as(operand)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Let the strong zeros absorb."""
         mask = _mask(ctx.route, gradient.shape, ctx.masks)
         if mask is not None:
@@ -120,8 +120,6 @@ def guard_against_infinity(
     masks: Mapping[int, torch.Tensor],
 ) -> torch.Tensor:
     """Run a singular step with strong zeros on the way back to its operands."""
-    guarded = {
-        id(t): _StrongZero.apply(t, route, masks) for t in operands if isinstance(t, torch.Tensor) and t.requires_grad
-    }
+    guarded: dict[int, Any] = {id(t): _StrongZero.apply(t, route, masks) for t in operands if t.requires_grad}
     args = tuple(guarded.get(id(a), a) for a in args)
     return step.target(*args, **kwargs)  # type: ignore[no-any-return]

@@ -65,7 +65,8 @@ class _PreDispatch(SchemaCheckMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        return self.tape.operator(self, func, args, dict(kwargs or {}))
+        with torch._C._DisablePythonDispatcher():  # else torch would run its own decompositions, with other slopes
+            return self.tape.operator(self, func, args, dict(kwargs or {}))
 
 
 class _Escapes(TorchFunctionMode):
@@ -281,7 +282,7 @@ class Tape:
         formula = FORMULAS.get(packet_name(func))
         if formula is None and not func._can_decompose():
             return NotImplemented
-        with mode:
+        with enable_python_dispatcher(), mode:
             if formula is not None:
                 return formula(**arguments_of(func, args, kwargs))
             return func.decompose(*args, **kwargs)

@@ -27,7 +27,7 @@ class _Attach(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Hand the cotangent to the linear map."""
         return None, gradient
 
@@ -43,7 +43,7 @@ class _Elementwise(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Multiply the cotangent by the partial derivative."""
         (partial,) = ctx.saved_tensors
         return None, gradient * partial, None
@@ -63,7 +63,7 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Add q_k (cotangent) to the k-th place of every window."""
         total = torch.zeros_like(ctx.like)
         for place, share in zip(ctx.places, ctx.saved_tensors, strict=True):
@@ -114,4 +114,6 @@ def weighed(
 def _fits(call: Call) -> bool:
     """Tell whether every window lies inside the operand, so that no padding is needed."""
     last = window_slices(call, tuple(k - 1 for k in call.attributes["kernel_size"]))
-    return all(cut.stop <= n for cut, n in zip(last, call.operands[0].shape[call.attributes["spatial_from"] :], strict=True))
+    return all(
+        cut.stop <= n for cut, n in zip(last, call.operands[0].shape[call.attributes["spatial_from"] :], strict=True)
+    )
