@@ -139,9 +139,8 @@ def main() -> None:
                 for row in measure(name, active, options.rounds, options.device):
                     rows.append({"threads": count, **row})
                     target = "" if row["target"] is None else f"  target {row['target']}"
-                    print(
-                        f"{count} thread(s)  {name:8s} {row['what']:34s} active {active:4.0%}  ratio {row['ratio']:7.3f}{target}"
-                    )
+                    line = f"{count} thread(s)  {name:8s} {row['what']:34s} active {active:4.0%}"
+                    print(f"{line}  ratio {row['ratio']:7.3f}{target}")
     where = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
     if options.output:
         result = {"format_version": 1, "torch": torch.__version__.split("+")[0], "device": where, "rows": rows}

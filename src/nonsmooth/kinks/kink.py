@@ -12,7 +12,7 @@ from nonsmooth.dictionary import Extremum, Kind, Nonsmooth, Operation, Select, S
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Evaluation, Framework, NonsmoothCall, find_framework
 from nonsmooth.kinks.selection import selection
-from nonsmooth.program import Guard, Program, Source, Step
+from nonsmooth.program import Guard, Program, Source, Step, references
 
 __all__ = ["Kink", "KinkRow", "Kinks", "find_kinks"]
 
@@ -279,15 +279,18 @@ def _row(
 
 
 def _guard_rows(framework: Framework, program: Program, x: Any, data: tuple[Any, ...], tol: float) -> list[KinkRow]:
-    """Give a row for every `if` on data: the distance of what it compares."""
-    guards: list[Guard] = [g for g in program.guards if g.kind == "branch" and g.comparisons]
+    """Give a row for every `if` on values that depend on the point: the distance of what it compares."""
+    depends = {s.index for s in program.steps if any(program.values[r.value].depends_on_point for r in references(s.args))}
+    branches: list[Guard] = [g for g in program.guards if g.kind == "branch"]
+    guards = [(g, tuple(c for c in g.comparisons if c in depends)) for g in branches]
+    guards = [(guard, comparisons) for guard, comparisons in guards if comparisons]
     if not guards:
         return []
     rows = []
-    compared = framework.compared(program, x, data, frozenset(c for g in guards for c in g.comparisons))
-    for guard in guards:
+    compared = framework.compared(program, x, data, frozenset(c for _, comparisons in guards for c in comparisons))
+    for guard, comparisons in guards:
         step: Step = program.steps[guard.step]
-        margins = np.concatenate([np.atleast_1d(compared[c]).ravel() for c in guard.comparisons])
+        margins = np.concatenate([np.atleast_1d(compared[c]).ravel() for c in comparisons])
         mask = margins <= tol
         rest = margins[~mask]
         rows.append(

@@ -51,8 +51,8 @@ def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector |
         if at_kinks == "random":
             return _per_kink(_randomly(np.random.default_rng(seed)))
         raise ConventionError(
-            f"at_kinks={at_kinks!r} is no convention{_hint(at_kinks, WORDS)}; use one of {WORDS}, a number, a mapping or "
-            "a callable."
+            f"at_kinks={at_kinks!r} is no convention{_hint(at_kinks, WORDS)}; use one of {WORDS}, a number, "
+            "a mapping or a callable."
         )
     if isinstance(at_kinks, bool | None):
         raise ConventionError(f"at_kinks={at_kinks!r}: pass a number such as 0.0 or 1.0, or one of {WORDS}.")

@@ -58,9 +58,9 @@ def plan_of(program: Program) -> _Plan:
     if cached is not None:
         return cached  # type: ignore[no-any-return]
     selects = [s for s in program.nonsmooth if isinstance(s.operation, Select)]
-    predicates = _slice_back(program, [s.operands[0] for s in selects], boolean=True)
+    predicates = _slice_back(program, selects, boolean=True)
     orders = [s for s in program.nonsmooth if isinstance(s.operation, Extremum)]
-    dead = _slice_back(program, [s.operands[0] for s in orders], boolean=False)
+    dead = _slice_back(program, orders, boolean=False)
     kept = {r.value for s in program.steps if s.index in dead | predicates for r in references(s.operands)}
     kept |= {r.value for r in references(program.result)}
     last: dict[int, int] = {}
@@ -93,27 +93,35 @@ _MOVES = frozenset(
 """Operations through which the mask of dead entries moves as the entries do."""
 
 
-def _slice_back(program: Program, roots: list[Any], *, boolean: bool) -> frozenset[int]:
-    """Collect the steps that the roots come from, through boolean steps or through moves down to a switch."""
+def _slice_back(program: Program, readers: list[Step], *, boolean: bool) -> frozenset[int]:
+    """Collect the steps that the first operands of some steps come from.
+
+    Through boolean steps to the comparisons behind a predicate, or through moves of entries down to a switch.
+    """
     found: set[int] = set()
-    stack = [r for root in roots for r in references(root)]
+    stack = [(r.value, s.index) for s in readers for r in references(s.operands[:1])]
     while stack:
-        ref = stack.pop()
-        step = program.producer.get(ref.value)
+        value, before = stack.pop()
+        step = _writer(program, value, before)
         if step is None or step.index in found:
             continue
         name = step.operation.name
         if boolean:
-            if program.values[ref.value].dtype != "bool":
-                continue
-            found.add(step.index)
-            if name != "compare":
-                stack += references((step.args, dict(step.kwargs)))
+            if program.values[value].dtype == "bool":
+                found.add(step.index)
+                reads = () if name == "compare" else references((step.args, dict(step.kwargs)))
+                stack += [(r.value, step.index) for r in reads]
         elif isinstance(step.operation, Switch) or name in _MOVES:
             found.add(step.index)
-            if name in _MOVES:
-                stack += references(step.args[:1])
+            reads = references(step.args[:1]) if name in _MOVES else ()
+            stack += [(r.value, step.index) for r in reads]
     return frozenset(found)
+
+
+def _writer(program: Program, value: int, before: int) -> Step | None:
+    """Find the last step before another that sets or changes a value."""
+    found = [s for s in program.steps[:before] if value in s.results or value in s.mutates]
+    return found[-1] if found else None
 
 
 def replay(
@@ -196,6 +204,9 @@ class _Run:
 
     def _remember(self, step: Step, outputs: Any) -> None:
         """Keep the predicate of a boolean result, and how to find the dead entries of a result."""
+        if step.mutates and not isinstance(step.operation, Switch):
+            self.dead.clear()
+            self.predicates.clear()
         if step.index in self.plan.predicates:
             value = step.results[0]
             if value is not None:

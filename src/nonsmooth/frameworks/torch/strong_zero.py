@@ -21,8 +21,9 @@ Route = tuple[Any, ...]
 """("where", step, branch), ("all", routes): how the uses of a value end."""
 
 _ELEMENTWISE = frozenset(
-    "add sub rsub mul div neg exp log log1p expm1 sin cos tan tanh sigmoid sqrt rsqrt reciprocal pow power square abs relu "
-    "softplus log_sigmoid clamp acos asin atan lgamma erf erfinv positive clone copy cast log2 log10 exp2 sinh cosh".split()
+    "add sub rsub mul div neg exp log log1p expm1 sin cos tan tanh sigmoid sqrt rsqrt reciprocal pow power square abs "
+    "relu softplus log_sigmoid clamp acos asin atan lgamma erf erfinv positive clone copy cast log2 log10 "
+    "exp2 sinh cosh".split()
 )
 """Operations that act entry by entry, so that an unused entry of the result leaves an entry of the operand unused."""
 
