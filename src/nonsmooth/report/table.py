@@ -1,11 +1,11 @@
-"""Plain results: a table that every writer takes."""
+"""Plain results that every writer takes: a table, and a document of tables and paragraphs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FORMAT_VERSION", "Table"]
+__all__ = ["FORMAT_VERSION", "Document", "Table"]
 
 FORMAT_VERSION = 1
 """The version of every JSON that the library writes; raised when a field changes its meaning."""
@@ -19,3 +19,11 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A title, and paragraphs and tables in their order."""
+
+    title: str
+    parts: tuple[str | Table, ...]

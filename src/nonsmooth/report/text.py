@@ -1,19 +1,39 @@
-"""The text writer: tables for the terminal, and the same as HTML for notebooks."""
+"""The text writer: tables for the terminal, and the same as HTML for notebooks.
+
+What comes from the user (names, paths, lines of source) is printed as it stands, never read as markup; characters that
+a terminal obeys instead of showing are replaced.
+"""
 
 from __future__ import annotations
 
 import html
 import io
 import math
+import re
+import unicodedata
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from nonsmooth.report.table import Table
+from nonsmooth.report.table import Document, Table
 
-__all__ = ["format_value", "render", "render_html", "rich_table"]
+__all__ = ["format_share", "format_value", "plain", "render", "render_html", "renderable", "rich_table"]
+
+_NUMBER = re.compile(r"^[~<]?-?[\d,.]+(e[-+]?\d+)?( ?%)?$|^-$|^(nan|inf|none)$")
+"""A cell that is read as a number, and set to the right."""
+
+
+def plain(text: str) -> str:
+    r"""Replace what a terminal would obey: control, format and surrogate characters; line breaks become spaces.
+
+    >>> plain("a\x1b[31mb\tc\u202ed")
+    'a�[31mb c�d'
+    """
+    shown = (" " if c in "\t\n\r" else "�" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
+    return "".join(shown)
 
 
 def format_value(value: Any) -> str:
@@ -28,31 +48,81 @@ def format_value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return "none" if math.isinf(value) else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else plain(str(value))
+
+
+def format_share(value: float | None, *, rounding: float = 0.0) -> str:
+    """Print a share or a relative change in percent; `~0` is below what rounding makes.
+
+    >>> format_share(0.1396), format_share(0.0), format_share(2e-8, rounding=1e-6), format_share(None)
+    ('14.0 %', '0', '~0', '-')
+    >>> format_share(0.0004), format_share(12.5), format_share(float("nan"))
+    ('0.04 %', '1,250 %', 'nan')
+    """
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if abs(value) <= rounding:
+        return "~0"
+    percent = 100 * value
+    if abs(percent) >= 1000:
+        return f"{percent:,.0f} %" if abs(percent) < 1e7 else f"{percent:.2g} %"
+    return f"{percent:.1f} %" if abs(percent) >= 1 else f"{percent:.1g} %"
 
 
 def rich_table(table: Table) -> RichTable:
     """Lay a table out for the terminal; the user's text is printed as it is."""
-    view = RichTable(title=Text(table.title), caption=Text(table.note) if table.note else None, title_justify="left", header_style="bold")
+    view = RichTable(
+        title=Text(plain(table.title)),
+        caption=Text(plain(table.note)) if table.note else None,
+        title_justify="left",
+        caption_justify="left",
+        header_style="bold",
+    )
     for place, name in enumerate(table.columns):
-        numeric = all(isinstance(row[place], int | float | None) for row in table.rows)
-        view.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        numeric = all(_NUMBER.match(format_value(row[place])) for row in table.rows)
+        view.add_column(Text(plain(name)), justify="right" if numeric else "left", overflow="fold")
     for row in table.rows:
         view.add_row(*(Text(format_value(value)) for value in row))
     return view
 
 
-def render(table: Table, width: int = 160) -> str:
-    """Print a table as plain text."""
+def renderable(result: Table | Document) -> RenderableType:
+    """Give a table or a document as rich prints it."""
+    if isinstance(result, Table):
+        return rich_table(result)
+    parts: list[RenderableType] = [Text(plain(result.title), style="bold")]
+    for part in result.parts:
+        body = Text("\n".join(plain(line) for line in part.split("\n"))) if isinstance(part, str) else rich_table(part)
+        parts.append(Padding(body, (1, 0, 0, 0)))
+    return Group(*parts)
+
+
+def render(result: Table | Document, width: int = 160) -> str:
+    """Print a table or a document as plain text."""
     out = io.StringIO()
-    Console(file=out, width=width, no_color=True, highlight=False, legacy_windows=False).print(rich_table(table))
+    console = Console(file=out, width=width, no_color=True, highlight=False, markup=False, legacy_windows=False)
+    console.print(renderable(result))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def render_html(table: Table) -> str:
-    """Print a table as HTML, everything that comes from the user escaped."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+def render_html(result: Table | Document) -> str:
+    """Print a table or a document as HTML, everything that comes from the user escaped."""
+    if isinstance(result, Document):
+        inner = "".join(render_html(p) if isinstance(p, Table) else f"<pre>{_escape(p)}</pre>" for p in result.parts)
+        return f"<section><h3>{_escape(result.title)}</h3>{inner}</section>"
+    head = "".join(f"<th>{_escape(name)}</th>" for name in result.columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(format_value(value))}</td>" for value in row) + "</tr>" for row in table.rows
+        "<tr>" + "".join(f"<td>{_escape(format_value(value))}</td>" for value in row) + "</tr>" for row in result.rows
     )
-    return f"<table><caption>{html.escape(table.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    note = f"<p>{_escape(result.note)}</p>" if result.note else ""
+    caption = f"<caption>{_escape(result.title)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def _escape(text: str) -> str:
+    """Escape text for HTML, line breaks kept."""
+    return html.escape("\n".join(plain(line) for line in text.split("\n")))

@@ -1,0 +1,35 @@
+"""A report as a folder of files: report.json, report.txt and pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nonsmooth.errors import UsageError
+
+__all__ = ["Draw", "write_report"]
+
+Draw: TypeAlias = Callable[[Path], None]
+"""What writes one picture to a path."""
+
+
+def write_report(folder: str | os.PathLike[str], result: Any, pictures: Mapping[str, Draw]) -> tuple[Path, ...]:
+    """Write a result that has `to_json()` and `str()`, and its pictures by name; give the paths.
+
+    Raises:
+        UsageError: the folder cannot be made or written to.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        paths = [target / "report.json", target / "report.txt"]
+        paths[0].write_text(result.to_json() + "\n", encoding="utf-8")
+        paths[1].write_text(str(result) + "\n", encoding="utf-8")
+        for name, draw in pictures.items():
+            paths.append(target / f"{name}.png")
+            draw(paths[-1])
+    except OSError as error:
+        raise UsageError(f"the report cannot be written to {str(folder)!r}: {error.strerror or error}.") from error
+    return tuple(paths)
