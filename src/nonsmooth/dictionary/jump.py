@@ -44,6 +44,7 @@ JUMPS: tuple[Singularity, ...] = (
     _jump("sign", "0", lambda c: c.xp.abs(c.operands[0]), "-1, 0 or 1"),
     _jump("heaviside", "0", lambda c: c.xp.abs(c.operands[0]), "0 for u < 0, 1 for u > 0"),
     _jump("copysign", "0", lambda c: c.xp.abs(c.operands[1]), "|a| with the sign of b"),
+    _jump("norm_zero", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the number of entries that are not 0"),
     _jump("floor", "integer", _to_integer, "the largest integer below"),
     _jump("ceil", "integer", _to_integer, "the smallest integer above"),
     _jump("round", "half integer", _to_half, "the nearest integer"),

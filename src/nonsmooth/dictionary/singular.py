@@ -32,6 +32,7 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("reciprocal", "0", lambda c: c.xp.abs(c.operands[0]), "1 / u"),
     _singular("div", "zero denominator", lambda c: c.xp.abs(c.operands[1]), "a / b"),
     _singular("pow", "0", _power_distance, "u^p"),
+    _singular("norm_singular", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the p-norm with p < 1"),
     _singular("acos", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse cosine"),
     _singular("asin", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse sine"),
     _singular("acosh", "end of the domain", lambda c: c.operands[0] - 1, "the inverse hyperbolic cosine"),

@@ -90,6 +90,38 @@ def nanmedian(self: torch.Tensor, dim: int | None = None, keepdim: bool = False)
     return torch.median(self) if dim is None else torch.median(self, dim, keepdim)
 
 
+def lowest_norm(self: torch.Tensor, dim: Any = None, keepdim: bool = False, **unused: Any) -> torch.Tensor:
+    """Give the smallest |entry|, the norm with p = -inf."""
+    del unused
+    return torch.amin(self.abs(), [] if dim is None else dim, keepdim)
+
+
+def _starts(samples: torch.Tensor, size: int, kernel: int, count: int) -> torch.Tensor:
+    """Give where the fractional windows begin along one axis."""
+    step = (size - kernel) / (count - 1) if count > 1 else 0.0
+    places = torch.arange(count, dtype=samples.dtype, device=samples.device)
+    starts = ((places + samples[..., None]) * step).floor() - (samples[..., None] * step).floor()
+    return torch.where(places == count - 1, float(size - kernel), starts).long()
+
+
+def fractional_max_pool(self: torch.Tensor, kernel_size: Any, output_size: Any, random_samples: torch.Tensor) -> Any:
+    """Give the largest entry of every fractional window, and no indices."""
+    d = len(output_size)
+    x = self if self.dim() == d + 2 else self[None]
+    samples = random_samples.reshape(x.shape[0], x.shape[1], -1)
+    index = torch.zeros((*x.shape[:2], *(1,) * (2 * d)), dtype=torch.long, device=x.device)
+    for axis in range(d):
+        sample = samples[..., d - 1 - axis]
+        starts = _starts(sample, x.shape[2 + axis], kernel_size[axis], output_size[axis])
+        place = starts[..., None] + torch.arange(kernel_size[axis], device=x.device)
+        shape = [*x.shape[:2], *(1,) * (2 * d)]
+        shape[2 + axis], shape[2 + d + axis] = output_size[axis], kernel_size[axis]
+        index = index * x.shape[2 + axis] + place.reshape(shape)
+    windows = x.flatten(2).gather(2, index.flatten(2)).reshape((*x.shape[:2], *output_size, -1))
+    pooled = windows.max(-1).values
+    return (pooled if self.dim() == d + 2 else pooled[0]), torch.zeros(0, dtype=torch.long)
+
+
 FORMULAS: dict[str, Callable[..., Any]] = {
     "multi_margin_loss": multi_margin_loss,
     "multilabel_margin_loss": multilabel_margin_loss,
@@ -99,5 +131,10 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "smooth_l1_loss": smooth_l1_loss,
     "native_dropout": native_dropout,
     "rrelu_with_noise": rrelu_with_noise,
+    "nanmedian": nanmedian,
+    "linalg_vector_norm": lowest_norm,
+    "norm": lowest_norm,
+    "fractional_max_pool2d": fractional_max_pool,
+    "fractional_max_pool3d": fractional_max_pool,
 }
 """The formulas, by the operator that they stand for."""

@@ -87,19 +87,16 @@ def _clamp_tensor(a: Arguments) -> str:
 
 
 def _norm_name(name: str, exponent: str) -> Callable[[Arguments], str | None]:
-    """Name a norm: only p >= 1 are norms, p = 0 counts and jumps."""
+    """Name a norm: p >= 1 is one, p = 0 counts, p = -inf is opened, other p are singular at zero entries."""
 
     def choose(a: Arguments) -> str | None:
         p = a.get(exponent)
         p = 2.0 if p is None else p
-        return name if _number(p) and p >= 1 else "pow"
+        if p >= 1:
+            return name
+        return "norm_zero" if p == 0 else None if p == -float("inf") else "norm_singular"
 
     return choose
-
-
-def _loss(a: Arguments) -> str:
-    """Name smooth_l1_loss, which is the absolute value at beta = 0."""
-    return "smooth_l1_loss"
 
 
 _SELU = {"alpha": 1.6732632423543772, "scale": 1.0507009873554805, "input_scale": 1.0}
@@ -164,6 +161,10 @@ SPECIAL: dict[str, Row] = {
     "alpha_dropout": Row(lambda a: None if a["train"] and a["p"] > 0 else "copy"),
     "feature_alpha_dropout": Row(lambda a: None if a["train"] and a["p"] > 0 else "copy"),
     "scaled_dot_product_attention": Row(lambda a: None if a["dropout_p"] else "scaled_dot_product_attention"),
+    "scatter_reduce": Row(
+        lambda a: {"sum": "scatter_add", "mean": "scatter_mean", "prod": "scatter_prod"}.get(a["reduce"])
+    ),
+    "_embedding_bag": Row(lambda a: "embedding" if a["mode"] < 2 else None),
     "remainder": Row("remainder", operands=("self", "other")),
     "fmod": Row("fmod", operands=("self", "other")),
     "floor_divide": Row("floor_divide", operands=("self", "other")),
@@ -215,11 +216,9 @@ ALIASES: dict[str, str] = {
     "lift_fresh": "lift",
     "detach_copy": "detach",
     "new_tensor": "create",
-    "prelu": "prelu",
     "_prelu_kernel": "prelu",
     "zero": "zero",
     "zeros": "create",
-    "scatter_reduce": "scatter",
     "linalg_solve_ex": "linalg_solve",
     "addr": "addr",
     "grid_sampler": "grid_sampler_2d",
@@ -237,11 +236,11 @@ ALIASES: dict[str, str] = {
 
 OPENED: frozenset[str] = frozenset(
     "l1_loss hinge_embedding_loss margin_ranking_loss triplet_margin_loss cosine_embedding_loss cosine_similarity "
-    "pairwise_distance rnn_relu rnn_relu_cell aminmax std_mean var_mean linalg_norm linalg_matrix_norm".split()
+    "pairwise_distance rnn_relu rnn_relu_cell aminmax std_mean var_mean linalg_norm linalg_matrix_norm prelu".split()
 )
 """Operators that are opened although a row could be given: they hold kinks of several operations."""
 
-REFUSED: frozenset[str] = frozenset(["scatter_reduce", "index_reduce", "segment_reduce", "renorm", "quantile"])
+REFUSED: frozenset[str] = frozenset(["index_reduce", "segment_reduce", "renorm", "quantile"])
 """Names that an alias would wrongly call smooth."""
 
 
