@@ -20,7 +20,7 @@ mul square matmul mm bmm mv dot vdot inner outer addmm addbmm baddbmm addmv addr
 linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution bilinear einsum
 exp exp2 expm1 sin cos tan sinh cosh tanh atan asinh erf erfc sigmoid log_sigmoid softplus gelu silu mish celu
 softmax log_softmax logsumexp logaddexp logaddexp2 logcumsumexp sinc lgamma digamma polygamma i0 power
-batch_norm layer_norm group_norm instance_norm rms_norm
+batch_norm weight_norm layer_norm group_norm instance_norm rms_norm
 scaled_dot_product_attention lstm gru rnn_tanh lstm_cell gru_cell rnn_tanh_cell var
 cross_entropy_loss mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy_with_logits kl_div
 poisson_nll_loss ctc_loss glu grid_sampler_2d grid_sampler_3d affine_grid_generator cosine_similarity_smooth

@@ -82,7 +82,9 @@ class TorchFramework:
         if not all(isinstance(t, torch.Tensor) for t in leaves):
             check_point(x)
         if structure != program.structure:
-            raise UsageError(f"the program was captured for a point of structure {program.structure}; found {structure}.")
+            raise UsageError(
+                f"the program was captured for a point of structure {program.structure}; found {structure}."
+            )
         for leaf, value in zip(leaves, program.inputs, strict=True):
             known = program.values[value]
             if tuple(leaf.shape) != known.shape or str(leaf.dtype) != f"torch.{known.dtype}":
@@ -96,7 +98,9 @@ class TorchFramework:
         """Check that data fit a program."""
         items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
         if len(items) != len(program.data):
-            raise UsageError(f"the program was captured with {len(program.data)} tensor(s) of data; found {len(items)}.")
+            raise UsageError(
+                f"the program was captured with {len(program.data)} tensor(s) of data; found {len(items)}."
+            )
         for item, value in zip(items, program.data, strict=True):
             known = program.values[value]
             if tuple(item.shape) != known.shape or str(item.dtype) != f"torch.{known.dtype}":
@@ -156,7 +160,10 @@ class TorchFramework:
         items = self._data(program, data)
         with random_state():
             pairs = compared_values(program, self._point(program, x), items, steps)
-        return {k: self.numpy((torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs()) for k, (a, b) in pairs.items()}
+        return {
+            k: self.numpy((torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs())
+            for k, (a, b) in pairs.items()
+        }
 
     def numpy(self, array: torch.Tensor) -> Any:
         """Give the values of an array to numpy."""

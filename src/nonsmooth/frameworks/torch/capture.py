@@ -16,7 +16,15 @@ import torch
 from nonsmooth.errors import ChangedInput, NonsmoothError, ProofFailed, ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.tape import Tape
-from nonsmooth.frameworks.torch.tree import check_data, check_point, flatten, leaf_names, random_state, same_content, unflatten
+from nonsmooth.frameworks.torch.tree import (
+    check_data,
+    check_point,
+    flatten,
+    leaf_names,
+    random_state,
+    same_content,
+    unflatten,
+)
 from nonsmooth.program import Program, Proof
 
 __all__ = ["capture_function", "native_gradient", "pieces"]
@@ -73,7 +81,9 @@ def _record(
     leaves, result_structure = flatten(result)
     if not leaves or not all(isinstance(t, torch.Tensor) for t in leaves):
         kinds = sorted({type(t).__name__ for t in leaves}) or ["nothing"]
-        raise ResultError(f"the function must return tensors; found {', '.join(kinds)}. Values that left torch have no derivative.")
+        raise ResultError(
+            f"the function must return tensors; found {', '.join(kinds)}. Values that left torch have no derivative."
+        )
     for t in leaves:
         if t.numel() and not bool(torch.isfinite(t).all()):
             raise UsageError(
@@ -116,7 +126,7 @@ def _called(function: Callable[..., Any], x: Any, data: Any) -> Any:
 def _brief(tensor: torch.Tensor) -> str:
     """Print a scalar, or say what is bad in a tensor."""
     if tensor.dim() == 0:
-        return str(float(tensor))
+        return str(float(tensor.detach()))
     return f"a tensor {tuple(tensor.shape)} with {int((~torch.isfinite(tensor)).sum())} entries nan or inf"
 
 
@@ -148,7 +158,9 @@ def gradient_of(results: list[torch.Tensor], point: list[torch.Tensor]) -> list[
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, point, strict=True)]
 
 
-def _prove(program: Program, x: Any, data: tuple[Any, ...], start: torch.Tensor, protected: bool, forced: bool) -> Proof:
+def _prove(
+    program: Program, x: Any, data: tuple[Any, ...], start: torch.Tensor, protected: bool, forced: bool
+) -> Proof:
     """Compare a program with its function at the point and at nearby points."""
     leaves = flatten(x)[0]
     tolerance = max(_tolerance(t.dtype) for t in leaves)
@@ -174,7 +186,8 @@ def _prove(program: Program, x: Any, data: tuple[Any, ...], start: torch.Tensor,
                 f"capture: the program does not reproduce the {what} of the function: relative difference {error:.2g}, "
                 f"tolerance {tolerance:.1g}. Likely causes: (a) the function is not deterministic or depends on hidden state "
                 "that it changes; (b) a value passes through something torch does not see (numpy, another library, "
-                "torch.func transforms, compiled code); (c) a custom backward is lost. Its steps:\n" + str(program)[:4000]
+                "torch.func transforms, compiled code); (c) a custom backward is lost. Its steps:\n"
+                + str(program)[:4000]
             )
     return proof
 
@@ -195,7 +208,9 @@ def _tolerance(dtype: torch.dtype) -> float:
     return float(min(0.1, 2e4 * torch.finfo(dtype).eps)) if dtype is not torch.float64 else 1e-9
 
 
-def _compare(program: Program, x: Any, data: tuple[Any, ...], start: torch.Tensor, protected: bool) -> tuple[float, float]:
+def _compare(
+    program: Program, x: Any, data: tuple[Any, ...], start: torch.Tensor, protected: bool
+) -> tuple[float, float]:
     """Give the relative differences of values and gradients between program and function."""
     items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
     point = [t.detach().clone().requires_grad_() for t in flatten(x)[0]]
@@ -243,7 +258,9 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
         forced = queue.pop(0)
         piece = program if forced == program.options.get("forced", {}) else None
         if piece is None:
-            piece = capture_function(program.framework, program.function, x, data, randomness=program.options["randomness"], forced=forced)
+            piece = capture_function(
+                program.framework, program.function, x, data, randomness=program.options["randomness"], forced=forced
+            )
         ties = tied_comparisons(piece, x, items)
         for key in ties:
             if key not in forced:
@@ -262,7 +279,10 @@ def tied_comparisons(program: Program, x: Any, items: list[torch.Tensor]) -> lis
     wanted = sorted({c for g in program.guards if g.kind == "branch" for c in g.comparisons})
     if not wanted:
         return []
-    ordinals = {s.index: k for k, s in enumerate(s for s in program.steps if s.label.rstrip("_") in ("eq", "ne", "lt", "le", "gt", "ge"))}
+    ordinals = {
+        s.index: k
+        for k, s in enumerate(s for s in program.steps if s.label.rstrip("_") in ("eq", "ne", "lt", "le", "gt", "ge"))
+    }
     values = compared_values(program, flatten(x)[0], items, frozenset(wanted))
     found = []
     for index in wanted:
@@ -272,7 +292,9 @@ def tied_comparisons(program: Program, x: Any, items: list[torch.Tensor]) -> lis
     return found
 
 
-def compared_values(program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], wanted: frozenset[int]) -> dict[int, Any]:
+def compared_values(
+    program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], wanted: frozenset[int]
+) -> dict[int, Any]:
     """Give what the wanted comparisons compare at a point."""
     found: dict[int, Any] = {}
 
@@ -287,4 +309,3 @@ def compared_values(program: Program, leaves: list[torch.Tensor], items: list[to
     with torch.no_grad():
         replay(replace(program, steps=steps), [t.detach() for t in leaves], items)
     return found
-

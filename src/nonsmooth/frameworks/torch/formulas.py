@@ -49,14 +49,18 @@ def aminmax(self: torch.Tensor, dim: int | None = None, keepdim: bool = False) -
     return torch.return_types.aminmax((torch.amin(self, axes, keepdim), torch.amax(self, axes, keepdim)))
 
 
-def std_mean(self: torch.Tensor, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False) -> Any:
+def std_mean(
+    self: torch.Tensor, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False
+) -> Any:
     """Give the standard deviation and the mean."""
     correction = float(unbiased) if correction is None else correction
     mean = self.mean() if dim is None else self.mean(dim, keepdim)
     return torch.std(self, dim, correction=correction, keepdim=keepdim), mean
 
 
-def var_mean(self: torch.Tensor, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False) -> Any:
+def var_mean(
+    self: torch.Tensor, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False
+) -> Any:
     """Give the variance and the mean."""
     correction = float(unbiased) if correction is None else correction
     mean = self.mean() if dim is None else self.mean(dim, keepdim)
@@ -73,16 +77,6 @@ def native_dropout(input: torch.Tensor, p: float, train: bool | None) -> Any:
     """Give the masked and scaled input, and the mask."""
     keep = torch.ones_like(input, dtype=torch.bool) if train is False else torch.empty_like(input).bernoulli_(1 - p) > 0
     return input * keep / (1 - p if p < 1 else 1), keep
-
-
-def rrelu_with_noise(
-    self: torch.Tensor, noise: torch.Tensor, lower: float, upper: float, training: bool, generator: Any = None
-) -> torch.Tensor:
-    """Give u for u > 0, (drawn slope) u for u < 0."""
-    if not training:
-        return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
-    slope = torch.empty_like(self).uniform_(lower, upper, generator=generator)
-    return torch.where(self <= 0, self * slope, self)
 
 
 def nanmedian(self: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -130,7 +124,6 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "var_mean": var_mean,
     "smooth_l1_loss": smooth_l1_loss,
     "native_dropout": native_dropout,
-    "rrelu_with_noise": rrelu_with_noise,
     "nanmedian": nanmedian,
     "linalg_vector_norm": lowest_norm,
     "norm": lowest_norm,

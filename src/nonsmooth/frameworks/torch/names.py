@@ -150,7 +150,9 @@ SPECIAL: dict[str, Row] = {
     "dist": Row(_norm_name("dist", "p")),
     "cdist": Row(_norm_name("cdist", "p")),
     "pdist": Row(_norm_name("pdist", "p")),
-    "std": Row("std", attributes=lambda a: {"correction": 1.0 if a.get("unbiased", True) else 0.0, "dim": a.get("dim")}),
+    "std": Row(
+        "std", attributes=lambda a: {"correction": 1.0 if a.get("unbiased", True) else 0.0, "dim": a.get("dim")}
+    ),
     "std.correction": Row(
         "std", attributes=lambda a: {"correction": 1.0 if a["correction"] is None else a["correction"], "dim": a["dim"]}
     ),
@@ -176,9 +178,12 @@ SPECIAL: dict[str, Row] = {
 ALIASES: dict[str, str] = {
     **dict.fromkeys("eq ne lt le gt ge isclose isnan isinf isfinite isin isneginf isposinf signbit".split(), "compare"),
     **dict.fromkeys(
-        "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor any all".split(), "logic"
+        "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor any all".split(),
+        "logic",
     ),
-    **dict.fromkeys("view_as reshape_as expand_as broadcast_to unsafe_view alias view_copy ravel atleast_1d".split(), "view"),
+    **dict.fromkeys(
+        "view_as reshape_as expand_as broadcast_to unsafe_view alias view_copy ravel atleast_1d".split(), "view"
+    ),
     **dict.fromkeys("numpy_T mT mH adjoint swapaxes swapdims movedim".split(), "transpose"),
     **dict.fromkeys("to type_as float double half _to_copy".split(), "cast"),
     **dict.fromkeys("split_with_sizes unsafe_split unsafe_chunk tensor_split".split(), "split"),
@@ -189,7 +194,9 @@ ALIASES: dict[str, str] = {
         "new_ones new_full new_empty tril_indices triu_indices empty_strided logspace".split(),
         "create",
     ),
-    **dict.fromkeys("argmax argmin argsort bucketize searchsorted bincount histc unique_dim _unique2".split(), "integer"),
+    **dict.fromkeys(
+        "argmax argmin argsort bucketize searchsorted bincount histc unique_dim _unique2".split(), "integer"
+    ),
     "absolute": "abs",
     "negative": "neg",
     "subtract": "sub",
@@ -209,6 +216,9 @@ ALIASES: dict[str, str] = {
     "square": "square",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
+    "_safe_softmax": "softmax",
+    "_weight_norm": "weight_norm",
+    "_weight_norm_interface": "weight_norm",
     "_convolution": "convolution",
     "native_layer_norm": "layer_norm",
     "native_group_norm": "group_norm",
@@ -342,5 +352,7 @@ def _differentiable(target: Any) -> bool:
     tensors_in = any("Tensor" in str(a.type) for a in schema.arguments)
     tensors_out = any("Tensor" in str(r.type) for r in schema.returns)
     name = target.name()
-    has_autograd = torch._C._dispatch_has_kernel(name) and torch._C._dispatch_has_kernel_for_dispatch_key(name, "Autograd")
+    has_autograd = torch._C._dispatch_has_kernel(name) and torch._C._dispatch_has_kernel_for_dispatch_key(
+        name, "Autograd"
+    )
     return tensors_in and tensors_out and has_autograd

@@ -64,7 +64,9 @@ def make_objective(
 
     def supervised(network: torch.nn.Module, *batch: Any) -> Any:
         if len(batch) < 2:
-            raise UsageError(f"an objective with a loss is called with data (*inputs, target); found {len(batch)} item(s).")
+            raise UsageError(
+                f"an objective with a loss is called with data (*inputs, target); found {len(batch)} item(s)."
+            )
         assert loss is not None
         return loss(network(*batch[:-1]), batch[-1])
 

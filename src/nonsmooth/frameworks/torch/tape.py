@@ -34,10 +34,20 @@ __all__ = ["Tape", "recording", "user_frame"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_LIBRARY = (_TORCH, _OURS, os.path.dirname(functools.__file__) + os.sep + "contextlib.py", "<frozen", "<string>", "<__array")
+_LIBRARY = (
+    _TORCH,
+    _OURS,
+    os.path.dirname(functools.__file__) + os.sep + "contextlib.py",
+    "<frozen",
+    "<string>",
+    "<__array",
+)
 
 COMPARISONS = frozenset("eq ne lt le gt ge".split())
 """Operators whose tied elements are forced when the other branch of an `if` is wanted."""
+
+DRAWN_INSIDE = frozenset(["rrelu_with_noise"])
+"""Operators that draw as they go, so that no formula repeats their draws."""
 
 RUNNING_STATISTICS = frozenset("batch_norm instance_norm native_batch_norm _batch_norm_with_update".split())
 """Operators that change tensors which their schema does not mark."""
@@ -260,7 +270,7 @@ class Tape:
         changed = self._changed(func, args, kwargs)
         args, kwargs = self._protect(func, changed, args, kwargs)
         if not self.record:
-            return func(*args, **kwargs)
+            return self._made(func(*args, **kwargs))
         if packet_name(func) in ("is_nonzero", "item", "_local_scalar_dense", "equal", "allclose"):
             return self._leaving(func, args, kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
@@ -277,6 +287,13 @@ class Tape:
                 raise self._unlisted(func)
         return self._run(func, args, kwargs, changed)
 
+    def _made(self, result: Any) -> Any:
+        """Remember what the function itself has made, which it may change as it likes."""
+        for tensor in _tensors(result):
+            self._ids[id(tensor)] = -1
+            self._alive.append(tensor)
+        return result
+
     def _open(self, mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator as the formula it stands for, whose operators are written down instead."""
         formula = FORMULAS.get(packet_name(func))
@@ -292,13 +309,17 @@ class Tape:
         references = _map_tensors((args, kwargs), self.reference)
         name = packet_name(func)
         result = func(*args, **kwargs)
+        if name in ("lift_fresh", "lift"):
+            result = result.clone()
         forced: tuple[tuple[int, int], ...] = ()
         if name in COMPARISONS:
             result, forced = self._force(func, args, result)
         outputs = result if isinstance(result, tuple | list) else (result,)
         numbers = self._number(outputs, name, references, changed)
         target = torch.ops.aten.clone.default if name in ("lift_fresh", "lift") else func
-        self._write(target, *references, numbers, single=not isinstance(result, tuple | list), changed=changed, forced=forced)
+        self._write(
+            target, *references, numbers, single=not isinstance(result, tuple | list), changed=changed, forced=forced
+        )
         return result
 
     def _number(self, outputs: Any, name: str, references: Any, changed: list[torch.Tensor]) -> tuple[int | None, ...]:
@@ -474,7 +495,9 @@ class Tape:
                 number = self._known(tensor)
                 name = self.values[number].name if number is not None else "an input"
                 raise self._refusal(
-                    ChangedInput, f"`{packet_name(func)}_` changes the input {name} in place", "clone it first: `x = x.clone()`"
+                    ChangedInput,
+                    f"`{packet_name(func)}_` changes the input {name} in place",
+                    "clone it first: `x = x.clone()`",
                 )
             if self._known(tensor) is None or self._known(tensor) in self.constants:
                 self.protected = True
@@ -490,7 +513,8 @@ class Tape:
                 changed[i] = copy
             elif any(_storage(c) == storage for c in self.constants.values()):
                 raise self._refusal(
-                    ChangedInput, f"`{packet_name(func)}_` changes a tensor from outside the function through a view",
+                    ChangedInput,
+                    f"`{packet_name(func)}_` changes a tensor from outside the function through a view",
                     "clone that tensor inside the function, or pass it as data",
                 )
         if not replaced:
@@ -502,7 +526,12 @@ class Tape:
     def _off(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Tell a random operator that draws nothing in this call."""
         named = arguments_of(func, args, kwargs)
-        return named.get("train") is False or named.get("training") is False or named.get("p") == 0 or named.get("dropout_p") == 0
+        return (
+            named.get("train") is False
+            or named.get("training") is False
+            or named.get("p") == 0
+            or named.get("dropout_p") == 0
+        )
 
     def _random(self, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool) -> Any:
         """Refuse a draw, or freeze it: the drawn tensor becomes a constant of the program."""
@@ -513,17 +542,23 @@ class Tape:
                 "switch it off (model.eval()), or pass randomness='freeze' to keep the draws of this capture",
             )
         if depends:
-            opened = self._open(mode, func, args, kwargs)
+            opened = NotImplemented if packet_name(func) in DRAWN_INSIDE else self._open(mode, func, args, kwargs)
             if opened is not NotImplemented:
                 return opened
+            if packet_name(func) == "rrelu_with_noise":
+                return self._frozen_slopes(mode, func, args, kwargs)
             values = [self.values[self.reference(t).value] for t in _tensors((args, kwargs))]
-            if any(v.differentiable for v in values) and torch.is_grad_enabled() and "bernoulli" not in packet_name(func):
+            name = packet_name(func)
+            without = name.endswith("_like") or name in ("bernoulli", "multinomial", "poisson")
+            if any(v.differentiable for v in values) and torch.is_grad_enabled() and not without:
                 raise self._refusal(
                     RandomnessError, f"`{packet_name(func)}` draws numbers whose law depends on x", "draw them outside"
                 )
         result = func(*args, **kwargs)
         if not isinstance(result, torch.Tensor):
-            raise self._refusal(RandomnessError, f"the draws of `{packet_name(func)}` cannot be frozen", "draw them outside")
+            raise self._refusal(
+                RandomnessError, f"the draws of `{packet_name(func)}` cannot be frozen", "draw them outside"
+            )
         with self.paused():
             drawn = result.detach().clone()
         number = self._ids.get(id(result))
@@ -535,8 +570,19 @@ class Tape:
         else:
             constant = self._new_value(drawn, "constant")
             self.constants[constant] = drawn
-            self._write(torch.ops.aten.copy_.default, (Ref(number), Ref(constant)), {}, (number,), single=True, changed=[result])
+            self._write(
+                torch.ops.aten.copy_.default, (Ref(number), Ref(constant)), {}, (number,), single=True, changed=[result]
+            )
         return result
+
+    def _frozen_slopes(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Freeze the slopes that `rrelu` draws as it goes: its kernel leaves them in its argument `noise`."""
+        named = arguments_of(func, args, kwargs)
+        operand, noise = named["self"], torch.empty_like(named["self"])
+        with self.paused(), torch.no_grad():
+            torch.ops.aten.rrelu_with_noise.default(operand.detach(), noise, named["lower"], named["upper"], True)
+        with enable_python_dispatcher(), mode:
+            return torch.where(operand <= 0, operand * noise, operand)
 
     def user_function(self, cls: Any, native: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a user's `autograd.Function` as one opaque step with its own backward."""
@@ -550,13 +596,19 @@ class Tape:
             result = native(*args, **kwargs)
         if [t._version for t in tensors] != versions:
             raise self._refusal(
-                CaptureError, f"the autograd.Function `{cls.__name__}` changes its arguments in place", "return a new tensor"
+                CaptureError,
+                f"the autograd.Function `{cls.__name__}` changes its arguments in place",
+                "return a new tensor",
             )
         outputs = result if isinstance(result, tuple | list) else (result,)
         fresh = tuple(o.view_as(o) if isinstance(o, torch.Tensor) and id(o) in self._ids else o for o in outputs)
         numbers = self._number(fresh, cls.__name__, references, [])
         step = self._write(
-            cls.apply, *references, numbers, single=not isinstance(result, tuple | list), operation=opaque(_safe_name(cls.__name__))
+            cls.apply,
+            *references,
+            numbers,
+            single=not isinstance(result, tuple | list),
+            operation=opaque(_safe_name(cls.__name__)),
         )
         if any(t.requires_grad for t in tensors):
             self.find(
@@ -601,10 +653,21 @@ def recording(tape: Tape) -> Iterator[Tape]:
 
 def force_ties(name: str, args: tuple[Any, ...], result: torch.Tensor, forced: Any) -> torch.Tensor:
     """Override tied elements of `a name b` as if a - b were a little positive (sign 1) or negative (sign -1)."""
-    outcome = {"gt": (False, True), "ge": (False, True), "lt": (True, False), "le": (True, False), "eq": (False, False), "ne": (True, True)}
+    outcome = {
+        "gt": (False, True),
+        "ge": (False, True),
+        "lt": (True, False),
+        "le": (True, False),
+        "eq": (False, False),
+        "ne": (True, True),
+    }
     left, right = outcome[name]
     flat = result.clone().reshape(-1)
-    tied = (torch.as_tensor(args[0]) == torch.as_tensor(args[1], device=result.device)).broadcast_to(result.shape).reshape(-1)
+    tied = (
+        (torch.as_tensor(args[0]) == torch.as_tensor(args[1], device=result.device))
+        .broadcast_to(result.shape)
+        .reshape(-1)
+    )
     for element, sign in forced:
         flat[element] = torch.where(tied[element], right if sign > 0 else left, flat[element])
     return flat.reshape(result.shape)

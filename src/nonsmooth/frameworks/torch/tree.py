@@ -82,7 +82,7 @@ def same_content(a: Any, b: Any) -> bool:
     """Tell whether two leaves hold the same values, nan equal to nan."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
-    return a is b or bool(a == b)
+    return a is b or bool(a == b) or (a != a and b != b)
 
 
 @contextmanager
