@@ -20,14 +20,21 @@ ROWS = 20
 """How many rows a table of the text shows; the JSON has all."""
 
 
-def audit_document(audit: Audit) -> Document:
+CAN_MATTER = (
+    "can matter: the derivative of the output is not 0 (an upper bound: the pieces may still agree); harmless: ties "
+    "of entries of zero derivative; nearest: the distance of the nearest other element."
+)
+"""How to read the counts of kinks."""
+
+
+def audit_document(audit: Audit, where: str = "at one point") -> Document:
     """Lay an audit out for reading: the headline, the findings, then the tables."""
     version = f"{audit.framework} {audit.framework_version}".strip()
     parts: list[str | Table] = [headline(audit)]
     if audit.findings:
         parts.append(findings_text(audit.findings))
     parts += [table for table in _tables(audit) if table.rows]
-    return Document(f"Audit of {audit.function} at one point ({version})", tuple(parts))
+    return Document(f"Audit of {audit.function} {where} ({version})", tuple(parts))
 
 
 def headline(audit: Audit) -> str:
@@ -38,7 +45,7 @@ def headline(audit: Audit) -> str:
         active[row.kind] += row.active
     by_kind = ", ".join(f"{count:,} {kind}" for kind, count in active.items() if count) or "none"
     known = [row.can_matter for row in rows if row.active and row.can_matter is not None]
-    matter = f"; {sum(known):,} can change the gradient" if known else ""
+    matter = f"; {sum(known):,} can matter" if known else ""
     near = f" within {audit.tol:g}" if audit.tol else ""
     proof = (
         f"{program.compared}, largest relative differences {program.value_error:.1g} and {program.gradient_error:.1g}"
@@ -123,9 +130,7 @@ def _kinks(audit: Audit) -> Table:
             (r.step, r.label, r.kind, r.active, format_share(r.share), r.elements, r.can_matter, r.harmless, r.margin)
             for r in rows
         ),
-        _rest(
-            len(audit.kinks), "harmless: ties of zero derivatives; nearest: the distance of the nearest other element."
-        ),
+        _rest(len(audit.kinks), CAN_MATTER),
     )
 
 

@@ -71,7 +71,7 @@ def _draw_kinks(path: Path, audits: Sequence[Audit], names: Sequence[str]) -> No
     draw_maps(
         path,
         "Where the program is not differentiable",
-        "Elements of each step at a kink: share and number (computed). Below each map: the point.\n"
+        "Elements of each step at a kink: share and number (computed). Can matter: the output's derivative is not 0.\n"
         "Harmless ties: entries that tie while their derivative is zero, so that the choice changes nothing.",
         [panel("at a kink", "active"), panel("of these, can matter", "can_matter"), panel("harmless ties", "harmless")],
         "share of the step's elements",

@@ -15,8 +15,10 @@ Draw: TypeAlias = Callable[[Path], None]
 """What writes one picture to a path."""
 
 
-def write_report(folder: str | os.PathLike[str], result: Any, pictures: Mapping[str, Draw]) -> tuple[Path, ...]:
-    """Write a result that has `to_json()` and `str()`, and its pictures by name; give the paths.
+def write_report(
+    folder: str | os.PathLike[str], result: Any, pictures: Mapping[str, Draw], *, text: str = ""
+) -> tuple[Path, ...]:
+    """Write a result that has `to_json()` and `str()` (or the text given), and its pictures by name; give the paths.
 
     Raises:
         UsageError: the folder cannot be made or written to.
@@ -26,7 +28,7 @@ def write_report(folder: str | os.PathLike[str], result: Any, pictures: Mapping[
         target.mkdir(parents=True, exist_ok=True)
         paths = [target / "report.json", target / "report.txt"]
         paths[0].write_text(result.to_json() + "\n", encoding="utf-8")
-        paths[1].write_text(str(result) + "\n", encoding="utf-8")
+        paths[1].write_text((text or str(result)) + "\n", encoding="utf-8")
         for name, draw in pictures.items():
             paths.append(target / f"{name}.png")
             draw(paths[-1])

@@ -23,6 +23,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, FAINT = "#1b1f24", "#6a737d"
 """The colours of text and of what stands behind it."""
 
+WIDEST = 12.5
+"""Maps that are wider together, in inches, stand one below the other."""
+
 LETTERS = 30
 """Longer names are cut in the middle."""
 
@@ -106,21 +109,33 @@ def draw_maps(path: Path, title: str, subtitle: str, panels: Sequence[Panel], sc
     known = [v for p in panels for row in p.values for v in row if v is not None and math.isfinite(v) and v > 0]
     top = max([*known, 0.01])
     norm, colours = LogNorm(min(1e-4, top / 100), top, clip=True), colormaps["YlGnBu"]
-    widths = [max(1.05, 0.3 + 0.085 * max(len(c) for c in p.columns)) * len(p.columns) for p in panels]
+    widths = [len(p.columns) * max(1.0, 0.25 + 0.08 * max(_longest(c) for c in p.columns)) for p in panels]
+    heights = 0.48 * len(rows)
     left = 0.5 + 0.085 * max(min(len(r), LETTERS) for r in rows)
-    tops = 1.2 + 0.17 * subtitle.count("\n")
-    width = max(left + sum(widths) + 0.35 * (len(panels) - 1) + 1.25, 7.5)
-    height = tops + 0.52 * len(rows) + 0.75
+    stacked = sum(widths) > WIDEST
+    across = max(widths) if stacked else sum(widths) + 0.3 * (len(panels) - 1)
+    down = len(panels) * heights + 0.95 * (len(panels) - 1) if stacked else heights
+    width, head = max(left + across + 1.3, 7.5), 1.15 + 0.17 * subtitle.count("\n")
+    height = head + down + 0.65
     figure = _figure(width, height, title, subtitle)
-    at = left
+    x, y = left, height - head - heights
     for number, (panel, wide) in enumerate(zip(panels, widths, strict=True)):
-        box = (at / width, 0.75 / height, wide / width, 0.52 * len(rows) / height)
-        axes = figure.add_axes(box)
-        _map(axes, panel, norm, colours, first=number == 0)
-        at += wide + 0.35
-    bar = figure.add_axes(((at - 0.1) / width, 0.75 / height, 0.14 / width, 0.52 * len(rows) / height))
+        axes = figure.add_axes((x / width, y / height, wide / width, heights / height))
+        _map(axes, panel, norm, colours, first=stacked or number == 0)
+        x, y = (x, y - heights - 0.95) if stacked else (x + wide + 0.3, y)
+    bar = figure.add_axes(((left + across + 0.25) / width, 0.65 / height, 0.14 / width, down / height))
     _scale(figure, bar, ScalarMappable(norm, colours), scale)
     _save(figure, path)
+
+
+def _longest(name: str) -> int:
+    """Count the letters of the longest line of a column's name."""
+    return max(map(len, _broken(name).split("\n")))
+
+
+def _broken(name: str) -> str:
+    """Break a column's name before its bracket."""
+    return label(name).replace(" (", "\n(", 1)
 
 
 def _map(axes: Any, panel: Panel, norm: Any, colours: Any, *, first: bool) -> None:
@@ -135,10 +150,11 @@ def _map(axes: Any, panel: Panel, norm: Any, colours: Any, *, first: bool) -> No
             light = (
                 sum(w * c for w, c in zip((0.3, 0.59, 0.11), face[:3], strict=True)) if isinstance(face, tuple) else 1.0
             )
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", size=8, color=INK if light > 0.55 else "white")
+            ink = INK if light > 0.55 and value else FAINT if not value else "white"
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", size=8, color=ink)
     axes.set_xlim(0, len(panel.columns))
     axes.set_ylim(len(panel.rows), 0)
-    axes.set_xticks([j + 0.5 for j in range(len(panel.columns))], [label(c) for c in panel.columns], size=8)
+    axes.set_xticks([j + 0.5 for j in range(len(panel.columns))], [_broken(c) for c in panel.columns], size=8)
     axes.set_yticks([i + 0.5 for i in range(len(panel.rows))], [label(r) for r in panel.rows] if first else [], size=9)
     axes.tick_params(length=0, colors=INK)
     axes.set_title(label(panel.title, 60), size=10, color=INK, pad=7, loc="left")

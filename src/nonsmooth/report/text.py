@@ -11,16 +11,14 @@ import io
 import math
 import re
 import unicodedata
-from typing import Any
-
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table as RichTable
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from nonsmooth.report.table import Document, Table
 
-__all__ = ["format_share", "format_value", "plain", "render", "render_html", "renderable", "rich_table"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["format_share", "format_value", "plain", "render", "render_html", "renderable"]
 
 _NUMBER = re.compile(r"^[~<]?-?[\d,.]+(e[-+]?\d+)?( ?%)?$|^-$|^(nan|inf|none)$")
 """A cell that is read as a number, and set to the right."""
@@ -73,15 +71,28 @@ def format_share(value: float | None, *, rounding: float = 0.0) -> str:
     return f"{percent:.1f} %" if abs(percent) >= 1 else f"{percent:.1g} %"
 
 
-def rich_table(table: Table) -> RichTable:
-    """Lay a table out for the terminal; the user's text is printed as it is."""
-    view = RichTable(
-        title=Text(plain(table.title)),
-        caption=Text(plain(table.note)) if table.note else None,
-        title_justify="left",
-        caption_justify="left",
-        header_style="bold",
-    )
+def renderable(result: Table | Document) -> RenderableType:
+    """Give a table or a document as rich prints it; the user's text is printed as it is."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if isinstance(result, Table):
+        parts = [Text(plain(result.title), style="bold"), _grid(result)]
+        return Group(*parts, *[Text(plain(result.note), style="dim")] * bool(result.note))
+    body: list[RenderableType] = [Text(plain(result.title), style="bold")]
+    for part in result.parts:
+        lines = Text("\n".join(plain(line) for line in part.split("\n"))) if isinstance(part, str) else renderable(part)
+        body.append(Padding(lines, (1, 0, 0, 0)))
+    return Group(*body)
+
+
+def _grid(table: Table) -> RenderableType:
+    """Lay the columns and rows of a table out, numbers to the right."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    view = Grid(header_style="bold")
     for place, name in enumerate(table.columns):
         numeric = all(_NUMBER.match(format_value(row[place])) for row in table.rows)
         view.add_column(Text(plain(name)), justify="right" if numeric else "left", overflow="fold")
@@ -90,19 +101,10 @@ def rich_table(table: Table) -> RichTable:
     return view
 
 
-def renderable(result: Table | Document) -> RenderableType:
-    """Give a table or a document as rich prints it."""
-    if isinstance(result, Table):
-        return rich_table(result)
-    parts: list[RenderableType] = [Text(plain(result.title), style="bold")]
-    for part in result.parts:
-        body = Text("\n".join(plain(line) for line in part.split("\n"))) if isinstance(part, str) else rich_table(part)
-        parts.append(Padding(body, (1, 0, 0, 0)))
-    return Group(*parts)
-
-
 def render(result: Table | Document, width: int = 160) -> str:
     """Print a table or a document as plain text."""
+    from rich.console import Console
+
     out = io.StringIO()
     console = Console(file=out, width=width, no_color=True, highlight=False, markup=False, legacy_windows=False)
     console.print(renderable(result))

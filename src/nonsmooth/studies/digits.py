@@ -1,0 +1,217 @@
+"""The digits: a small convolutional network is trained, and its loss audited before, half-way and after.
+
+Two convolutions with zero-initialised biases, each followed by relu and max-pooling, a linear layer and cross-entropy:
+blank background meets zero biases, and relu is evaluated exactly at its kink.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nonsmooth.audit.audit import run_audit
+from nonsmooth.errors import UsageError
+from nonsmooth.frameworks.entry import objective
+from nonsmooth.report.progress import Report, silent
+from nonsmooth.report.table import FORMAT_VERSION
+from nonsmooth.studies.training import Initialisation, TrainingPoint, TrainingStudy
+
+__all__ = ["DATA", "study_digits"]
+
+DATA = ("digits", "mnist")
+"""The data sets: the 1,797 digits that scikit-learn ships (8 x 8), and MNIST (28 x 28), which it fetches."""
+
+AUDITED = 256
+"""How many training images the audited loss is over."""
+
+
+def study_digits(
+    data: str = "digits",
+    *,
+    steps: int = 600,
+    batch: int = 64,
+    seed: int = 0,
+    initialisations: int = 10,
+    progress: Report | None = None,
+) -> TrainingStudy:
+    """Train on handwritten digits by Adam, and audit the loss at initialisation, half-way and at the end.
+
+    Every figure of the result is measured in this run. Status of each as in `ns.audit`.
+
+    Args:
+        data: "digits" or "mnist".
+        steps: of Adam, at least 2.
+        batch: images a step.
+        seed: of the split, the initialisation and the batches; the user's generators are not touched.
+        initialisations: how many more are audited before training, to see how the figures vary.
+        progress: called as (what, done, of how many) while it works.
+
+    Returns:
+        The study; `print(study)`, `study.to_json()`, `study.save(folder)`.
+
+    Raises:
+        UsageError: no such data, no network to fetch them by, or numbers that mean nothing.
+
+    Source: Bertoin2021.
+    """
+    import torch
+
+    if data not in DATA:
+        raise UsageError(f"data={data!r}: the study has the data sets {DATA}.")
+    if steps < 2 or batch < 1:
+        raise UsageError(f"steps={steps}, batch={batch}: a study needs at least 2 steps of at least 1 image.")
+    report, start = progress or silent, time.perf_counter()
+    report(f"loading {data}", 0, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        task = _Task(*_split(_load(data), seed))
+        points = list(_trained(task, steps, batch, report))
+        others = [_initialised(task, seed + k, report) for k in range(initialisations)]
+    return TrainingStudy(
+        format_version=FORMAT_VERSION,
+        name=f"the {data}",
+        setting={
+            "data": data,
+            "training images": len(task.images),
+            "held-out images": len(task.held_out),
+            "image": f"{task.images.shape[-2]} x {task.images.shape[-1]}",
+            "audited images": min(AUDITED, len(task.images)),
+            "optimiser": f"Adam, rate {RATE}, {steps} steps of {batch} images",
+            "seed": seed,
+            "parameters": sum(p.numel() for p in task.model.parameters()),
+        },
+        points=tuple(points),
+        initialisations=tuple(others),
+        seconds=time.perf_counter() - start,
+    )
+
+
+RATE = 1e-3
+"""Adam's step size."""
+
+
+def _load(data: str) -> tuple[Any, Any]:
+    """Load images in [0, 1] and labels, as arrays of numpy."""
+    from sklearn import datasets
+
+    if data == "digits":
+        digits = datasets.load_digits()
+        return digits.images / 16.0, digits.target
+    try:
+        mnist = datasets.fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
+    except Exception as error:
+        raise UsageError(
+            f"MNIST could not be fetched from openml.org ({type(error).__name__}: {error}). It needs a network, once; "
+            "without one use the digits that scikit-learn ships: --data digits."
+        ) from error
+    return mnist.data.reshape(-1, 28, 28) / 255.0, mnist.target.astype(np.int64)
+
+
+def _split(data: tuple[Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
+    """Hold out a fifth: training images and labels, held-out images and labels, as tensors."""
+    import torch
+
+    images, labels = data
+    order = np.random.default_rng(seed).permutation(len(images))
+    cut = len(order) - len(order) // 5
+    parts = order[:cut], order[cut:]
+    pairs = [
+        (torch.as_tensor(images[p], dtype=torch.float32)[:, None], torch.as_tensor(labels[p], dtype=torch.int64))
+        for p in parts
+    ]
+    return (*pairs[0], *pairs[1])
+
+
+@dataclass
+class _Task:
+    """What is trained on what."""
+
+    images: Any
+    labels: Any
+    held_out: Any
+    answers: Any
+
+    def __post_init__(self) -> None:
+        """Build the network."""
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the parameters: the biases of the convolutions at zero, the rest as torch does."""
+        import torch
+        from torch.nn import functional
+
+        side = self.images.shape[-1] // 4
+        layers: dict[str, torch.nn.Module] = {
+            "conv1": torch.nn.Conv2d(1, 16, 3, padding=1),
+            "relu1": torch.nn.ReLU(),
+            "pool1": torch.nn.MaxPool2d(2),
+            "conv2": torch.nn.Conv2d(16, 32, 3, padding=1),
+            "relu2": torch.nn.ReLU(),
+            "pool2": torch.nn.MaxPool2d(2),
+            "flatten": torch.nn.Flatten(),
+            "linear": torch.nn.Linear(32 * side * side, 10),
+        }
+        self.model, self.loss = torch.nn.Sequential(), functional.cross_entropy
+        for name, layer in layers.items():
+            self.model.add_module(name, layer)
+            if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+
+    def accuracy(self) -> float:
+        """Give the share of held-out images that the network names rightly."""
+        import torch
+
+        with torch.no_grad():
+            return float((self.model(self.held_out).argmax(1) == self.answers).double().mean())
+
+
+def _trained(task: _Task, steps: int, batch: int, report: Report) -> Iterator[TrainingPoint]:
+    """Train, and give an audit of the loss at each of the three points."""
+    import torch
+
+    optimiser = torch.optim.Adam(task.model.parameters(), lr=RATE)
+    names = {0: "initialisation", steps // 2: "half-way", steps: "end"}
+    order = torch.zeros(0, dtype=torch.int64)
+    for step in range(steps + 1):
+        if step in names:
+            yield _point(task, names[step], step, steps, batch, report)
+        if step == steps:
+            return
+        if len(order) < min(batch, len(task.images)):
+            order = torch.randperm(len(task.images))
+        chosen, order = order[:batch], order[batch:]
+        optimiser.zero_grad()
+        task.loss(task.model(task.images[chosen]), task.labels[chosen]).backward()
+        optimiser.step()
+        report(f"training, step {step + 1:,} of {steps:,}", step + 1, steps)
+
+
+def _point(task: _Task, name: str, step: int, steps: int, batch: int, report: Report) -> TrainingPoint:
+    """Audit the loss on the first training images."""
+
+    def within(doing: str, done: int, total: int) -> None:
+        report(f"audit at {name}: {doing}", done, total)
+
+    f, x = objective(task.model, task.loss)
+    audit = run_audit(f, x, task.images[:AUDITED], task.labels[:AUDITED], progress=within)
+    label = name if step == 0 else f"{name} (step {step:,})"
+    return TrainingPoint(label, step, step * batch / len(task.images), audit.value, task.accuracy(), audit)
+
+
+def _initialised(task: _Task, seed: int, report: Report) -> Initialisation:
+    """Audit the loss at another initialisation, and keep the strongest group of kinks."""
+    import torch
+
+    report(f"initialisation with seed {seed}", 0, 1)
+    torch.manual_seed(seed)
+    task.initialise()
+    point = _point(task, "initialisation", 0, 1, 1, silent)
+    effect = point.strongest
+    if effect is None:
+        return Initialisation(seed, "no group", 0.0, "no parameter", 0.0)
+    row = next(r for r in point.audit.kinks if (r.step, r.kink) == (effect.step, effect.kink))
+    return Initialisation(seed, effect.group, row.share, effect.moves_most, effect.largest.size)
