@@ -1,0 +1,116 @@
+"""The values of a run: their numbers, names, and on what they depend."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from nonsmooth.frameworks.torch.arguments import alias_key, refs_of, storage_of
+from nonsmooth.program import Ref, Value
+
+__all__ = ["Ledger", "identifier"]
+
+
+def identifier(name: str) -> str:
+    """Make a Python identifier of the name of a leaf.
+
+    >>> identifier("0.weight"), identifier("fc.bias"), identifier("class")
+    ('x_0_weight', 'fc_bias', 'x_class')
+    """
+    clean = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
+    return f"x_{clean}" if clean[0].isdigit() or keyword.iskeyword(clean) else clean
+
+
+class Ledger:
+    """The numbers of the tensors that a run has met.
+
+    Every numbered tensor is kept alive, so that neither its identity nor its memory is given to another one.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+        self.constants: dict[int, torch.Tensor] = {}
+        self.tensors: dict[int, torch.Tensor] = {}
+        self.alive: list[Any] = []
+        self.ids: dict[int, int] = {}
+        self.ancestors: dict[int, frozenset[int]] = {}
+        self._views: dict[tuple[Any, ...], int] = {}
+        self._by_storage: dict[int, list[int]] = {}
+        self._names: dict[str, int] = {}
+
+    def new_value(self, tensor: torch.Tensor, name: str, *, point: bool = False, data: bool = False) -> int:
+        """Number a tensor; leaves of the point and the data keep their names, results are counted."""
+        number, name = len(self.values), identifier(name)
+        count = self._names[name] = self._names.get(name, 0) + 1
+        leaf = (point or data) and count == 1
+        self.values.append(
+            Value(
+                name=name if leaf else f"{name}_{count}",
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                differentiable=tensor.requires_grad,
+                depends_on_point=point,
+                depends_on_data=data,
+            )
+        )
+        self.alive.append(tensor)
+        self.ids[id(tensor)] = number
+        self.tensors[number] = tensor
+        self._views[alias_key(tensor)] = number
+        self._by_storage.setdefault(storage_of(tensor), []).append(number)
+        return number
+
+    def aliased(self, tensor: torch.Tensor) -> int | None:
+        """Find the number of another tensor that shows exactly the same memory (`.data`, numpy and back)."""
+        return self._views.get(alias_key(tensor)) if tensor.numel() else None
+
+    def depend(self, number: int, tensor: torch.Tensor, on: tuple[bool, bool], ancestors: frozenset[int]) -> None:
+        """Let a value depend also on the point, on the data, and on earlier comparisons."""
+        value = self.values[number]
+        self.values[number] = replace(
+            value,
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            differentiable=value.differentiable or tensor.requires_grad,
+            depends_on_point=value.depends_on_point or on[0],
+            depends_on_data=value.depends_on_data or on[1],
+        )
+        self.ancestors[number] = self.ancestors.get(number, frozenset()) | ancestors
+
+    def number(
+        self, outputs: Any, name: str, references: Any, changed: list[torch.Tensor], comparison: int | None = None
+    ) -> tuple[int | None, ...]:
+        """Number the results of a step and say on what they depend; so do all values in memory that it changed."""
+        read = [r.value for r in refs_of(references)]
+        on = any(self.values[v].depends_on_point for v in read), any(self.values[v].depends_on_data for v in read)
+        ancestors = frozenset().union(*(self.ancestors.get(v, frozenset()) for v in read))
+        if comparison is not None and on[0]:
+            ancestors = ancestors | {comparison}
+        numbers: list[int | None] = []
+        for output in outputs:
+            if not isinstance(output, torch.Tensor):
+                numbers.append(None)
+                continue
+            known = self.ids.get(id(output))
+            known = self.new_value(output, name.strip("_")) if known is None else known
+            self.depend(known, output, on, ancestors)
+            numbers.append(known)
+        for tensor in changed:
+            for shared in self._by_storage.get(storage_of(tensor), ()):
+                self.depend(shared, self.tensors[shared], on, ancestors)
+        return tuple(numbers)
+
+    def flags(self, tree: Any) -> tuple[bool, bool]:
+        """Tell whether references in a tree depend on the point, and on the data."""
+        values = [self.values[r.value] for r in refs_of(tree)]
+        return any(v.depends_on_point for v in values), any(v.depends_on_data for v in values)
+
+    def constant(self, tensor: torch.Tensor) -> Ref:
+        """Number a tensor from outside, cut off from its own graph."""
+        number = self.new_value(tensor, "constant")
+        self.constants[number] = tensor.detach()
+        return Ref(number)

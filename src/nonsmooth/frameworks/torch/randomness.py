@@ -1,0 +1,69 @@
+"""Random draws: refused, or frozen as constants of the program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._dispatch.python import enable_python_dispatcher
+
+from nonsmooth.errors import RandomnessError
+from nonsmooth.frameworks.torch.arguments import tensors_of
+from nonsmooth.frameworks.torch.names import arguments_of, packet_name
+from nonsmooth.frameworks.torch.protection import refusal
+
+if TYPE_CHECKING:
+    from nonsmooth.frameworks.torch.tape import Tape
+
+__all__ = ["draw", "draws_nothing"]
+
+_NO_DERIVATIVE = frozenset(["bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like"])
+"""Operators whose draws torch does not differentiate."""
+
+
+def draws_nothing(func: Any, args: Any, kwargs: Any) -> bool:
+    """Tell a random operator that draws nothing in this call."""
+    named = arguments_of(func, args, kwargs)
+    off = named.get("train") is False or named.get("training") is False
+    return off or named.get("p") == 0 or named.get("dropout_p") == 0
+
+
+def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool) -> Any:
+    """Refuse a draw, or freeze it: the drawn tensor becomes a constant of the program."""
+    name = packet_name(func)
+    if tape.randomness != "freeze":
+        raise refusal(
+            RandomnessError,
+            f"`{name}` draws random numbers, so that the function has no one value at x",
+            "switch it off (model.eval()), or pass randomness='freeze' to keep the draws of this capture",
+        )
+    if name == "rrelu_with_noise":
+        return _with_drawn_slopes(tape, mode, func, args, kwargs)
+    if depends:
+        opened = tape.open(mode, func, args, kwargs)
+        if opened is not NotImplemented:
+            return opened
+        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((args, kwargs)))
+        if differentiable and name not in _NO_DERIVATIVE:
+            raise refusal(RandomnessError, f"`{name}` draws numbers whose law depends on x", "draw them outside")
+    result = func(*args, **kwargs)
+    if not isinstance(result, torch.Tensor):
+        raise refusal(RandomnessError, f"the draws of `{name}` cannot be frozen", "draw them outside")
+    drawn = tape.constant(result.detach().clone())
+    number = tape.ids.get(id(result))
+    if number is None:
+        tape.write(torch.ops.aten.clone.default, (drawn,), {}, (tape.new_value(result, "drawn"),))
+    else:
+        reference = tape.reference(result)
+        tape.write(torch.ops.aten.copy_.default, (reference, drawn), {}, (number,), changed=[result])
+    return result
+
+
+def _with_drawn_slopes(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """Freeze the slopes that `rrelu` draws as it goes: its kernel leaves them in its argument `noise`."""
+    named = arguments_of(func, args, kwargs)
+    operand, slopes = named["self"], torch.empty_like(named["self"])
+    with torch.no_grad():
+        torch.ops.aten.rrelu_with_noise.default(operand.detach(), slopes, named["lower"], named["upper"], True)
+    with enable_python_dispatcher(), mode:
+        return torch.where(operand <= 0, operand * slopes, operand)

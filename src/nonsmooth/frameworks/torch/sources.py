@@ -1,0 +1,31 @@
+"""The line of the user's program that is running."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import sys
+
+import torch
+
+from nonsmooth.program import Source
+
+__all__ = ["user_frame"]
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "audit", "program"))
+_LIBRARY = (_TORCH, *_CHAPTERS, contextlib.__file__, "<frozen", "<__array")
+
+
+def user_frame() -> Source | None:
+    """Find the line of the user's program: the innermost frame outside torch and this library."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_LIBRARY):
+            text = linecache.getline(file, frame.f_lineno).strip()
+            return Source(file, frame.f_lineno, frame.f_code.co_name, text)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
