@@ -11,6 +11,7 @@ Importing the package imports no framework: one is found from the type of the po
 
 from __future__ import annotations
 
+from nonsmooth import errors
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
@@ -51,6 +52,7 @@ __all__ = [
     "audit",
     "backprop",
     "capture",
+    "errors",
     "grad",
     "kinks",
     "objective",

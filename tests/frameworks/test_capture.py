@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 import nonsmooth as ns
 from nonsmooth.errors import CaptureError, ProofFailed, RandomnessError
@@ -262,7 +262,7 @@ bound_before = Double.apply
 def test_a_users_function_keeps_its_backward() -> None:
     """It is one opaque step, found also through a method that was bound earlier, and reported."""
     program = check(lambda x: torch.relu(bound_before(x)).sum(), torch.ones(3))
-    assert [s.operation.kind.value for s in program.steps][0] == "opaque"
+    assert program.steps[0].operation.kind.value == "opaque"
     assert ns.backprop(program, torch.ones(3)).tolist() == [2, 2, 2]
     assert [f.rule for f in program.findings] == ["opaque"]
     assert "apply" not in torch.autograd.function._SingleLevelFunction.__dict__

@@ -37,7 +37,9 @@ __all__ = [
 ]
 
 OPERATIONS: dict[str, Operation] = {
-    record.name: record for family in (AFFINE, SMOOTH, INDEX, SWITCHES, ORDERS, CONES, SINGULARS, JUMPS) for record in family
+    record.name: record
+    for family in (AFFINE, SMOOTH, INDEX, SWITCHES, ORDERS, CONES, SINGULARS, JUMPS)
+    for record in family
 }
 """Every record, by name."""
 
@@ -72,10 +74,14 @@ def register(operation: Operation, **names: str) -> Operation:
     if not isinstance(operation, Operation):
         raise RegistrationError(f"register takes a record (Operation, Switch, ...); found {type(operation).__name__}.")
     if not names:
-        raise RegistrationError(f"name the operator of {operation.name!r} in a framework, e.g. torch='mylib::my_operator'.")
+        raise RegistrationError(
+            f"name the operator of {operation.name!r} in a framework, e.g. torch='mylib::my_operator'."
+        )
     known = OPERATIONS.get(operation.name)
     if known is not None and known != operation:
-        raise RegistrationError(f"the dictionary already has an operation {operation.name!r} ({known.kind}); choose another name.")
+        raise RegistrationError(
+            f"the dictionary already has an operation {operation.name!r} ({known.kind}); choose another name."
+        )
     for framework, name in names.items():
         other = FRAMEWORK_NAMES.get(framework, {}).get(name)
         if other is not None and other != operation:

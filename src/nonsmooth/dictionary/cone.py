@@ -61,7 +61,9 @@ class Cone(Nonsmooth):
         if p == 1:
             weight = rules["zero entry"]
             if isinstance(weight, str):
-                raise ConventionError(f"at_kinks gives {weight!r} for {self.name!r} at a zero entry: it takes a number.")
+                raise ConventionError(
+                    f"at_kinks gives {weight!r} for {self.name!r} at a zero entry: it takes a number."
+                )
             return xp.where(size <= tol, (2 * weight - 1) * xp.ones_like(d), xp.sign(d))
         largest = xp.max(size, axis=-1, keepdims=True)
         at_zero = largest <= tol
@@ -79,7 +81,9 @@ class Cone(Nonsmooth):
         """Read the element of the dual ball at the zero vector."""
         if isinstance(rule, str):
             if rule not in ("zero", "nan"):
-                raise ConventionError(f"at_kinks gives {rule!r} for {self.name!r} at the zero vector: use 'zero' or an array.")
+                raise ConventionError(
+                    f"at_kinks gives {rule!r} for {self.name!r} at the zero vector: use 'zero' or an array."
+                )
             return xp.full_like(like, 0.0 if rule == "zero" else float("nan"))
         return xp.full_like(like, float(rule)) if isinstance(rule, int | float) else rule
 
@@ -140,7 +144,9 @@ CONES: tuple[Cone, ...] = (
         kinks=("zero vector",),
         summary="sqrt(a^2 + b^2)",
     ),
-    Cone(name="dist", image=lambda call, ab: (ab[0] - ab[1]).reshape(-1), exponent=_p("p"), summary="the p-norm of a - b"),
+    Cone(
+        name="dist", image=lambda call, ab: (ab[0] - ab[1]).reshape(-1), exponent=_p("p"), summary="the p-norm of a - b"
+    ),
     Cone(name="cdist", image=_pairs, exponent=_p("p"), summary="the p-norms of the differences of rows of a and b"),
     Cone(name="pdist", image=_own_pairs, exponent=_p("p"), summary="the p-norms of the differences of rows"),
 )

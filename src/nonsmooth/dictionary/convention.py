@@ -85,7 +85,11 @@ class Convention:
         rules = {str(r.rule): r.rule for r in rows}
         if operation == "hypot" and rows and rows[0].rule == "raw":
             return [g[0] if isinstance(g, list) else g for g in rows[0].gradient]
-        found = next(iter(rules.values())) if len(rules) == 1 else (rows[0].rule if rows and kink == "zero vector" else None)
+        found = (
+            next(iter(rules.values()))
+            if len(rules) == 1
+            else (rows[0].rule if rows and kink == "zero vector" else None)
+        )
         return None if found in ("raw", "native") else found
 
     def rows_of(self, operation: str) -> list[Row]:

@@ -54,10 +54,16 @@ JUMPS: tuple[Singularity, ...] = (
     _jump("remainder", "multiple", _to_multiple, "a - b floor(a / b)"),
     _jump("fmod", "multiple", _to_multiple, "a - b trunc(a / b)"),
     _jump(
-        "hardshrink", "threshold", lambda c: c.xp.abs(c.xp.abs(c.operands[0]) - c.attributes["lambd"]), "u for |u| > lambd"
+        "hardshrink",
+        "threshold",
+        lambda c: c.xp.abs(c.xp.abs(c.operands[0]) - c.attributes["lambd"]),
+        "u for |u| > lambd",
     ),
     _jump(
-        "threshold_jump", "threshold", lambda c: c.xp.abs(c.operands[0] - c.attributes["threshold"]), "u above, a value below"
+        "threshold_jump",
+        "threshold",
+        lambda c: c.xp.abs(c.operands[0] - c.attributes["threshold"]),
+        "u above, a value below",
     ),
 )
 """The jumps of the dictionary."""

@@ -88,7 +88,9 @@ class Operation:
     def __post_init__(self) -> None:
         """Refuse a record without a usable name."""
         if not self.name.replace("_", "").replace(".", "").isalnum():
-            raise RegistrationError(f"an operation needs a name of letters, digits and underscores; found {self.name!r}.")
+            raise RegistrationError(
+                f"an operation needs a name of letters, digits and underscores; found {self.name!r}."
+            )
         if self.kind is not Kind(self.kind):
             raise RegistrationError(f"operation {self.name!r}: {self.kind!r} is no kind; the kinds are {list(Kind)}.")
 

@@ -264,7 +264,9 @@ class Pooling(Extremum):
         """Give the weights q, one array for each place in the window."""
         if tol == 0 and rule == "even":
             fill = -self.sign * float("inf")
-            tied = [call.xp.astype(c == call.result, call.result.dtype) for c in self.slices(call, call.operands[0], fill)]
+            tied = [
+                call.xp.astype(c == call.result, call.result.dtype) for c in self.slices(call, call.operands[0], fill)
+            ]
             count = sum(tied)
             return [t / count for t in tied]
         q = self.simplex(call, rule, tol)
@@ -281,7 +283,8 @@ def window_slices(call: Call, offset: tuple[int, ...]) -> tuple[slice, ...]:
     targets = call.result.shape[call.attributes["spatial_from"] :]
     dilation, stride = call.attributes["dilation"], call.attributes["stride"]
     return tuple(
-        slice(o * dl, o * dl + (m - 1) * s + 1, s) for o, dl, m, s in zip(offset, dilation, targets, stride, strict=True)
+        slice(o * dl, o * dl + (m - 1) * s + 1, s)
+        for o, dl, m, s in zip(offset, dilation, targets, stride, strict=True)
     )
 
 
@@ -322,14 +325,12 @@ def _pad(xp: Any, array: Array, axis: int, before: int, after: int, fill: float)
     return xp.concat(parts, axis=axis) if len(parts) > 1 else array
 
 
-def _adaptive_windows(
-    xp: Any, array: Array, sizes: tuple[int, ...], targets: tuple[int, ...], fill: float
-) -> Array:
+def _adaptive_windows(xp: Any, array: Array, sizes: tuple[int, ...], targets: tuple[int, ...], fill: float) -> Array:
     """Lay adaptive windows along a last axis, the shorter ones filled up."""
-    places = [[range(i * n // m, -((-(i + 1) * n) // m)) for i in range(m)] for n, m in zip(sizes, targets, strict=True)]
-    windows = [
-        [int(np.ravel_multi_index(at, sizes)) for at in product(*rows)] for rows in product(*places)
+    places = [
+        [range(i * n // m, -((-(i + 1) * n) // m)) for i in range(m)] for n, m in zip(sizes, targets, strict=True)
     ]
+    windows = [[int(np.ravel_multi_index(at, sizes)) for at in product(*rows)] for rows in product(*places)]
     longest = max(map(len, windows))
     index = np.asarray([w + [-1] * (longest - len(w)) for w in windows])
     outside = xp.asarray(index < 0, device=array.device)

@@ -38,7 +38,9 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("acosh", "end of the domain", lambda c: c.operands[0] - 1, "the inverse hyperbolic cosine"),
     _singular("atanh", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse hyperbolic tangent"),
     _singular("erfinv", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse error function"),
-    _singular("logit", "end of the domain", lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]), "log(u / (1 - u))"),
+    _singular(
+        "logit", "end of the domain", lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]), "log(u / (1 - u))"
+    ),
     _singular(
         "atan2",
         "origin",

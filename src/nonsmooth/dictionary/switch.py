@@ -160,7 +160,9 @@ def piecewise_linear(
         kinks=kinks,
         summary=summary,
         flats=flats,
-        arguments=lambda call: tuple(call.operands[0] - b if b else call.operands[0] for b in breakpoints(call.attributes)),
+        arguments=lambda call: tuple(
+            call.operands[0] - b if b else call.operands[0] for b in breakpoints(call.attributes)
+        ),
         pieces=lambda call: tuple((float(s),) for s in slopes(call.attributes)),
     )
 

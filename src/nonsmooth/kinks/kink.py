@@ -280,7 +280,9 @@ def _row(
 
 def _guard_rows(framework: Framework, program: Program, x: Any, data: tuple[Any, ...], tol: float) -> list[KinkRow]:
     """Give a row for every `if` on values that depend on the point: the distance of what it compares."""
-    depends = {s.index for s in program.steps if any(program.values[r.value].depends_on_point for r in references(s.args))}
+    depends = {
+        s.index for s in program.steps if any(program.values[r.value].depends_on_point for r in references(s.args))
+    }
     branches: list[Guard] = [g for g in program.guards if g.kind == "branch"]
     guards = [(g, tuple(c for c in g.comparisons if c in depends)) for g in branches]
     guards = [(guard, comparisons) for guard, comparisons in guards if comparisons]

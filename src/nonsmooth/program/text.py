@@ -64,6 +64,6 @@ def _argument(program: Program, argument: Any) -> str:
 
 def _short(value: Any) -> str:
     """Print a plain value in at most forty characters."""
-    text = str(value) if type(value).__repr__ is object.__repr__ else repr(value)
+    text = repr(value)
     text = " ".join(text.split())
     return text if len(text) <= 40 else text[:37] + "..."

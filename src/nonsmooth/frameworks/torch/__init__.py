@@ -125,10 +125,9 @@ class TorchFramework:
         """Give the gradient of a scalar result with respect to the point (and to outputs of steps)."""
         result = self.scalar(evaluation)
         targets = [*evaluation.leaves, *outputs]
+        found: tuple[torch.Tensor | None, ...] = (None,) * len(targets)
         if result.requires_grad:
             found = torch.autograd.grad(result.reshape(()), targets, allow_unused=True)
-        else:
-            found = tuple(None for _ in targets)
         whole = [torch.zeros_like(t) if g is None else g for g, t in zip(found, targets, strict=True)]
         assert evaluation.program is not None
         n = len(evaluation.leaves)

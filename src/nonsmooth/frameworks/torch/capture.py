@@ -154,7 +154,7 @@ def gradient_of(results: list[torch.Tensor], point: list[torch.Tensor]) -> list[
             total = part if total is None else total + part
     if total is None:
         return [torch.zeros_like(p) for p in point]
-    found = torch.autograd.grad(total, point, allow_unused=True)
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(total, point, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, point, strict=True)]
 
 

@@ -113,7 +113,7 @@ def watching_functions(tape: Tape) -> Iterator[None]:
     with _LOCK:
         _WATCHERS += 1
         if _WATCHERS == 1:
-            _SingleLevelFunction.apply = classmethod(_apply)  # type: ignore[assignment,method-assign]
+            setattr(_SingleLevelFunction, "apply", classmethod(_apply))  # noqa: B010
     _THREAD.tape = tape
     try:
         yield
@@ -122,7 +122,7 @@ def watching_functions(tape: Tape) -> Iterator[None]:
         with _LOCK:
             _WATCHERS -= 1
             if _WATCHERS == 0:
-                del _SingleLevelFunction.apply
+                delattr(_SingleLevelFunction, "apply")
 
 
 def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -35,7 +35,7 @@ class Objective:
     def __init__(self, model: torch.nn.Module, step: Callable[..., Any]) -> None:
         self.model = model
         self._stepping = _Stepping(model, step)
-        self._paths = {id(m): n for n, m in model.named_modules()}
+        self._paths: dict[int, str] = {id(m): n for n, m in model.named_modules()}
 
     def module_name(self, module: torch.nn.Module) -> str:
         """Give the path of a module in the model."""
@@ -58,7 +58,7 @@ def make_objective(
         raise UsageError("objective takes either a loss, for loss(model(*inputs), target), or step=f(model, *batch).")
     if loss is not None and not callable(loss):
         raise UsageError(f"the loss must be callable: loss(output, target); found a {type(loss).__name__}.")
-    point = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    point: dict[str, torch.Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if not point:
         raise UsageError("the model has no trainable parameter: all have requires_grad=False, or there is none.")
 

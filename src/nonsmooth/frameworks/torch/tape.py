@@ -144,7 +144,8 @@ class Tape(Protection):
 
     def _run(self, func: Any, args: Any, kwargs: Any, references: Any, changed: list[torch.Tensor]) -> Any:
         """Run an operator natively and write it down as one step."""
-        name, target, forced = packet_name(func), func, ()
+        name, target = packet_name(func), func
+        forced: tuple[tuple[int, int], ...] = ()
         result = func(*args, **kwargs)
         if name in LIFTING:
             result, target = result.clone(), torch.ops.aten.clone.default
@@ -155,7 +156,7 @@ class Tape(Protection):
             result = force_ties(name, args, result, forced) if forced else result
         single = not isinstance(result, tuple | list)
         numbers = self.number((result,) if single else result, name, references, changed, comparison)
-        self.write(target, *references, numbers, single=single, changed=changed, forced=forced)
+        self.write(target, references[0], references[1], numbers, single=single, changed=changed, forced=forced)
         return result
 
     def write(
@@ -171,7 +172,8 @@ class Tape(Protection):
         operation: Operation | None = None,
     ) -> Step:
         """Append a step."""
-        label, dynamic, operands, attributes = "", False, tuple(refs_of((args, kwargs))), {}
+        label, dynamic, operands = "", False, tuple[Any, ...](refs_of((args, kwargs)))
+        attributes: Mapping[str, Any] = {}
         if operation is None:
             operation, operands, attributes = self._read(target, args, kwargs)
             label = packet_name(target) + ("_" if changed else "")
@@ -212,7 +214,7 @@ class Tape(Protection):
         """Run an operator whose result is a Python number, and write down the guard."""
         outcome = func(*args, **kwargs)
         if any(self.flags(references)):
-            step = self.write(func, *references, ())
+            step = self.write(func, references[0], references[1], ())
             found = frozenset().union(*(self.ancestors.get(r.value, frozenset()) for r in refs_of(references)))
             kind = "branch" if isinstance(outcome, bool) else "item"
             self.guards.append(Guard(step.index, kind, outcome, step.source, tuple(sorted(found))))
@@ -252,7 +254,9 @@ class Tape(Protection):
             outputs = [result] if single else list(result)
             outputs = [o.view_as(o) if isinstance(o, torch.Tensor) and id(o) in self.ids else o for o in outputs]
         numbers = self.number(outputs, cls.__name__, references, [])
-        step = self.write(cls.apply, *references, numbers, single=single, operation=opaque(identifier(cls.__name__)))
+        step = self.write(
+            cls.apply, references[0], references[1], numbers, single=single, operation=opaque(identifier(cls.__name__))
+        )
         if any(t.requires_grad for t in tensors):
             self._find_opaque(cls.__name__, step.source)
         return outputs[0] if single else type(result)(outputs)
