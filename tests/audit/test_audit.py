@@ -43,7 +43,10 @@ def test_the_sum_of_two_relus_under_every_convention() -> None:
 
 def test_each_group_of_kinks_is_weighed_alone() -> None:
     audit = ns.audit(lambda t: 3 * torch.relu(t) - 2 * torch.abs(t) + t, torch.tensor(0.0))
-    assert {e.operation: (e.total.absolute, e.total.relative) for e in audit.effects} == {"relu": (3.0, 3.0), "abs": (4.0, 4.0)}
+    assert {e.operation: (e.total.absolute, e.total.relative) for e in audit.effects} == {
+        "relu": (3.0, 3.0),
+        "abs": (4.0, 4.0),
+    }
     assert [e.operation for e in audit.effects] == ["abs", "relu"]
     assert {e.weights for e in audit.effects} == {("0", "1")}
     assert audit.moved_most["x"][0] == audit.effects[0].group
@@ -118,7 +121,7 @@ def test_kinks_by_step_line_and_module() -> None:
     assert (one.active, one.margin, two.margin) == (0, 1.0, 2.0)
     assert set(one.quantiles.values()) == {1.0} and sum(one.histogram) == 12 and sum(relu.histogram) == 0
     assert one.label != two.label
-    assert [(m.name, m.steps, m.active) for m in audit.modules] == [("act", 1, 12), ("(outside modules)", 2, 0)]
+    assert [(m.name, m.steps, m.active) for m in audit.modules] == [("act", 1, 12), ("model", 2, 0)]
     assert [(line.steps, line.active, line.elements) for line in audit.lines] == [(1, 12, 12), (2, 0, 24)]
     assert audit.lines[0].text == "hidden = self.act(self.linear(x))"
     assert audit.moved_most["linear.bias"][0] == "act · relu"
@@ -135,7 +138,11 @@ def test_ties_of_dead_entries_are_harmless() -> None:
 
 def test_tol_counts_what_is_near() -> None:
     point = torch.tensor([0.05, -0.02, 0.5])
-    assert [ns.audit(lambda x: torch.relu(x).sum(), point, tol=t).kinks[0].active for t in (0.0, 0.03, 0.1)] == [0, 1, 2]
+    assert [ns.audit(lambda x: torch.relu(x).sum(), point, tol=t).kinks[0].active for t in (0.0, 0.03, 0.1)] == [
+        0,
+        1,
+        2,
+    ]
     with pytest.raises(UsageError, match="tol"):
         ns.audit(lambda x: torch.relu(x).sum(), point, tol=-1.0)
 
@@ -202,6 +209,14 @@ def test_the_audit_is_frozen_and_plain() -> None:
 
 def test_every_statement_has_its_status() -> None:
     audit = ns.audit(shifted, torch.tensor(0.0))
-    parts = (*audit.kinks, *audit.lines, *audit.modules, *audit.conventions, *audit.effects, *audit.findings, *audit.costs)
+    parts = (
+        *audit.kinks,
+        *audit.lines,
+        *audit.modules,
+        *audit.conventions,
+        *audit.effects,
+        *audit.findings,
+        *audit.costs,
+    )
     assert {part.status for part in parts} == {"computed", "measured"} and audit.program.status == "sampled"
     assert repr(audit) == "<Audit of 'shifted': 2 active element(s), 2 finding(s)>"

@@ -1,0 +1,1 @@
+"""Naive transcriptions, compared with the optimised code on random cases."""
