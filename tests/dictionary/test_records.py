@@ -162,7 +162,7 @@ def test_cones(name: str) -> None:
         assert isinstance(record, Cone)
         for v in (torch.tensor([1.0, -2.0]).double(), torch.tensor([0.3, 0.4]).double()):
 
-            def dual(step: Any, kink: str, call: Call, v: torch.Tensor = v) -> Any:
+            def dual(step: Any, kink: str, call: Call, v: torch.Tensor = v, record: Cone = record) -> Any:
                 tangents = tuple(
                     v.reshape(o.shape) if i == 0 and o.numel() == 2 else o * 0 for i, o in enumerate(call.operands)
                 )

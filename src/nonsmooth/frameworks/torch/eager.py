@@ -21,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from nonsmooth.dictionary import OPERATIONS, Extremum, Nonsmooth, Select, Switch
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.formulas import FORMULAS
+from nonsmooth.frameworks.torch.interception import alone_at_pre_dispatch, is_tracing
 from nonsmooth.frameworks.torch.names import ALIASES, OPENED, TABLE, Row, arguments_of, bind, packet_name
 from nonsmooth.frameworks.torch.predicates import SIDES, combine, compare
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
@@ -92,9 +93,9 @@ class AtKinksMode(TorchFunctionMode):
         holds = self._holds.get(func)
         if holds is None:
             holds = self._holds[func] = self.select is not None and _may_hold_kinks(func, getattr(func, "__name__", ""))
-        if not holds or not torch.is_grad_enabled():
+        if not holds or not torch.is_grad_enabled() or is_tracing():
             return func(*args, **kwargs)
-        with enable_python_dispatcher(), self._operators:
+        with alone_at_pre_dispatch(), enable_python_dispatcher(), self._operators:
             return func(*args, **kwargs)
 
     def operator(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:

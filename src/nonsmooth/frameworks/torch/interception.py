@@ -24,10 +24,11 @@ from nonsmooth.errors import UsageError
 if TYPE_CHECKING:
     from nonsmooth.frameworks.torch.tape import Tape
 
-__all__ = ["Escapes", "ModulePath", "Operators", "tracing", "watching_functions"]
+__all__ = ["Escapes", "ModulePath", "Operators", "alone_at_pre_dispatch", "is_tracing", "tracing", "watching_functions"]
 
 _THREAD = threading.local()
 _LOCK = threading.Lock()
+_PRE_DISPATCH = threading.Lock()
 _WATCHERS = 0
 
 
@@ -133,12 +134,30 @@ def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 @contextmanager
+def alone_at_pre_dispatch() -> Iterator[None]:
+    """Hold torch's pre-dispatch modes, of which a process has one stack: other threads wait."""
+    if is_tracing():
+        raise UsageError(
+            "capture was called inside a function that is being captured; capture the inner function by itself, and use "
+            "plain torch inside."
+        )
+    with _PRE_DISPATCH:
+        if torch._ops._len_torch_dispatch_stack_pre_dispatch():
+            raise UsageError("capture was called inside a trace of torch (make_fx, export); call it outside.")
+        _THREAD.tracing = True
+        try:
+            yield
+        finally:
+            _THREAD.tracing = False
+
+
+def is_tracing() -> bool:
+    """Tell whether this thread holds torch's pre-dispatch modes."""
+    return bool(getattr(_THREAD, "tracing", False))
+
+
+@contextmanager
 def tracing(tape: Tape) -> Iterator[None]:
     """Hand every operator of torch on this thread to the tape."""
-    if torch._ops._len_torch_dispatch_stack_pre_dispatch():
-        raise UsageError(
-            "capture was called inside a function that is being captured or traced; capture the inner function by itself, "
-            "and use plain torch inside."
-        )
-    with enable_python_dispatcher(), Operators(tape):
+    with alone_at_pre_dispatch(), enable_python_dispatcher(), Operators(tape):
         yield

@@ -38,18 +38,18 @@ class Ledger:
         self.alive: list[Any] = []
         self.ids: dict[int, int] = {}
         self.ancestors: dict[int, frozenset[int]] = {}
+        self.outside: set[int] = set()
         self._views: dict[tuple[Any, ...], int] = {}
         self._by_storage: dict[int, list[int]] = {}
         self._names: dict[str, int] = {}
+        self._taken: set[str] = set()
 
     def new_value(self, tensor: torch.Tensor, name: str, *, point: bool = False, data: bool = False) -> int:
         """Number a tensor; leaves of the point and the data keep their names, results are counted."""
-        number, name = len(self.values), identifier(name)
-        count = self._names[name] = self._names.get(name, 0) + 1
-        leaf = (point or data) and count == 1
+        number = len(self.values)
         self.values.append(
             Value(
-                name=name if leaf else f"{name}_{count}",
+                name=self._unique(identifier(name), leaf=point or data),
                 shape=tuple(tensor.shape),
                 dtype=str(tensor.dtype).removeprefix("torch."),
                 differentiable=tensor.requires_grad,
@@ -63,6 +63,15 @@ class Ledger:
         self._views[alias_key(tensor)] = number
         self._by_storage.setdefault(storage_of(tensor), []).append(number)
         return number
+
+    def _unique(self, name: str, *, leaf: bool) -> str:
+        """Give a name that no other value has: a leaf its own, a result a counted one."""
+        unique = name
+        while not leaf or unique in self._taken:
+            self._names[name] = self._names.get(name, 0) + 1
+            unique, leaf = f"{name}_{self._names[name]}", True
+        self._taken.add(unique)
+        return unique
 
     def aliased(self, tensor: torch.Tensor) -> int | None:
         """Find the number of another tensor that shows exactly the same memory (`.data`, numpy and back)."""
@@ -90,6 +99,7 @@ class Ledger:
         ancestors = frozenset().union(*(self.ancestors.get(v, frozenset()) for v in read))
         if comparison is not None and on[0]:
             ancestors = ancestors | {comparison}
+        outside = any(v in self.outside for v in read)
         numbers: list[int | None] = []
         for output in outputs:
             if not isinstance(output, torch.Tensor):
@@ -98,10 +108,12 @@ class Ledger:
             known = self.ids.get(id(output))
             known = self.new_value(output, name.strip("_")) if known is None else known
             self.depend(known, output, on, ancestors)
+            self.outside.update([known] * outside)
             numbers.append(known)
         for tensor in changed:
             for shared in self._by_storage.get(storage_of(tensor), ()):
                 self.depend(shared, self.tensors[shared], on, ancestors)
+                self.outside.update([shared] * outside)
         return tuple(numbers)
 
     def flags(self, tree: Any) -> tuple[bool, bool]:
@@ -109,8 +121,9 @@ class Ledger:
         values = [self.values[r.value] for r in refs_of(tree)]
         return any(v.depends_on_point for v in values), any(v.depends_on_data for v in values)
 
-    def constant(self, tensor: torch.Tensor) -> Ref:
-        """Number a tensor from outside, cut off from its own graph."""
+    def constant(self, tensor: torch.Tensor, *, outside: bool = True) -> Ref:
+        """Number a tensor from outside, cut off from its own graph, or one that is kept as it is now."""
         number = self.new_value(tensor, "constant")
         self.constants[number] = tensor.detach()
+        self.outside.update([number] * outside)
         return Ref(number)
