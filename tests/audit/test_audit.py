@@ -154,7 +154,7 @@ def test_the_summary_of_the_program_and_of_its_proof() -> None:
     assert audit.program.parameters == {"x": 2}
     assert audit.program.value_error == 0.0 and audit.program.status == "sampled"
     assert audit.program.compared == "values and native gradients at the point and 1 random nearby point(s)"
-    assert [(o.operation, o.kind, o.steps, o.kinks) for o in audit.operations][0] == ("relu", "switch", 1, ("0",))
+    assert next((o.operation, o.kind, o.steps, o.kinks) for o in audit.operations) == ("relu", "switch", 1, ("0",))
 
 
 def test_costs_are_measured_against_one_gradient() -> None:

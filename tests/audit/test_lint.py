@@ -207,13 +207,15 @@ def test_a_guard_on_data_alone_is_no_kink() -> None:
 def test_kinks_that_move_the_gradient_name_their_cause() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
     torch.nn.init.zeros_(net[0].bias)
+    for layer in (net[0], net[2]):
+        torch.nn.init.eye_(layer.weight)
     f, x = ns.objective(net, torch.nn.functional.mse_loss)
     inputs = torch.tensor([[0.0, 0.0], [1.0, -2.0]])
     (finding,) = ns.audit(f, x, inputs, torch.ones(2, 1)).find("kink")
-    assert "3 of 6 elements (50.0 %) of `relu` in 1" in finding.message
+    assert "4 of 6 elements (66.7 %) of `relu` in 1" in finding.message
     assert "0.bias is all zero" in finding.message and "of its norm" in finding.message
     assert finding.fix.startswith("give 0.bias a small random value")
-    torch.nn.init.constant_(net[0].bias, 0.1)
+    torch.nn.init.constant_(net[0].bias, 0.5)
     f, x = ns.objective(net, torch.nn.functional.mse_loss)
     assert ns.audit(f, x, inputs, torch.ones(2, 1)).find("kink") == ()
 

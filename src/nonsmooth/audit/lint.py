@@ -195,11 +195,12 @@ def _moving(bench: Bench, rows: tuple[KinkSummary, ...], effects: tuple[Effect, 
         causes = list(
             dict.fromkeys(vanishing_inputs(bench.program, bench.program.steps[row.step], zero, tuple(leaves)))
         )
+        where = f" in {row.module}" if row.module else ""
         because = f"; {', '.join(causes)} is all zero" if causes else ""
         message = (
-            f"{row.active:,} of {row.elements:,} elements ({format_share(row.share)}) of `{row.operation}` are at its "
-            f"kink{because}; its weights {' to '.join(effect.weights)} move the gradient of {effect.moves_most} by "
-            f"{effect.largest.phrase(bench.rounding)}, the whole gradient by {effect.total.text(bench.rounding)}"
+            f"{row.active:,} of {row.elements:,} elements ({format_share(row.share)}) of `{row.operation}`{where} are "
+            f"at its kink{because}; its weights {' to '.join(effect.weights)} move the gradient of {effect.moves_most} "
+            f"by {effect.largest.phrase(bench.rounding)}, the whole gradient by {effect.total.text(bench.rounding)}"
         )
         yield LintFinding("kink", message, effect.source, fix_kink(row.kind, row.operation, causes))
 

@@ -123,7 +123,7 @@ def _draw_effects(path: Path, audits: Sequence[Audit], names: Sequence[str]) -> 
             effect = effects.get(name)
             if effect is None:
                 values.append((0.0,) * (len(columns) + 1))
-                texts.append(("0",) * (len(columns) + 1))
+                texts.append(("no kink",) * (len(columns) + 1))
                 continue
             changes = [effect.total, *(effect.parameters.get(c, Change(float("nan"), None, "nan")) for c in columns)]
             values.append(tuple(_size(c, audit.rounding) for c in changes))

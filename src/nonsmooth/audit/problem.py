@@ -48,8 +48,8 @@ def open_problem(target: str) -> Iterator[Problem]:
         place = _place(error, path)
         if place is None:
             raise
-        last = traceback.format_exception_only(error)[0 if isinstance(error, SystemExit) else _main_line(error)].strip()
-        raise UsageError(f"{target} raised at {place}: {last}") from error
+        message = error.msg if isinstance(error, SyntaxError) else error
+        raise UsageError(f"{target} raised at {place}: {type(error).__name__}: {message}") from error
     finally:
         sys.path.remove(folder)
 
@@ -111,9 +111,3 @@ def _place(error: BaseException, path: Path) -> str | None:
         if frame.filename == own or not library:
             return f"{frame.filename}:{frame.lineno}"
     return None
-
-
-def _main_line(error: BaseException) -> int:
-    """Find the line with the name of an exception: a syntax error and notes print others around it."""
-    lines = traceback.format_exception_only(error)
-    return next((k for k, line in enumerate(lines) if line.startswith(type(error).__name__)), len(lines) - 1)

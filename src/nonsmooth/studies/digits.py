@@ -126,6 +126,35 @@ def _split(data: tuple[Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
     return (*pairs[0], *pairs[1])
 
 
+def _network(side: int) -> Any:
+    """Build the network for images of side x side."""
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        """Two convolutions, each with relu and max-pooling, and a linear layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
+            self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+            self.pool1, self.pool2 = nn.MaxPool2d(2), nn.MaxPool2d(2)
+            self.linear = nn.Linear(32 * (side // 4) ** 2, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """Give the scores of the ten digits."""
+            hidden = self.conv1(images)
+            hidden = self.relu1(hidden)
+            hidden = self.pool1(hidden)
+            hidden = self.conv2(hidden)
+            hidden = self.relu2(hidden)
+            hidden = self.pool2(hidden)
+            scores: torch.Tensor = self.linear(hidden.flatten(1))
+            return scores
+
+    return Network()
+
+
 @dataclass
 class _Task:
     """What is trained on what."""
@@ -142,22 +171,9 @@ class _Task:
     def initialise(self) -> None:
         """Draw the parameters: the biases of the convolutions at zero, the rest as torch does."""
         import torch
-        from torch.nn import functional
 
-        side = self.images.shape[-1] // 4
-        layers: dict[str, torch.nn.Module] = {
-            "conv1": torch.nn.Conv2d(1, 16, 3, padding=1),
-            "relu1": torch.nn.ReLU(),
-            "pool1": torch.nn.MaxPool2d(2),
-            "conv2": torch.nn.Conv2d(16, 32, 3, padding=1),
-            "relu2": torch.nn.ReLU(),
-            "pool2": torch.nn.MaxPool2d(2),
-            "flatten": torch.nn.Flatten(),
-            "linear": torch.nn.Linear(32 * side * side, 10),
-        }
-        self.model, self.loss = torch.nn.Sequential(), functional.cross_entropy
-        for name, layer in layers.items():
-            self.model.add_module(name, layer)
+        self.model, self.loss = _network(self.images.shape[-1]), torch.nn.functional.cross_entropy
+        for layer in self.model.modules():
             if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
                 torch.nn.init.zeros_(layer.bias)
 

@@ -83,8 +83,8 @@ class TrainingStudy:
         where = ", ".join(dict.fromkeys(f"{i.group} on {i.parameter}" for i in self.initialisations))
         tied = " to ".join(dict.fromkeys((format_share(min(shares)), format_share(max(shares)))))
         yield (
-            f"Over {len(changes)} initialisations the strongest group was {where}:\n  {tied} of its elements are at the "
-            f"kink, changes from {low} to {high}, median {middle} (sampled, {len(changes)} seeds)."
+            f"Over {len(changes)} initialisations the strongest group was {where}:\n  {tied} of its elements at the "
+            f"kink, changes from {low} to {high}, median {middle}\n  (sampled, {len(changes)} seeds)."
         )
 
     def _tables(self) -> Iterator[Table]:

@@ -1,0 +1,193 @@
+"""The command: exit statuses, what goes to which stream, and JSON that parses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import nonsmooth
+from nonsmooth import cli
+
+PROBLEMS = """
+import torch
+print("loading")
+
+def loss(x, y):
+    return (torch.relu(x) * y).sum()
+
+def problem():
+    print("making")
+    return loss, torch.tensor([0.0, 1.0, -0.05]), torch.ones(3)
+
+def broken():
+    return (lambda x: x @ torch.ones(7)), torch.zeros(3)
+
+def complex_point():
+    return torch.abs, torch.zeros(1, dtype=torch.complex64)
+
+def several():
+    return torch.relu, torch.zeros(3)
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("problems") / "[red]model.py"
+    path.write_text(PROBLEMS)
+    return str(path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments), prog_name="nonsmooth")
+
+
+def parsed(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    data = json.loads(result.stdout, parse_constant=refuse)
+    assert data["format_version"] == 1
+    return data
+
+
+def test_audit(file: str, tmp_path: Path) -> None:
+    result = run("audit", f"{file}:problem", "-o", str(tmp_path / "out"))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Audit of loss at one point") and "[red]model.py:6" in result.stdout
+    assert "loading" not in result.stdout and "making" not in result.stdout
+    assert "loading\nmaking\n" in result.stderr and "report.json" in result.stderr
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"report.json", "report.txt", "kinks.png", "margins.png", "effects.png"}
+
+
+def test_audit_as_json(file: str) -> None:
+    data = parsed(run("audit", f"{file}:problem", "--json", "--tol", "0.1"))
+    assert data["tol"] == 0.1 and data["kinks"][0]["active"] == 2 and data["function"] == "loss"
+
+
+def test_kinks(file: str) -> None:
+    result = run("kinks", f"{file}:problem")
+    assert result.exit_code == 0 and result.stdout.startswith("1 active kink(s) in 1 of 1 rows")
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    data = parsed(run("kinks", f"{file}:problem", "--json"))
+    assert (data["count"], data["rows"][0]["operation"], data["rows"][0]["elements"]) == (1, "relu", 3)
+    assert "mask" not in data["rows"][0]
+
+
+@pytest.mark.parametrize("command", ["audit", "kinks"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "has no name 'nothing'"),
+        ("number", "must return (function, point, *data)"),
+        ("broken", "RuntimeError"),
+        ("complex_point", "complex"),
+    ],
+)
+def test_wrong_use_is_told_on_standard_error(file: str, command: str, name: str, message: str) -> None:
+    result = run(command, f"{file}:{name}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr and "nonsmooth: " in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_error_of_the_user_has_its_line(file: str) -> None:
+    result = run("audit", f"{file}:broken")
+    assert f"raised at {file}:13: RuntimeError" in result.stderr
+
+
+def test_other_wrong_uses(file: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for arguments, message in (
+        (("audit", f"{tmp_path}/nothing.py:p"), "there is no file"),
+        (("audit", "nothing"), "not FILE.py:NAME"),
+        (("audit", f"{file}:several"), "scalar"),
+        (("audit", f"{file}:problem", "--tol", "-1"), "tol"),
+        (("audit", f"{file}:problem", "-o", str(tmp_path / "taken")), "cannot be written"),
+        (("audit",), "Missing argument"),
+        (("audit", f"{file}:problem", "--nonsense"), "No such option"),
+        (("nonsense",), "No such command"),
+        (("ops", "--kind", "nonsense"), "the kinds are affine, smooth"),
+        (("conventions", "nonsense"), "measured are: abs"),
+        (("study", "digits", "--data", "nonsense"), "data sets"),
+        (("study", "digits", "--steps", "0"), "at least 2 steps"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, ""), arguments
+        assert message in result.stderr, (arguments, result.stderr)
+
+
+def test_a_bug_of_the_library_is_not_hidden(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nonsmooth, "audit", int)
+    result = run("audit", f"{file}:problem")
+    assert result.exit_code == 1 and isinstance(result.exception, TypeError)
+
+
+def test_a_missing_framework_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nonsmooth.frameworks.torch.names", None)
+    result = run("ops", "--missing")
+    assert result.exit_code == 2 and "nonsmooth[torch]" in result.stderr
+
+
+def test_ops() -> None:
+    names = [o.name for o in nonsmooth.operations()]
+    assert run("ops").stdout.startswith(f"{len(names)} operations")
+    assert [row[0] for row in parsed(run("ops", "--json"))["rows"]] == names
+    cones = parsed(run("ops", "--kind", "cone", "--json"))["rows"]
+    assert {row[1] for row in cones} == {"cone"} and "vector_norm" in {row[0] for row in cones}
+
+
+def test_ops_that_are_missing() -> None:
+    from nonsmooth.frameworks.torch.names import missing
+
+    assert [row[0] for row in parsed(run("ops", "--missing", "--json"))["rows"]] == missing()
+    assert run("ops", "--missing").stdout.startswith(
+        f"{len(missing())} differentiable operators of torch are not served"
+    )
+
+
+def test_conventions() -> None:
+    tables = parsed(run("conventions", "--json"))["tables"]
+    rules = {(row[0], row[1]): row[3:] for row in tables[0]["rows"]}
+    assert [c.split()[0] for c in tables[0]["columns"][3:]] == ["torch", "jax", "tensorflow"]
+    assert rules["abs", "0"] == ["0 (weight 0.5)", "1 (weight 1)", "0 (weight 0.5)"]
+    formulas = {row[1]: row[2:] for row in tables[1]["rows"]}
+    assert formulas["relu(x) - relu(-x)"] == ["1", "0", "0", "0"]
+    assert len(rules) > 100 and len(formulas) > 10
+    text = run("conventions").stdout
+    assert max(map(len, text.splitlines())) <= 100 and "Formulas" in text
+
+
+def test_conventions_of_one_operation() -> None:
+    tables = parsed(run("conventions", "max_dim", "--json"))["tables"]
+    assert len(tables) == 1 and {row[0] for row in tables[0]["rows"]} == {"max_dim"}
+    assert "Formulas" in run("conventions", "softplus").stdout
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout == f"nonsmooth {nonsmooth.__version__}\n"
+    text = run("--help").stdout
+    for command in ("audit", "kinks", "ops", "conventions", "study"):
+        assert command in text
+        assert run(command, "--help").exit_code == 0
+
+
+def test_the_installed_command(file: str) -> None:
+    command = [sys.executable, "-c", "from nonsmooth.cli import main; main()"]
+    done = subprocess.run(
+        [*command, "kinks", f"{file}:problem", "--json"], capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)["count"] == 1
+    assert done.stderr == b"loading\nmaking\n"
+    done = subprocess.run([*command, "kinks", "nothing.py:p"], capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, b"") and done.stderr == b"nonsmooth: there is no file 'nothing.py'.\n"
