@@ -31,7 +31,7 @@ from nonsmooth.audit.result import (
 from nonsmooth.audit.summary import by_line, by_module, summarise_kinks, summarise_operations, summarise_program
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.errors import UsageError
-from nonsmooth.kinks.kink import find_kinks
+from nonsmooth.kinks.kink import Kinks, find_kinks
 from nonsmooth.program import Program
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.report.table import FORMAT_VERSION
@@ -170,24 +170,26 @@ def run_audit(
     report("capture", 0, 1)
     start = time.perf_counter()
     program, framework = as_program(f, x, data)
-    capture = time.perf_counter() - start
+    times = [] if isinstance(f, Program) else [("capture, with its proof", time.perf_counter() - start)]
     report("kinks", 0, 1)
     start = time.perf_counter()
     table = find_kinks(program, x, *data, tol=tol)
-    seconds = time.perf_counter() - start
-    names = named_leaves(x)
-    if len(names) != len(table.program.inputs):
+    times.append(("kinks", time.perf_counter() - start))
+    if len(named_leaves(x)) != len(table.program.inputs):
         raise UsageError(
-            "audit names the parts of the point by their path: pass a tensor, or dicts, lists and tuples of them."
+            "audit names the parts of the point by path: pass a tensor, or dicts, lists and tuples of them."
         )
-    rows = summarise_kinks(table)
-    bench = Bench(framework, table.program, x, data, report)
+    return _judge(Bench(framework, table.program, x, data, report), table, times)
+
+
+def _judge(bench: Bench, table: Kinks, times: list[tuple[str, float]]) -> Audit:
+    """Weigh the kinks that were found, and gather the results."""
+    program, framework, rows = bench.program, bench.framework, summarise_kinks(table)
     native = bench.time_native(TIMED_RUNS)
     comparisons = compare_conventions(bench)
     effects, note = measure_effects(bench, rows)
     branches = tied_branches(bench, rows)
-    times = [] if isinstance(f, Program) else [("capture, with its proof", capture)]
-    times += [("kinks", seconds), *((f"gradient under {c.convention}", c.seconds) for c in comparisons)]
+    times += [(f"gradient under {c.convention}", c.seconds) for c in comparisons]
     return Audit(
         format_version=FORMAT_VERSION,
         function=str(getattr(program.function, "__qualname__", type(program.function).__name__)),
@@ -196,10 +198,10 @@ def run_audit(
         value=bench.value,
         gradient_norm=norm(bench.reference),
         bad_entries=bad_entries(bench.reference),
-        tol=float(tol),
+        tol=float(table.tol),
         rounding=bench.rounding,
-        program=summarise_program(table.program, names),
-        operations=summarise_operations(table.program),
+        program=summarise_program(program, named_leaves(bench.x)),
+        operations=summarise_operations(program),
         kinks=rows,
         lines=by_line(rows),
         modules=by_module(rows),
@@ -208,5 +210,8 @@ def run_audit(
         effects_note=note,
         branches=branches,
         findings=lint(bench, rows, comparisons, effects, branches),
-        costs=(Cost(f"one gradient by {framework.name}", native, 1.0), *(Cost(w, s, s / native) for w, s in times)),
+        costs=(
+            Cost(f"one gradient by {framework.name}'s own rules", native, 1.0),
+            *(Cost(what, seconds, seconds / native) for what, seconds in times),
+        ),
     )

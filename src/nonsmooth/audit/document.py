@@ -142,14 +142,13 @@ def _conventions(audit: Audit) -> Table:
         moved = c.parameters[most].text(audit.rounding) if most else "-"
         name = most if most and c.parameters[most].size > audit.rounding else None
         rows.append((c.convention, f"{c.norm:.4g}", c.total.text(audit.rounding), name, moved))
-    notes = "".join(
-        f" {note[:1].upper()}{note[1:]}." for note in dict.fromkeys(c.note for c in audit.conventions if c.note)
-    )
+    bad = any("nan" in c.note for c in audit.conventions)
+    notes = "; nan/inf: one of the two gradients holds nan or inf" if bad else ""
     return Table(
         f"The gradient under other conventions, against {audit.framework}'s (computed)",
         ("convention", "norm", "change", "parameter moved most", "its change"),
         tuple(rows),
-        f"change: ||g - g_fw|| / ||g_fw||; ~0: below {audit.rounding:.1g}, rounding; abs: ||g - g_fw||.{notes}",
+        f"change: ||g - g_fw|| / ||g_fw||; ~0: below {audit.rounding:.1g}, rounding; abs: ||g - g_fw||{notes}.",
     )
 
 

@@ -126,7 +126,7 @@ End = Callable[[Call, Step], Rule]
 def _ends(row: KinkSummary) -> tuple[tuple[str, str], tuple[End, End] | None]:
     """Give the two ends between which the weights of a group move, in words and as rules."""
     if row.kind == Kind.ORDER.value:
-        return ("first of the tied", "last of the tied"), (lambda call, step: "first", lambda call, step: "last")
+        return ("first tied", "last tied"), (lambda call, step: "first", lambda call, step: "last")
     if row.kind == Kind.CONE.value and row.kink == "zero vector":
         return ("0", "a unit vector"), (lambda call, step: "zero", _unit)
     if row.kind == Kind.SPECTRAL.value or (row.kind == Kind.CONE.value and row.kink == "tie"):

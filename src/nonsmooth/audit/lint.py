@@ -76,14 +76,15 @@ def _not_finite(rows: tuple[KinkSummary, ...], comparisons: tuple[Comparison, ..
     suspects = [r for r in rows if r.active and r.kind in (Kind.SINGULAR.value, Kind.CONE.value)]
     names = ", ".join(f"{c.convention} ({c.bad_entries:,} entries)" for c in bad)
     fine = ", ".join(c.convention for c in comparisons if not c.bad_entries and c.status == "computed")
-    message = f"the gradient holds nan or inf under: {names}" + (
-        f"; finite, where a branch not taken absorbs inf: {fine}" if fine else ""
-    )
-    fix = "mend the lines named `singular`"
-    if not any(r.kind == Kind.SINGULAR.value for r in suspects):
-        fix = (
-            fix_kink(Kind.CONE.value, suspects[0].operation, ()) if suspects else "look for an overflow on the way back"
-        )
+    singular = any(r.kind == Kind.SINGULAR.value for r in suspects)
+    strong = " (where all but the framework's own let a branch not taken absorb inf)" if singular else ""
+    message = f"the gradient holds nan or inf under: {names}" + (f"; finite under: {fine}{strong}" if fine else "")
+    if singular:
+        fix = "mend the lines named `singular`"
+    elif suspects:
+        fix = fix_kink(Kind.CONE.value, suspects[0].operation, ())
+    else:
+        fix = "look for an overflow on the way back"
     yield LintFinding("nan", message, suspects[0].source if suspects else None, fix)
 
 

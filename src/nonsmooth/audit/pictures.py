@@ -44,6 +44,12 @@ def _rows(audits: Sequence[Audit]) -> tuple[str, ...]:
     return tuple(name for name in active if name in shown)
 
 
+def _left_out(audits: Sequence[Audit]) -> str:
+    """Say how many rows of kinks a picture leaves out."""
+    count = len({row.label for audit in audits for row in audit.kinks})
+    return f"\nThe {ROWS} of {count} steps with most active elements; report.json has all." if count > ROWS else ""
+
+
 def _found(audit: Audit, name: str) -> KinkSummary | None:
     """Find a row of kinks by its label."""
     return next((row for row in audit.kinks if row.label == name), None)
@@ -72,7 +78,8 @@ def _draw_kinks(path: Path, audits: Sequence[Audit], names: Sequence[str]) -> No
         path,
         "Where the program is not differentiable",
         "Elements of each step at a kink: share and number (computed). Can matter: the output's derivative is not 0.\n"
-        "Harmless ties: entries that tie while their derivative is zero, so that the choice changes nothing.",
+        "Harmless ties: entries that tie while their derivative is zero, so that the choice changes nothing."
+        + _left_out(audits),
         [panel("at a kink", "active"), panel("of these, can matter", "can_matter"), panel("harmless ties", "harmless")],
         "share of the step's elements",
     )
@@ -98,7 +105,7 @@ def _draw_margins(path: Path, audits: Sequence[Audit], names: Sequence[str]) -> 
         path,
         "How far the elements are from their nearest kink",
         "Share of each step's elements per half decade of the distance (computed). Elements at distance 0\n"
-        "are not drawn: their share stands on the right, with the median distance of the others.",
+        "are not drawn: their share stands on the right, with the median distance of the others." + _left_out(audits),
         HISTOGRAM_EDGES,
         names,
         ridges,

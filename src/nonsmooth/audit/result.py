@@ -219,7 +219,7 @@ class LintFinding:
 
 @dataclass(frozen=True)
 class Cost:
-    """The wall time of a part of the audit, and its ratio to one gradient by the framework."""
+    """The wall time of a part of the audit, and its ratio to one gradient of the program by the framework's own rules."""
 
     what: str
     seconds: float

@@ -60,10 +60,10 @@ def _labels(rows: tuple[KinkRow, ...]) -> list[str]:
     for row in rows:
         place = row.module or (row.source.place if row.source else "")
         names.append(f"{place} · {row.operation}" if place else row.operation)
-    for detail in (lambda r: f", {r.kink}", lambda r: f" (step {r.step})"):
-        counts = Counter(names)
-        names = [n + detail(r) if counts[n] > 1 else n for n, r in zip(names, rows, strict=True)]
-    return names
+    kinks = {name: {r.kink for n, r in zip(names, rows, strict=True) if n == name} for name in names}
+    names = [f"{n}, {r.kink}" if len(kinks[n]) > 1 else n for n, r in zip(names, rows, strict=True)]
+    counts = Counter(names)
+    return [f"{n} (step {r.step})" if counts[n] > 1 else n for n, r in zip(names, rows, strict=True)]
 
 
 def _summary(row: KinkRow, label: str, tol: float, jump: Any) -> KinkSummary:

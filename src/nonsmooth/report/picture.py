@@ -109,7 +109,8 @@ def draw_maps(path: Path, title: str, subtitle: str, panels: Sequence[Panel], sc
     known = [v for p in panels for row in p.values for v in row if v is not None and math.isfinite(v) and v > 0]
     top = max([*known, 0.01])
     norm, colours = LogNorm(min(1e-4, top / 100), top, clip=True), colormaps["YlGnBu"]
-    widths = [len(p.columns) * max(1.0, 0.25 + 0.08 * max(_longest(c) for c in p.columns)) for p in panels]
+    cells = [len(p.columns) * max(1.0, 0.25 + 0.08 * max(_longest(c) for c in p.columns)) for p in panels]
+    widths = [max(cell, 0.1 + 0.085 * len(p.title)) for cell, p in zip(cells, panels, strict=True)]
     heights = 0.48 * len(rows)
     left = 0.5 + 0.085 * max(min(len(r), LETTERS) for r in rows)
     stacked = sum(widths) > WIDEST
