@@ -247,7 +247,7 @@ class Pooling(Extremum):
         xp = call.xp
         gap = self.margins(call)["tie"]
         mask = gap <= tol
-        if not bool(xp.any(mask)):
+        if gap.shape and float(xp.min(gap)) > tol:
             return {"tie": mask}
         for value in call.attributes.get("flats") or ():
             mask = mask & (call.result != value)
@@ -263,12 +263,11 @@ class Pooling(Extremum):
     def shares(self, call: Call, rule: Rule, tol: float = 0.0) -> list[Array]:
         """Give the weights q, one array for each place in the window."""
         if tol == 0 and rule == "even":
-            fill = -self.sign * float("inf")
-            tied = [
-                call.xp.astype(c == call.result, call.result.dtype) for c in self.slices(call, call.operands[0], fill)
-            ]
-            count = sum(tied)
-            return [t / count for t in tied]
+            entries = self.slices(call, call.operands[0], -self.sign * float("inf"))
+            below = [c - call.result if self.sign > 0 else call.result - c for c in entries]
+            tied = [call.step(b, 1.0) for b in below]
+            share = 1 / sum(tied)
+            return [t * share for t in tied]
         q = self.simplex(call, rule, tol)
         return [q[..., k] for k in range(q.shape[-1])]
 

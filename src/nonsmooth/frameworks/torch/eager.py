@@ -30,8 +30,19 @@ from nonsmooth.program import Step
 __all__ = ["AtKinksMode"]
 
 
+_DIRECT: dict[Any, Any] = {
+    function: getattr(torch.ops.aten, name).default
+    for name in "relu abs leaky_relu hardtanh hardswish hardsigmoid elu max_pool1d max_pool2d max_pool3d".split()
+    for home in (torch, torch.Tensor, torch.nn.functional)
+    if (function := getattr(home, name, None)) is not None
+}
+"""Functions that are one operator with the same arguments: they need no dispatch mode to be seen."""
+
 _UNTOUCHED = frozenset(["backward", "get", "set", "requires_grad", "detach"])
 """Functions that run as they are: they compute nothing, or run the backward pass."""
+
+_SMOOTH = frozenset(["cross_entropy", "multi_head_attention_forward"])
+"""Functions of Python that hold no kinks, as one can read in them."""
 
 _BOOLEAN = frozenset(
     ["or", "and", "xor", "invert", *(n for n, record in ALIASES.items() if record in ("compare", "logic"))]
@@ -47,7 +58,7 @@ def _is_smooth(row: Row) -> bool:
 def _may_hold_kinks(func: Callable[..., Any], name: str) -> bool:
     """Tell whether a function of torch may hold kinks, or a comparison that decides one."""
     name = name.strip("_")
-    if name in _UNTOUCHED:
+    if name in _UNTOUCHED or name in _SMOOTH:
         return False
     if name in _BOOLEAN or name in FORMULAS or name in OPENED:
         return True
@@ -95,6 +106,9 @@ class AtKinksMode(TorchFunctionMode):
             holds = self._holds[func] = self.select is not None and _may_hold_kinks(func, getattr(func, "__name__", ""))
         if not holds or not torch.is_grad_enabled() or is_tracing():
             return func(*args, **kwargs)
+        direct = _DIRECT.get(func)
+        if direct is not None and not (kwargs.get("inplace") or kwargs.get("return_indices") or args[-1] is True):
+            return self.operator(self._operators, direct, tuple(() if a is None else a for a in args), _given(kwargs))
         with alone_at_pre_dispatch(), enable_python_dispatcher(), self._operators:
             return func(*args, **kwargs)
 
@@ -175,6 +189,11 @@ class AtKinksMode(TorchFunctionMode):
                 f"at_kinks: the dictionary does not list `{func}`; it keeps its native derivative.", stacklevel=4
             )
         return func(*args, **kwargs)
+
+
+def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the arguments that torch's functions spell as None and its operators leave out."""
+    return {k: v for k, v in kwargs.items() if v is not None and k not in ("inplace", "return_indices")}
 
 
 def _as_tensors(operands: Any) -> tuple[Any, ...]:

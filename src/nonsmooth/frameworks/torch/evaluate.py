@@ -20,6 +20,7 @@ from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare, force_ties
 from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
+from nonsmooth.frameworks.torch.protection import fresh_copies
 from nonsmooth.frameworks.torch.tree import same_content
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Program, Ref, Step, references
@@ -140,6 +141,7 @@ def replay(
     env: dict[int, Any] = dict(zip(program.inputs, leaves, strict=True))
     env.update(zip(program.data, data, strict=True))
     env.update(program.constants)
+    env.update(fresh_copies(program))
     run = _Run(program, plan, env, select, observe)
     watching = select is not None or observe
     grad = torch.is_grad_enabled()
@@ -301,11 +303,16 @@ class _Run:
         return native_output
 
     def _attributes(self, step: Step) -> Mapping[str, Any]:
-        """Add to the attributes of a step what only an evaluation knows."""
+        """Add to the attributes of a step what only an evaluation knows.
+
+        Ties of dead entries cannot matter: weighing them changes nothing, so that only an observer needs their mask.
+        """
         if isinstance(step.operation, Extremum):
             ref = step.operands[0]
             rule = self.dead.get(ref.value) if isinstance(ref, Ref) else None
-            return step.attributes if rule is None else {**step.attributes, **rule.attributes()}
+            if rule is None:
+                return step.attributes
+            return {**step.attributes, **(rule.attributes() if self.observe else {"flats": rule.flats})}
         if isinstance(step.operation, Select):
             ref = step.operands[0]
             predicate = self.predicates.get(ref.value) if isinstance(ref, Ref) else None

@@ -85,12 +85,17 @@ def call_of(operands: tuple[torch.Tensor, ...], attributes: Mapping[str, Any], r
     return Call(xp, tuple(t.detach() for t in operands), attributes, result.detach(), heaviside)
 
 
-def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, torch.Tensor] | None:
-    """Give the masks of the active kinks, or None as soon as it is certain that there is none."""
+def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, Any] | None:
+    """Give the masks of the active kinks, or None as soon as it is certain that there is none.
+
+    A switch of constant slopes needs no masks: its arguments say where it is kinked (None stands for its mask).
+    """
     if isinstance(operation, Switch):
         arguments = operation.arguments(call)
         if all(a.numel() == 0 or bool(a.abs().min() > 0) for a in arguments):
             return None
+        if all(isinstance(slope, float) for piece in operation.pieces(call) for slope in piece):
+            return dict.fromkeys(operation.kinks)
     masks = operation.active(call)
     return masks if any(bool(m.any()) for m in masks.values()) else None
 
