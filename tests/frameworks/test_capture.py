@@ -288,21 +288,25 @@ def test_what_torch_does_not_see_is_refused() -> None:
 
 def test_the_proof_sees_a_wrong_program() -> None:
     """A program whose constant or step is wrong does not pass."""
-    from nonsmooth.frameworks.torch.capture import _prove
+    from nonsmooth.frameworks.torch.proof import Native, prove
+    from nonsmooth.frameworks.torch.tree import RandomState
+
+    def native(program: ns.Program) -> Native:
+        return Native(program.function, RandomState(), [], [])
 
     x = torch.tensor([1.0, 2.0])
     program = ns.capture(lambda u: (u * torch.tensor([2.0, 3.0])).sum(), x)
     (number, value), *_ = program.constants.items()
     planted = replace(program, constants={**program.constants, number: value + 1})
     with pytest.raises(ProofFailed, match="values"):
-        _prove(planted, x, (), torch.get_rng_state(), False, False)
+        prove(planted, native(planted), x, ())
     program = ns.capture(lambda u: torch.exp(u).sum(), x)
     lost = tuple(
         replace(s, target=lambda t: torch.exp(t.detach()) + 0 * t) if s.operation.name == "exp" else s
         for s in program.steps
     )
     with pytest.raises(ProofFailed, match="gradients"):
-        _prove(replace(program, steps=lost), x, (), torch.get_rng_state(), False, False)
+        prove(replace(program, steps=lost), native(program), x, ())
 
 
 RANDOM: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -113,7 +113,8 @@ class Guard:
 
     def __str__(self) -> str:
         """Name the guard as errors do."""
-        what = "an `if` on data" if self.kind == "branch" else f"a value that left through {self.kind}"
+        kinds = {"branch": "an `if` on data", "constant": "a value of a tensor from outside that Python has seen"}
+        what = kinds.get(self.kind, f"a value that left through {self.kind}")
         return f"{what} ({self.source or 'an unknown line'})"
 
 
@@ -145,6 +146,9 @@ class Proof:
 class Program:
     """A captured function: the steps, and what is needed to evaluate them again.
 
+    Constants are the tensors from outside that the function reads, as they are at each evaluation; of those that the
+    steps change (`rewritten`) every evaluation starts from copies.
+
     It prints as Python text. It is valid on the piece of the function on which every guard comes out as recorded; an
     evaluation elsewhere captures again.
     """
@@ -161,6 +165,7 @@ class Program:
     guards: tuple[Guard, ...] = ()
     findings: tuple[Finding, ...] = ()
     proof: Proof | None = None
+    rewritten: frozenset[int] = frozenset()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property

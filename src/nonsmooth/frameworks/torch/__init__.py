@@ -11,10 +11,19 @@ import torch
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select
-from nonsmooth.frameworks.torch.capture import capture_function, compared_values, pieces
+from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.objective import make_objective
-from nonsmooth.frameworks.torch.tree import check_data, check_point, flatten, random_state, unflatten
+from nonsmooth.frameworks.torch.pieces import compared_values, pieces
+from nonsmooth.frameworks.torch.tree import (
+    check_data,
+    check_point,
+    flatten,
+    laid_out,
+    random_state,
+    same_content,
+    unflatten,
+)
 from nonsmooth.program import Program
 
 __all__ = ["TORCH", "TorchFramework"]
@@ -52,11 +61,14 @@ class TorchFramework:
         self, program: Program, x: Any, data: tuple[Any, ...], *, select: Select | None = None, observe: bool = False
     ) -> Evaluation:
         """Evaluate a program at a point, recaptured if it is stale there, under a selection."""
-        point = self._point(program, x)
-        items = self._data(program, data)
-        with torch.enable_grad(), random_state() if _draws(program) else nullcontext():
-            for piece in self._known_pieces(program):
-                leaves = [t.detach().requires_grad_() for t in point]
+        point, items = self._point(program, x), self._data(program, data)
+        plain = _plain(data)
+        random = random_state() if _draws(program) else nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), random:
+            for piece in [program, *program.__dict__.get("_torch_pieces", [])]:
+                if plain != [] and not _same_plain(piece, plain):
+                    continue
+                leaves = [_leaf(t) for t in point]
                 try:
                     evaluation = replay(piece, leaves, items, select=select, observe=observe)
                 except StaleProgram:
@@ -64,17 +76,11 @@ class TorchFramework:
                 if not _is_finite(evaluation.result):
                     check_point(x)
                 return evaluation
-            options = {k: v for k, v in program.options.items() if k != "forced"}
-            piece = capture_function(self, program.function, x, data, **options)
+            piece = capture_function(self, program.function, x, data, randomness=program.options["randomness"])
             known = program.__dict__.setdefault("_torch_pieces", [])
             known.insert(0, piece)
             del known[CACHED_PIECES:]
-            leaves = [t.detach().requires_grad_() for t in point]
-            return replay(piece, leaves, items, select=select, observe=observe)
-
-    def _known_pieces(self, program: Program) -> list[Program]:
-        """List the program and the pieces recaptured earlier."""
-        return [program, *program.__dict__.get("_torch_pieces", [])]
+            return replay(piece, [_leaf(t) for t in point], items, select=select, observe=observe)
 
     def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
         """Check that a point fits a program."""
@@ -85,14 +91,7 @@ class TorchFramework:
             raise UsageError(
                 f"the program was captured for a point of structure {program.structure}; found {structure}."
             )
-        for leaf, value in zip(leaves, program.inputs, strict=True):
-            known = program.values[value]
-            if tuple(leaf.shape) != known.shape or str(leaf.dtype) != f"torch.{known.dtype}":
-                raise UsageError(
-                    f"the program was captured with {known.name} of shape {known.shape} and type {known.dtype}; found shape "
-                    f"{tuple(leaf.shape)} and type {leaf.dtype}. Capture again for other shapes."
-                )
-        return leaves
+        return _fitting(program, leaves, program.inputs, 0)
 
     def _data(self, program: Program, data: tuple[Any, ...]) -> list[torch.Tensor]:
         """Check that data fit a program."""
@@ -101,14 +100,7 @@ class TorchFramework:
             raise UsageError(
                 f"the program was captured with {len(program.data)} tensor(s) of data; found {len(items)}."
             )
-        for item, value in zip(items, program.data, strict=True):
-            known = program.values[value]
-            if tuple(item.shape) != known.shape or str(item.dtype) != f"torch.{known.dtype}":
-                raise UsageError(
-                    f"the program was captured with {known.name} of shape {known.shape} and type {known.dtype}; found "
-                    f"{tuple(item.shape)} and {item.dtype}. A program serves any data of the same shapes; capture again for others."
-                )
-        return [t.detach() for t in items]
+        return [t.detach() for t in _fitting(program, items, program.data, 1)]
 
     def scalar(self, evaluation: Evaluation) -> torch.Tensor:
         """Give the scalar result, or say that it is none."""
@@ -119,6 +111,11 @@ class TorchFramework:
                 f"a gradient needs a scalar function; this one returns {len(results)} tensor(s) of shape {shapes}. "
                 "Reduce it (`.sum()`, `.mean()`), or differentiate one entry."
             )
+        if not results[0].is_floating_point():
+            raise ResultError(
+                f"a gradient needs a real function; this one returns a number of type {results[0].dtype}. Return a "
+                "floating number: for a complex one its real part or its absolute value."
+            )
         return results[0]  # type: ignore[no-any-return]
 
     def pull(self, evaluation: Evaluation, outputs: tuple[Any, ...] = ()) -> Any:
@@ -127,7 +124,7 @@ class TorchFramework:
         targets = [*evaluation.leaves, *outputs]
         found: tuple[torch.Tensor | None, ...] = (None,) * len(targets)
         if result.requires_grad:
-            found = torch.autograd.grad(result.reshape(()), targets, allow_unused=True)
+            found = torch.autograd.grad(result, targets, allow_unused=True)
         whole = [torch.zeros_like(t) if g is None else g for g, t in zip(found, targets, strict=True)]
         assert evaluation.program is not None
         n = len(evaluation.leaves)
@@ -168,6 +165,47 @@ class TorchFramework:
         """Give the values of an array to numpy."""
         array = torch.as_tensor(array).detach().cpu()
         return (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).numpy()
+
+
+def _fitting(program: Program, tensors: list[torch.Tensor], values: tuple[int, ...], which: int) -> list[torch.Tensor]:
+    """Check shapes and types against those of the capture, and bring the tensors into its strides."""
+    layouts = program.options["layouts"][which]
+    fitting = []
+    for tensor, value, strides in zip(tensors, values, layouts, strict=True):
+        known = program.values[value]
+        if tuple(tensor.shape) != known.shape or str(tensor.dtype) != f"torch.{known.dtype}":
+            raise UsageError(
+                f"the program was captured with {known.name} of shape {known.shape} and type {known.dtype}; found shape "
+                f"{tuple(tensor.shape)} and type {tensor.dtype}. A program serves any values of the same shapes; capture "
+                "again for others."
+            )
+        if tensor.layout is not torch.strided:
+            raise UsageError(
+                f"the program was captured with {known.name} strided; found {tensor.layout}: use .to_dense()."
+            )
+        fitting.append(tensor if tensor.stride() == strides else laid_out(tensor.detach(), strides))
+    return fitting
+
+
+def _leaf(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a leaf that is differentiated, on the memory of a tensor of the point."""
+    if tensor.is_inference():
+        return tensor.clone().requires_grad_()
+    return tensor.detach().requires_grad_()
+
+
+def _plain(data: tuple[Any, ...]) -> Any:
+    """Give the data that are no tensors, with their structure; the empty list if all are tensors in a row."""
+    if all(type(item) is torch.Tensor for item in data):
+        return []
+    items, structure = check_data(data)
+    return structure, [t for t in items if not isinstance(t, torch.Tensor)]
+
+
+def _same_plain(program: Program, plain: Any) -> bool:
+    """Tell whether a program was captured with the same data, as far as they are no tensors."""
+    structure, items = program.options["plain"]
+    return bool(structure == plain[0]) and all(same_content(a, b) for a, b in zip(items, plain[1], strict=True))
 
 
 def _draws(program: Program) -> bool:

@@ -19,8 +19,8 @@ from nonsmooth.errors import StaleProgram
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare, force_ties
-from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
 from nonsmooth.frameworks.torch.protection import fresh_copies
+from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
 from nonsmooth.frameworks.torch.tree import same_content
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Program, Ref, Step, references

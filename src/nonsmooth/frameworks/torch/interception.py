@@ -19,12 +19,28 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nonsmooth.errors import UsageError
+from nonsmooth.errors import CaptureError, UsageError
+from nonsmooth.frameworks.torch.protection import refusal
 
 if TYPE_CHECKING:
     from nonsmooth.frameworks.torch.tape import Tape
 
-__all__ = ["Escapes", "ModulePath", "Operators", "alone_at_pre_dispatch", "is_tracing", "tracing", "watching_functions"]
+__all__ = [
+    "CALLS_BACKWARD",
+    "Escapes",
+    "ModulePath",
+    "Operators",
+    "alone_at_pre_dispatch",
+    "is_tracing",
+    "tracing",
+    "watching_functions",
+]
+
+CALLS_BACKWARD = (
+    "the function calls backward(), which adds to `.grad` of tensors",
+    "differentiate inside with torch.autograd.grad(..., create_graph=True)",
+)
+"""What is wrong, and what to do, where the function calls backward()."""
 
 _THREAD = threading.local()
 _LOCK = threading.Lock()
@@ -64,6 +80,11 @@ class Escapes(TorchFunctionMode):
         if name in ("__repr__", "__format__"):
             with self.tape.paused():
                 return func(*args, **(kwargs or {}))
+        if name == "backward" and func is torch.Tensor.backward:
+            raise refusal(CaptureError, *CALLS_BACKWARD)
+        if name in ("register_hook", "register_post_accumulate_grad_hook"):
+            message = "a tensor has a hook on its backward pass, which the program does not run"
+            self.tape.find("hook", message, "write what the hook does as an autograd.Function")
         return func(*args, **(kwargs or {}))
 
 

@@ -73,6 +73,10 @@ class Ledger:
         self._taken.add(unique)
         return unique
 
+    def sharing(self, tensor: torch.Tensor) -> list[int]:
+        """List the values that share the memory of a tensor."""
+        return self._by_storage.get(storage_of(tensor), [])
+
     def aliased(self, tensor: torch.Tensor) -> int | None:
         """Find the number of another tensor that shows exactly the same memory (`.data`, numpy and back)."""
         return self._views.get(alias_key(tensor)) if tensor.numel() else None

@@ -25,7 +25,7 @@ def draws_nothing(func: Any, args: Any, kwargs: Any) -> bool:
     """Tell a random operator that draws nothing in this call."""
     named = arguments_of(func, args, kwargs)
     off = named.get("train") is False or named.get("training") is False
-    return off or named.get("p") == 0 or named.get("dropout_p") == 0
+    return off or any(named.get(k) == 0 for k in ("p", "dropout", "dropout_p"))
 
 
 def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool) -> Any:
@@ -46,10 +46,11 @@ def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool
         differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((args, kwargs)))
         if differentiable and name not in _NO_DERIVATIVE:
             raise refusal(RandomnessError, f"`{name}` draws numbers whose law depends on x", "draw them outside")
+    tape.remember(kwargs.get("generator"))
     result = func(*args, **kwargs)
     if not isinstance(result, torch.Tensor):
         raise refusal(RandomnessError, f"the draws of `{name}` cannot be frozen", "draw them outside")
-    drawn = tape.constant(result.detach().clone())
+    drawn = tape.constant(result.detach().clone(), outside=False)
     number = tape.ids.get(id(result))
     if number is None:
         tape.write(torch.ops.aten.clone.default, (drawn,), {}, (tape.new_value(result, "drawn"),))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 
-from nonsmooth.dictionary import OPERATIONS, Kind, Operation, opaque
+from nonsmooth.dictionary import OPERATIONS, Operation, opaque
 from nonsmooth.errors import CaptureError, UnlistedOperation
 from nonsmooth.frameworks.torch.arguments import map_refs, map_tensors, refs_of, tensors_of
 from nonsmooth.frameworks.torch.formulas import FORMULAS
@@ -24,6 +24,7 @@ from nonsmooth.frameworks.torch.predicates import SIDES, force_ties
 from nonsmooth.frameworks.torch.protection import Protection, refusal
 from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
 from nonsmooth.frameworks.torch.sources import user_frame
+from nonsmooth.frameworks.torch.user_functions import OutputOf, about_function, undisturbed
 from nonsmooth.program import Finding, Guard, Mode, Ref, Source, Step
 
 __all__ = ["Tape"]
@@ -35,11 +36,16 @@ LIFTING = frozenset(["lift_fresh", "lift"])
 """Operators that hand a literal to torch: every replay must start from a fresh copy of it."""
 
 
+FORWARD_MODE = frozenset(["_make_dual", "_unpack_dual"])
+"""Operators of torch's forward mode."""
+
+_NO_TRANSFORMS = "write gradients with torch.autograd.grad(..., create_graph=True), and batches with broadcasting"
+
+
 class Tape(Protection):
     """The record of one run of a function.
 
     `point` and `data` are the leaves that the function is called with (clones: the user's tensors are never passed).
-    With `record=False` it only protects the user's tensors, for native runs.
     """
 
     def __init__(
@@ -51,13 +57,13 @@ class Tape(Protection):
         randomness: str = "refuse",
         forced: Mapping[tuple[int, int], int] | None = None,
         modules: Callable[[torch.nn.Module], str] | None = None,
-        record: bool = True,
     ) -> None:
-        super().__init__([*point, *data], record=record)
+        super().__init__([*point, *data])
         self.randomness, self.forced = randomness, dict(forced or {})
         self.steps: list[Step] = []
         self.guards: list[Guard] = []
         self.findings: dict[tuple[Any, ...], Finding] = {}
+        self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
         self._comparisons = self._paused = 0
         self._module = ModulePath(modules)
         self.inputs = tuple(self.new_value(t, name, point=True) for t, name in zip(point, names, strict=True))
@@ -78,11 +84,11 @@ class Tape(Protection):
     def running(self) -> Iterator[None]:
         """Write down everything that torch does on this thread."""
         with ExitStack() as stack:
+            stack.callback(self.saved.restore)
             stack.enter_context(tracing(self))
-            if self.record:
-                stack.enter_context(self._module.following())
-                stack.enter_context(watching_functions(self))
-                stack.enter_context(Escapes(self))
+            stack.enter_context(self._module.following())
+            stack.enter_context(watching_functions(self))
+            stack.enter_context(Escapes(self))
             yield
 
     def reference(self, tensor: torch.Tensor) -> Ref:
@@ -96,7 +102,7 @@ class Tape(Protection):
         self.alive.append(tensor)
         if self.tensors[number].requires_grad and not tensor.requires_grad:
             (alias,) = self.number((tensor,), "detach", Ref(number), [])
-            self.write(torch.ops.aten.detach.default, (Ref(number),), {}, (alias,))
+            self.write(_data_of, (Ref(number),), {}, (alias,), operation=OPERATIONS["detach"])
             return Ref(alias)  # type: ignore[arg-type]
         self.ids[id(tensor)] = number
         return Ref(number)
@@ -111,18 +117,20 @@ class Tape(Protection):
             raise refusal(
                 CaptureError, f"the higher-order operator `{func}` is not captured", "write it with plain torch"
             )
-        args, kwargs = self.substituted(args, kwargs)
-        changed = self.changed(func, args, kwargs)
-        args, kwargs = self.protect(func, changed, args, kwargs)
-        if not self.record:
-            return self.keep(func(*args, **kwargs))
+        name = packet_name(func)
+        if torch._C._are_functorch_transforms_active() or name in FORWARD_MODE:
+            raise refusal(CaptureError, "transforms of torch.func and forward mode are not captured", _NO_TRANSFORMS)
+        args, kwargs = self.cut(args, kwargs)
+        changed = self.protect(func, args, kwargs)
+        if name in LIFTING and self.made(args[0]) is None:
+            self.constant(args[0], outside=False)
         references = map_tensors((args, kwargs), self.reference)
-        if packet_name(func) in LEAVING:
+        if name in LEAVING:
             return self._leaving(func, args, kwargs, references)
         depends, _ = self.flags(references)
         binding = bind(func, args, kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags and not draws_nothing(func, args, kwargs)
-        if random and (binding is None or binding.operation.kind is Kind.INDEX):
+        if random:
             return draw(self, mode, func, args, kwargs, depends)
         if binding is None and depends:
             opened = self.open(mode, func, args, kwargs)
@@ -136,7 +144,9 @@ class Tape(Protection):
         """Run an operator as the formula it stands for, whose operators are written down instead."""
         formula = FORMULAS.get(packet_name(func))
         if formula is None and not func._can_decompose():
-            return NotImplemented
+            formula = _backward_formula(func)
+            if formula is None:
+                return NotImplemented
         with enable_python_dispatcher(), mode:
             if formula is not None:
                 return formula(**arguments_of(func, args, kwargs))
@@ -213,27 +223,27 @@ class Tape(Protection):
     def _leaving(self, func: Any, args: Any, kwargs: Any, references: Any) -> Any:
         """Run an operator whose result is a Python number, and write down the guard."""
         outcome = func(*args, **kwargs)
-        if any(self.flags(references)):
-            step = self.write(func, references[0], references[1], ())
-            found = frozenset().union(*(self.ancestors.get(r.value, frozenset()) for r in refs_of(references)))
-            kind = "branch" if isinstance(outcome, bool) else "item"
-            self.guards.append(Guard(step.index, kind, outcome, step.source, tuple(sorted(found))))
+        self._guard("branch" if isinstance(outcome, bool) else "item", outcome, references, func)
         return outcome
+
+    def _guard(self, kind: str, outcome: Any, references: Any, target: Any, **options: Any) -> None:
+        """Write down that Python has seen a value, unless it is the function's own literal."""
+        read = [r.value for r in refs_of(references)]
+        own = not any(self.flags(references))
+        if own and not self.outside.intersection(read):
+            return
+        step = self.write(target, references[0], references[1], (), **options)
+        found = frozenset().union(*(self.ancestors.get(v, frozenset()) for v in read))
+        self.guards.append(Guard(step.index, "constant" if own else kind, outcome, step.source, tuple(sorted(found))))
 
     def escape(self, way: str, tensor: Any) -> None:
         """Write down a tensor that left as a list or an array."""
         if self._paused or not isinstance(tensor, torch.Tensor):
             return
-        reference = self.reference(tensor)
-        if any(self.flags(reference)):
-            with self.paused():
-                outcome = tensor.detach().clone()
-            step = self.write(torch.ops.aten.clone.default, (reference,), {}, ())
-            self.guards.append(Guard(step.index, way, outcome, step.source))
-
-    def copied(self, tensor: torch.Tensor, copy: torch.Tensor) -> None:
-        """Write down that a tensor from outside was copied."""
-        self.write(torch.ops.aten.clone.default, (self.reference(tensor),), {}, (self.new_value(copy, "copy"),))
+        references: Any = ((self.reference(tensor),), {})
+        with self.paused():
+            outcome = tensor.detach().clone()
+        self._guard(way, outcome, references, torch.ops.aten.clone.default)
 
     # --- users' functions, findings -----------------------------------------------------------------------------------
 
@@ -241,32 +251,47 @@ class Tape(Protection):
         """Run a user's `autograd.Function` as one opaque step with its own backward."""
         if self._paused:
             return native(*args, **kwargs)
-        args, kwargs = self.substituted(args, kwargs)
+        args, kwargs = self.cut(args, kwargs)
         references = map_tensors((args, kwargs), self.reference)
         tensors = list(tensors_of((args, kwargs)))
-        versions = [t._version for t in tensors]
-        with self.paused():
+        with self.paused(), undisturbed(cls.__name__, tensors, self.is_outside):
             result = native(*args, **kwargs)
-            if [t._version for t in tensors] != versions:
-                found = f"the autograd.Function `{cls.__name__}` changes its arguments in place"
-                raise refusal(CaptureError, found, "return a new tensor")
             single = not isinstance(result, tuple | list)
             outputs = [result] if single else list(result)
             outputs = [o.view_as(o) if isinstance(o, torch.Tensor) and id(o) in self.ids else o for o in outputs]
         numbers = self.number(outputs, cls.__name__, references, [])
-        step = self.write(
-            cls.apply, references[0], references[1], numbers, single=single, operation=opaque(identifier(cls.__name__))
-        )
+        operation = opaque(identifier(cls.__name__))
+        step = self.write(cls.apply, references[0], references[1], numbers, single=single, operation=operation)
+        for place, output in enumerate(outputs):
+            if not isinstance(output, torch.Tensor) and output is not None:
+                self._guard("item", output, references, OutputOf(cls, place), operation=operation)
         if any(t.requires_grad for t in tensors):
-            self._find_opaque(cls.__name__, step.source)
+            self.find(*about_function(cls), step.source)
         return outputs[0] if single else type(result)(outputs)
 
-    def _find_opaque(self, name: str, source: Source | None) -> None:
-        """Report a user's own backward, once per line."""
-        message = f"`{name}.apply` brings its own backward, which is used as it is"
-        advice = "its kinks cannot be seen: register it, or write it with torch's operators"
-        key = ("opaque", source.file if source else "", source.line if source else 0)
-        self.findings.setdefault(key, Finding("opaque", message, source, advice))
+    def remember(self, generator: torch.Generator | None) -> None:
+        """Remember the state of a user's generator before it draws for the first time."""
+        if generator is not None and all(generator is not known for known, _ in self.generators):
+            self.generators.append((generator, generator.get_state()))
+
+    def find(self, rule: str, message: str, advice: str, source: Source | None = None) -> None:
+        """Keep a finding, once per line."""
+        source = source or user_frame()
+        key = (rule, source.file if source else "", source.line if source else 0)
+        self.findings.setdefault(key, Finding(rule, message, source, advice))
+
+
+def _data_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Give what `.data` gives: the same memory, without a graph and with its own count of versions."""
+    return tensor.data
+
+
+def _backward_formula(func: Any) -> Callable[..., Any] | None:
+    """Find torch's formula for one of its own backward operators, which a gradient inside the function runs."""
+    if not packet_name(func).endswith("_backward"):
+        return None
+    formula = torch._decomp.decomposition_table.get(func)
+    return None if formula is None else lambda **arguments: formula(*arguments.values())
 
 
 def _autocast() -> tuple[str, str] | None:

@@ -13,7 +13,18 @@ from torch.utils import _pytree as pytree
 
 from nonsmooth.errors import PointError
 
-__all__ = ["Tree", "check_data", "check_point", "flatten", "random_state", "same_content", "unflatten"]
+__all__ = [
+    "RandomState",
+    "Tree",
+    "check_data",
+    "check_point",
+    "copy_of",
+    "flatten",
+    "laid_out",
+    "random_state",
+    "same_content",
+    "unflatten",
+]
 
 Tree = Any
 
@@ -82,20 +93,68 @@ def same_content(a: Any, b: Any) -> bool:
     """Tell whether two leaves hold the same values, nan equal to nan."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
-    return a is b or bool(a == b) or (a != a and b != b)
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        both = isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.dtype == b.dtype
+        return bool(both and a.shape == b.shape and np.all((a == b) | ((a != a) & (b != b))))
+    return a is b or (type(a) is type(b) and bool(a == b)) or bool(a != a and b != b)
+
+
+def copy_of(leaf: Any) -> Any:
+    """Copy a leaf, with its strides; what is neither tensor nor array is passed on."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.copy()
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    copy = leaf.detach().clone()
+    return copy if copy.layout is not torch.strided else laid_out(copy, leaf.stride())
+
+
+def laid_out(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """Give a tensor other strides, unless its entries would overlap."""
+    if tensor.stride() == strides or not tensor.numel():
+        return tensor
+    other = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    try:
+        other.copy_(tensor)
+    except RuntimeError:
+        return tensor
+    return other if same_content(other, tensor) else tensor
+
+
+class RandomState:
+    """The states of all random generators: of Python, numpy and torch."""
+
+    def __init__(self) -> None:
+        self._python, self._numpy, self._cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        on_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+        self._cuda = torch.cuda.get_rng_state_all() if on_cuda else []
+
+    def put(self) -> None:
+        """Put the generators into these states."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._cpu)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+
+    def drawn_since(self) -> str:
+        """Name the generators that have drawn since then; empty if none has."""
+        now = RandomState()
+        numpy = all(np.array_equal(a, b) for a, b in zip(self._numpy, now._numpy, strict=True))
+        names = {
+            "Python's `random`": self._python == now._python,
+            "`numpy.random`": numpy,
+            "`torch`": torch.equal(self._cpu, now._cpu)
+            and all(torch.equal(a, b) for a, b in zip(self._cuda, now._cuda, strict=False)),
+        }
+        return " and ".join(name for name, still in names.items() if not still)
 
 
 @contextmanager
-def random_state(restore: bool = True) -> Iterator[None]:
+def random_state() -> Iterator[None]:
     """Put the states of every random generator back at the end."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    before = RandomState()
     try:
         yield
     finally:
-        if restore:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_rng_state(cpu)
-            if cuda is not None:
-                torch.cuda.set_rng_state_all(cuda)
+        before.put()
