@@ -39,8 +39,9 @@ class KinkRow:
         count: the active elements, those whose margin is at most `tol`.
         elements: all elements of the step at which this kink could be met.
         margin: the smallest distance to the kink of an element that is not active.
-        can_matter: how many active elements can change the gradient at all: their output has a nonzero derivative and
-            their pieces differ, at random weights of all other kinks (status `computed`); None where it is not known.
+        can_matter: how many active elements can change the gradient at all: the result has a
+            nonzero derivative with respect to their output, at random weights of all kinks (status `computed`). An upper
+            bound: tied entries may still have equal derivatives. None where it is not known.
     """
 
     step: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from nonsmooth.frameworks.torch.tree import (
     check_point,
     copy_of,
     flatten,
+    is_finite,
     leaf_names,
     random_state,
     same_content,
@@ -49,7 +51,8 @@ def capture_function(
     with torch.inference_mode(False), torch.enable_grad(), random_state():
         start = RandomState()
         tape, program = _record(framework, function, x, data, randomness, forced)
-        drawn = start.drawn_since()
+        alone = threading.active_count() == 1  # else another thread may have drawn; the proof compares two runs anyway
+        drawn = start.drawn_since() if alone else None
         if drawn and randomness == "refuse":
             raise RandomnessError(
                 f"capture: the function draws random numbers from {drawn}, so that it has no one value at x. Draw them "
@@ -128,7 +131,7 @@ def _checked(result: Any) -> tuple[list[torch.Tensor], Any]:
             f"the function must return tensors; found {', '.join(kinds)}. Values that left torch have no derivative."
         )
     for t in leaves:
-        if t.numel() and not bool(torch.isfinite(t).all()):
+        if not is_finite(t):
             raise UsageError(
                 f"the function is not finite at the point: its value is {_brief(t)}. Move the point, or mend the function: "
                 "there is no derivative where there is no value."

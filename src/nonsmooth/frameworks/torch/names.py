@@ -7,6 +7,7 @@ attributes that the record reads. An operator without a row is *opened* where to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -268,6 +269,7 @@ TABLE: dict[str, Row] = _rows()
 """The rows, by torch's `name.overload` or `name`."""
 
 
+@functools.cache
 def packet_name(target: Any) -> str:
     """Give torch's name of an operator without overload and in-place mark.
 

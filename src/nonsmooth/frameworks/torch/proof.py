@@ -15,7 +15,15 @@ import torch
 from nonsmooth.errors import ProofFailed, StaleProgram
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.protection import preserved
-from nonsmooth.frameworks.torch.tree import RandomState, check_data, copy_of, flatten, same_content, unflatten
+from nonsmooth.frameworks.torch.tree import (
+    RandomState,
+    check_data,
+    copy_of,
+    flatten,
+    is_finite,
+    same_content,
+    unflatten,
+)
 from nonsmooth.program import Program, Proof
 
 __all__ = ["Native", "prove"]
@@ -126,9 +134,10 @@ def _moved(leaves: list[Any], generator: torch.Generator, scale: float) -> list[
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point() or leaf.layout is not torch.strided:
             point.append(leaf)
             continue
-        noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.device, leaf.dtype)
-        size = leaf.detach().abs().mean() if leaf.numel() else 1.0
-        point.append(leaf.detach() + scale * (size + 1e-3) * noise)
+        wide = torch.promote_types(leaf.dtype, torch.float32)
+        noise = torch.rand(leaf.shape, generator=generator, dtype=wide).to(leaf.device)
+        size = scale * (float(leaf.detach().abs().mean()) + 1e-3) if leaf.numel() else 0.0
+        point.append((leaf.detach() + noise.mul_(4 * size).sub_(2 * size)).to(leaf.dtype))
     return point
 
 
@@ -144,7 +153,7 @@ def _compare(program: Program, native: Native, x: Any, data: tuple[Any, ...]) ->
     results = flatten(replay(program, point, items).result)[0]
     ours = [t.detach() for t in results], gradient_of(results, point)
     theirs = native(x, data, frozen=program.options.get("randomness") == "freeze")
-    if not all(bool(torch.isfinite(t).all()) for t in theirs[0]):
+    if not all(is_finite(t) for t in theirs[0]):
         return None
     return _distance(ours[0], theirs[0], 0.0), _distance(ours[1], theirs[1], LOST_AMONG)
 
@@ -156,11 +165,10 @@ def _distance(a: list[torch.Tensor], b: list[torch.Tensor], part: float) -> floa
     """
     if len(a) != len(b) or any(u.shape != v.shape for u, v in zip(a, b, strict=True)):
         return float("inf")
-    floor = part * max((_size(v) for v in b), default=0.0)
+    differing = [(u, v) for u, v in zip(a, b, strict=True) if u.numel() and not same_content(u, v)]
+    floor = part * max(_size(v) for v in b) if differing else 0.0
     worst = 0.0
-    for u, v in zip(a, b, strict=True):
-        if not u.numel() or same_content(u, v):
-            continue
+    for u, v in differing:
         wide = torch.complex128 if u.is_complex() or v.is_complex() else torch.float64
         u, v = u.to(wide), v.to(wide)
         bad = ~(torch.isfinite(u) & torch.isfinite(v))

@@ -19,7 +19,7 @@ from nonsmooth.frameworks.torch.arguments import map_refs, map_tensors, refs_of,
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.interception import Escapes, ModulePath, tracing, watching_functions
 from nonsmooth.frameworks.torch.ledger import identifier
-from nonsmooth.frameworks.torch.names import arguments_of, bind, packet_name
+from nonsmooth.frameworks.torch.names import Binding, arguments_of, bind, packet_name
 from nonsmooth.frameworks.torch.predicates import SIDES, force_ties
 from nonsmooth.frameworks.torch.protection import Protection, refusal
 from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
@@ -138,7 +138,7 @@ class Tape(Protection):
                 return opened
             if torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((args, kwargs))):
                 raise _unlisted(func)
-        return self._run(func, args, kwargs, references, changed)
+        return self._run(func, args, kwargs, references, changed, binding)
 
     def open(self, mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator as the formula it stands for, whose operators are written down instead."""
@@ -152,13 +152,21 @@ class Tape(Protection):
                 return formula(**arguments_of(func, args, kwargs))
             return func.decompose(*args, **kwargs)
 
-    def _run(self, func: Any, args: Any, kwargs: Any, references: Any, changed: list[torch.Tensor]) -> Any:
+    def _run(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        references: Any,
+        changed: list[torch.Tensor],
+        binding: Binding | None,
+    ) -> Any:
         """Run an operator natively and write it down as one step."""
         name, target = packet_name(func), func
         forced: tuple[tuple[int, int], ...] = ()
         result = func(*args, **kwargs)
         if name in LIFTING:
-            result, target = result.clone(), torch.ops.aten.clone.default
+            result, target, binding = result.clone(), torch.ops.aten.clone.default, None
         comparison = len(self.steps) if name in SIDES else None
         if comparison is not None:
             forced = tuple((element, sign) for (k, element), sign in self.forced.items() if k == self._comparisons)
@@ -166,7 +174,8 @@ class Tape(Protection):
             result = force_ties(name, args, result, forced) if forced else result
         single = not isinstance(result, tuple | list)
         numbers = self.number((result,) if single else result, name, references, changed, comparison)
-        self.write(target, references[0], references[1], numbers, single=single, changed=changed, forced=forced)
+        options: Any = {"single": single, "changed": changed, "forced": forced, "binding": binding}
+        self.write(target, references[0], references[1], numbers, **options)
         return result
 
     def write(
@@ -180,28 +189,30 @@ class Tape(Protection):
         changed: list[torch.Tensor] | None = None,
         forced: tuple[tuple[int, int], ...] = (),
         operation: Operation | None = None,
+        binding: Binding | None = None,
     ) -> Step:
-        """Append a step."""
-        label, dynamic, operands = "", False, tuple[Any, ...](refs_of((args, kwargs)))
-        attributes: Mapping[str, Any] = {}
+        """Append a step: of an operation, or of the call that a binding reads."""
+        label, dynamic = "", False
         if operation is None:
-            operation, operands, attributes = self._read(target, args, kwargs)
+            binding = binding or self._read(target, args, kwargs)
             label = packet_name(target) + ("_" if changed else "")
             dynamic = torch.Tag.dynamic_output_shape in target.tags
+        else:
+            binding = Binding(operation, tuple(refs_of((args, kwargs))))
         step = Step(
             index=len(self.steps),
-            operation=operation,
+            operation=binding.operation,
             target=target,
             args=args,
             kwargs=kwargs,
             results=results,
-            operands=operands,
-            attributes=attributes,
+            operands=tuple(self._operand(o) for o in binding.operands),
+            attributes=binding.attributes,
             mutates=tuple(self.reference(t).value for t in changed or ()),
             mode=Mode(torch.is_grad_enabled(), _autocast()),
             source=user_frame(),
             module=self._module.current,
-            label=label or operation.name,
+            label=label or binding.operation.name,
             single=single,
             forced=forced,
             dynamic_shape=dynamic,
@@ -209,14 +220,14 @@ class Tape(Protection):
         self.steps.append(step)
         return step
 
-    def _read(self, target: Any, args: Any, kwargs: Any) -> tuple[Operation, tuple[Any, ...], Mapping[str, Any]]:
-        """Read a call as a call of its record, with references in the place of tensors."""
-        tensors = {r.value: self.tensors[r.value] for r in refs_of((args, kwargs))}
-        binding = bind(target, *map_refs((args, kwargs), lambda r: tensors[r.value]))
-        if binding is None:
-            return OPERATIONS["constant"], (), {}
-        back = {id(t): Ref(number) for number, t in tensors.items()}
-        return binding.operation, tuple(back.get(id(o), o) for o in binding.operands), binding.attributes
+    def _read(self, target: Any, args: Any, kwargs: Any) -> Binding:
+        """Read a call as a call of its record."""
+        args, kwargs = map_refs((args, kwargs), lambda r: self.tensors[r.value])
+        return bind(target, args, kwargs) or Binding(OPERATIONS["constant"], ())
+
+    def _operand(self, operand: Any) -> Any:
+        """Give the reference of an operand, unless it is a plain number."""
+        return Ref(self.ids[id(operand)]) if isinstance(operand, torch.Tensor) else operand
 
     # --- what Python sees ---------------------------------------------------------------------------------------------
 

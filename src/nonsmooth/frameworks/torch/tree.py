@@ -20,6 +20,7 @@ __all__ = [
     "check_point",
     "copy_of",
     "flatten",
+    "is_finite",
     "laid_out",
     "random_state",
     "same_content",
@@ -77,7 +78,7 @@ def check_point(x: Tree) -> list[torch.Tensor]:
             raise PointError(f"{name} is sparse ({leaf.layout}): pass {name}.to_dense().")
         if leaf.is_meta:
             raise PointError(f"{name} is on the meta device and has no values: a kink is a matter of values.")
-        if leaf.numel() and not bool(torch.isfinite(leaf).all()):
+        if not is_finite(leaf):
             bad = "nan" if bool(torch.isnan(leaf).any()) else "inf"
             where = tuple(int(i) for i in (~torch.isfinite(leaf)).nonzero()[0])
             raise PointError(f"the point is not finite: {name} holds {bad} at index {where}.")
@@ -89,9 +90,17 @@ def check_data(data: tuple[Any, ...]) -> tuple[list[Any], Any]:
     return flatten(tuple(data))
 
 
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Tell whether all entries are finite; their sum says so at once, unless it overflows."""
+    detached = tensor.detach()
+    return bool(torch.isfinite(detached.sum())) or bool(torch.isfinite(detached).all())
+
+
 def same_content(a: Any, b: Any) -> bool:
     """Tell whether two leaves hold the same values, nan equal to nan."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if a.dtype == b.dtype and a.layout == b.layout and torch.equal(a, b):
+            return True
         return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         both = isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.dtype == b.dtype
