@@ -111,3 +111,12 @@ def test_an_exception_leaves_no_mode_behind() -> None:
     x = torch.zeros(1, requires_grad=True)
     torch.relu(x).sum().backward()
     assert x.grad is not None and float(x.grad) == 0.0
+
+
+def test_the_library_inside_the_mode() -> None:
+    """What the library evaluates inside `at_kinks` follows its own `at_kinks=`, not the surrounding mode."""
+    zero = torch.tensor(0.0)
+    with ns.at_kinks(0.5):
+        assert float(ns.backprop(torch.relu, zero)) == 0.0
+        assert float(ns.backprop(torch.relu, zero, at_kinks=1.0)) == 1.0
+        assert ns.kinks(torch.relu, zero).count == 1

@@ -67,3 +67,17 @@ def test_none_is_forgotten() -> None:
     public = {n for n in dir(F) if n[0].islower() and callable(getattr(F, n))}
     listed = {*RANDOM, *NOT_FUNCTIONS, *SAME_UNDER_ANOTHER_NAME, *LOW_PRECISION_ONLY}
     assert public - used - listed == set()
+
+
+def test_the_list_of_missing_operators_is_computed() -> None:
+    """It names what has neither row nor formula, and nothing that has; a row that is taken away appears in it."""
+    from nonsmooth.frameworks.torch import names
+
+    missing = names.missing()
+    assert {"renorm", "segment_reduce"} <= set(missing)
+    assert not {"relu", "max_pool2d_with_indices", "multi_margin_loss", "sort", "norm"} & set(missing)
+    row = names.TABLE.pop("hardswish")
+    try:
+        assert set(names.missing()) - set(missing) == {"hardswish"}
+    finally:
+        names.TABLE["hardswish"] = row

@@ -13,6 +13,7 @@ from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
+from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.pieces import compared_values, pieces
 from nonsmooth.frameworks.torch.tree import (
@@ -51,7 +52,8 @@ class TorchFramework:
 
     def capture(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], **options: Any) -> Program:
         """Turn a function into a program near a point, with the proof of capture."""
-        return capture_function(self, function, x, data, **options)
+        with torchs_own_slopes():
+            return capture_function(self, function, x, data, **options)
 
     def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
         """Walk the programs that are active at the point."""
@@ -64,7 +66,7 @@ class TorchFramework:
         point, items = self._point(program, x), self._data(program, data)
         plain = _plain(data)
         random = random_state() if _draws(program) else nullcontext()
-        with torch.inference_mode(False), torch.enable_grad(), random:
+        with torch.inference_mode(False), torch.enable_grad(), torchs_own_slopes(), random:
             for piece in [program, *program.__dict__.get("_torch_pieces", [])]:
                 if plain != [] and not _same_plain(piece, plain):
                     continue

@@ -32,6 +32,7 @@ __all__ = [
     "Operators",
     "alone_at_pre_dispatch",
     "is_tracing",
+    "torchs_own_slopes",
     "tracing",
     "watching_functions",
 ]
@@ -157,7 +158,7 @@ def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
 @contextmanager
 def alone_at_pre_dispatch() -> Iterator[None]:
     """Hold torch's pre-dispatch modes, of which a process has one stack: other threads wait."""
-    if is_tracing():
+    if getattr(_THREAD, "tracing", False):
         raise UsageError(
             "capture was called inside a function that is being captured; capture the inner function by itself, and use "
             "plain torch inside."
@@ -173,8 +174,19 @@ def alone_at_pre_dispatch() -> Iterator[None]:
 
 
 def is_tracing() -> bool:
-    """Tell whether this thread holds torch's pre-dispatch modes."""
-    return bool(getattr(_THREAD, "tracing", False))
+    """Tell whether this thread holds torch's pre-dispatch modes, or asked for torch's own slopes."""
+    return bool(getattr(_THREAD, "tracing", False) or getattr(_THREAD, "native", False))
+
+
+@contextmanager
+def torchs_own_slopes() -> Iterator[None]:
+    """Keep a surrounding `at_kinks` away from what the library itself evaluates."""
+    before = getattr(_THREAD, "native", False)
+    _THREAD.native = True
+    try:
+        yield
+    finally:
+        _THREAD.native = before
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS, Operation
+from nonsmooth.frameworks.torch.formulas import FORMULAS
 
 __all__ = ["ALIASES", "OPENED", "TABLE", "Binding", "Row", "bind", "missing", "packet_name"]
 
@@ -343,7 +344,7 @@ def missing() -> list[str]:
             target = getattr(packet, overload)
             if overload.endswith("out") or not _differentiable(target):
                 continue
-            if _row(target) is None and not target._can_decompose():
+            if _row(target) is None and name not in FORMULAS and not target._can_decompose():
                 names.add(name)
     return sorted(names)
 
