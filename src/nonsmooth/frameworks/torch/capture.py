@@ -22,7 +22,6 @@ from nonsmooth.frameworks.torch.tree import (
     flatten,
     is_finite,
     leaf_names,
-    random_state,
     same_content,
     unflatten,
 )
@@ -48,18 +47,21 @@ def capture_function(
     if randomness not in RANDOMNESS:
         raise UsageError(f"randomness={randomness!r}: use one of {RANDOMNESS}.")
     check_point(x)
-    with torch.inference_mode(False), torch.enable_grad(), random_state():
-        start = RandomState()
-        tape, program = _record(framework, function, x, data, randomness, forced)
-        alone = threading.active_count() == 1  # else another thread may have drawn; the proof compares two runs anyway
-        drawn = start.drawn_since() if alone else None
-        if drawn and randomness == "refuse":
-            raise RandomnessError(
-                f"capture: the function draws random numbers from {drawn}, so that it has no one value at x. Draw them "
-                "outside and pass them as data, or pass randomness='freeze' to keep the draws of this capture."
-            )
-        native = Native(function, start, tape.generators, [tape.tensors[n] for n in tape.rewritten])
-        return replace(program, proof=prove(program, native, x, data, forced=bool(forced)))
+    start, alone = RandomState(), threading.active_count() == 1
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            tape, program = _record(framework, function, x, data, randomness, forced)
+            drawn = start.drawn_since() if alone else ""  # else another thread may have drawn
+            if drawn and randomness == "refuse":
+                raise RandomnessError(
+                    f"capture: the function draws random numbers from {drawn}, so that it has no one value at x. Draw "
+                    "them outside and pass them as data, or pass randomness='freeze' to keep the draws of this capture."
+                )
+            native = Native(function, start, tape.generators, [tape.tensors[n] for n in tape.rewritten])
+            return replace(program, proof=prove(program, native, x, data, forced=bool(forced)))
+    finally:
+        if alone or randomness == "freeze":
+            start.put()
 
 
 def _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ def undisturbed(name: str, tensors: list[torch.Tensor], is_outside: Callable[[to
         if [t._version for t in tensors] != versions:
             found = f"the autograd.Function `{name}` changes its arguments in place"
             raise refusal(CaptureError, found, "return a new tensor")
-    if not torch.equal(generator, torch.get_rng_state()):
+    if not torch.equal(generator, torch.get_rng_state()) and threading.active_count() == 1:
+        torch.set_rng_state(generator)
         found = f"the autograd.Function `{name}` draws random numbers, which cannot be frozen"
         raise refusal(RandomnessError, found, "draw them before and pass them to it")
 
