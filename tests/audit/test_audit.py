@@ -159,7 +159,11 @@ def test_the_summary_of_the_program_and_of_its_proof() -> None:
 
 def test_costs_are_measured_against_one_gradient() -> None:
     audit = ns.audit(shifted, torch.tensor(0.0))
-    assert [c.what for c in audit.costs][:3] == ["one gradient by torch's own rules", "capture, with its proof", "kinks"]
+    assert [c.what for c in audit.costs][:3] == [
+        "one gradient by torch's own rules",
+        "capture, with its proof",
+        "kinks",
+    ]
     assert all(c.seconds > 0 and c.status == "measured" for c in audit.costs)
     assert all(c.ratio == pytest.approx(c.seconds / audit.costs[0].seconds) for c in audit.costs)
     program = ns.capture(shifted, torch.tensor(0.0))

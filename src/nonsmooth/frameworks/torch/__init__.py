@@ -13,6 +13,7 @@ from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
+from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.pieces import compared_values, pieces
@@ -67,7 +68,10 @@ class TorchFramework:
         plain = _plain(data)
         random = random_state() if _draws(program) else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), torchs_own_slopes(), random:
-            for piece in [program, *program.__dict__.get("_torch_pieces", [])]:
+            own = program
+            if program.options["forced"] and not all(map(same_content, point, program.options["at"])):
+                own = unforced(program)
+            for piece in [own, *program.__dict__.get("_torch_pieces", [])]:
                 if plain != [] and not _same_plain(piece, plain):
                     continue
                 leaves = [_leaf(t) for t in point]

@@ -99,6 +99,7 @@ def _record(
         options={
             "randomness": randomness,
             "forced": dict(forced or {}),
+            "at": [copy_of(t) for t in leaves] if forced else [],
             "plain": (data_structure, plain),
             "layouts": layouts,
         },

@@ -18,7 +18,8 @@ from nonsmooth.dictionary.order import Extremum
 from nonsmooth.errors import StaleProgram
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
-from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare, force_ties
+from nonsmooth.frameworks.torch.forcing import force
+from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare
 from nonsmooth.frameworks.torch.protection import fresh_copies
 from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
 from nonsmooth.frameworks.torch.tree import same_content
@@ -186,7 +187,7 @@ class _Run:
         else:
             output = step.target(*args, **kwargs)
             if step.forced:
-                output = force_ties(step.label, args, output, step.forced)
+                output = force(step.label, output, step.forced)
         outputs = (output,) if step.single else output
         for value, tensor in zip(step.results, outputs, strict=True):
             if value is not None:
@@ -200,6 +201,8 @@ class _Run:
         """Compare what Python sees with what it saw at capture."""
         guard = self.plan.checks[step.index]
         outcome = step.target(*args, **kwargs)
+        if step.forced:
+            outcome = force(step.label, outcome, step.forced)
         if not same_content(outcome, guard.outcome):
             raise StaleProgram(f"{guard} comes out differently here.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,16 +9,14 @@ from typing import Any
 
 import torch
 
+from nonsmooth.frameworks.torch.arguments import map_tensors
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
-from nonsmooth.frameworks.torch.predicates import SIDES
+from nonsmooth.frameworks.torch.forcing import choices, distance, forceable
 from nonsmooth.frameworks.torch.tree import check_data, flatten
 from nonsmooth.program import Program
 
 __all__ = ["compared_values", "pieces"]
-
-TIED_ELEMENTS = 16
-"""How many tied elements of one comparison are forced one by one."""
 
 Forced = dict[tuple[int, int], int]
 
@@ -27,7 +24,7 @@ Forced = dict[tuple[int, int], int]
 def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
     """Walk the programs that are active at the point: one for each outcome of the guards that tie there.
 
-    Tied elements of the comparisons behind each guard are forced to either side, and the function is captured again.
+    Tied elements of what is compared behind each guard are forced to either side, and the function is captured again.
     Programs that repeat the guards of an earlier one are left out. A warning says when more were left than captures
     allowed.
     """
@@ -42,8 +39,8 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
             randomness = program.options["randomness"]
             piece = capture_function(program.framework, program.function, x, data, randomness=randomness, forced=forced)
             captures += 1
-        free = [key for key in tied_comparisons(piece, x, items) if key not in forced]
-        queue += [{**forced, free[0]: sign} for sign in (-1, 1)] if free else []
+        free = [(key, ways) for key, ways in tied_outcomes(piece, x, items) if key not in forced]
+        queue += [{**forced, free[0][0]: way} for way in free[0][1]] if free else []
         signature = tuple(str(g.outcome) for g in piece.guards), len(piece.steps)
         if signature not in seen:
             seen.add(signature)
@@ -54,30 +51,37 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
         )
 
 
-def tied_comparisons(program: Program, x: Any, items: list[torch.Tensor]) -> list[tuple[int, int]]:
-    """List the tied elements of the comparisons behind the guards, as (ordinal of the comparison, element)."""
-    wanted = sorted({c for g in program.guards if g.kind == "branch" for c in g.comparisons})
+def tied_outcomes(program: Program, x: Any, items: list[torch.Tensor]) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+    """List the tied elements behind the guards, as (ordinal of the comparison, element), with their possible outcomes."""
+    wanted = sorted({c for g in program.guards for c in g.comparisons})
     if not wanted:
         return []
-    ordinals = {s.index: k for k, s in enumerate(s for s in program.steps if s.label.rstrip("_") in SIDES)}
-    values = compared_values(program, flatten(x)[0], items, frozenset(wanted))
+    ordinals = {s.index: k for k, s in enumerate(s for s in program.steps if forceable(s))}
+    calls = met_at(program, flatten(x)[0], items, frozenset(wanted))
     found = []
     for index in wanted:
-        a, b = values[index]
-        tied = (torch.as_tensor(a) == torch.as_tensor(b)).reshape(-1)
-        found += [(ordinals[index], int(e)) for e in itertools.islice(tied.nonzero().reshape(-1), TIED_ELEMENTS)]
+        for element, ways in choices(program.steps[index], *calls[index]):
+            found.append(((ordinals[index], element), ways))
     return found
 
 
 def compared_values(
     program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], wanted: frozenset[int]
 ) -> dict[int, Any]:
-    """Give what the wanted comparisons compare at a point."""
-    found: dict[int, Any] = {}
+    """Give the pairs of values whose distances are those to the ties of some comparisons."""
+    calls = met_at(program, leaves, items, wanted)
+    return {index: distance(program.steps[index], *call) for index, call in calls.items()}
+
+
+def met_at(
+    program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], wanted: frozenset[int]
+) -> dict[int, tuple[Any, Any]]:
+    """Give the arguments that some steps meet at a point."""
+    found: dict[int, tuple[Any, Any]] = {}
 
     def tap(step: Any) -> Any:
         def target(*args: Any, **kwargs: Any) -> Any:
-            found[step.index] = tuple(a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args[:2])
+            found[step.index] = map_tensors((args, kwargs), lambda t: t.detach().clone())
             return step.target(*args, **kwargs)
 
         return target

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["SIDES", "Predicate", "combine", "compare", "force_ties"]
+__all__ = ["SIDES", "Predicate", "combine", "compare"]
 
 SIDES = {
     "gt": (False, True),
@@ -115,14 +115,3 @@ def _nearest(parts: list[Predicate], value: torch.Tensor) -> torch.Tensor:
         except RuntimeError:
             total = total.clamp(max=float(part.distance.min())) if part.distance.numel() else total
     return total
-
-
-def force_ties(name: str, args: tuple[Any, ...], result: torch.Tensor, forced: Any) -> torch.Tensor:
-    """Override tied elements of `a name b` as if a - b were a little positive (sign 1) or negative (sign -1)."""
-    left, right = SIDES[name]
-    flat = result.clone().reshape(-1)
-    other = torch.as_tensor(args[1], device=result.device)
-    tied = (torch.as_tensor(args[0]) == other).broadcast_to(result.shape).reshape(-1)
-    for element, sign in forced:
-        flat[element] = torch.where(tied[element], right if sign > 0 else left, flat[element])
-    return flat.reshape(result.shape)

@@ -14,6 +14,7 @@ import torch
 
 from nonsmooth.errors import ProofFailed, StaleProgram
 from nonsmooth.frameworks.torch.evaluate import replay
+from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
@@ -97,7 +98,9 @@ def prove(program: Program, native: Native, x: Any, data: tuple[Any, ...], *, fo
         items, structure = check_data(data)
         moved = _moved(items, generator, scale) if attempt % 2 == 0 else items
         try:
-            error = _compare(program, native, unflatten(point, program.structure), unflatten(moved, structure))
+            error = _compare(
+                unforced(program), native, unflatten(point, program.structure), unflatten(moved, structure)
+            )
         except StaleProgram:
             continue
         except Exception:  # the function need not be defined there

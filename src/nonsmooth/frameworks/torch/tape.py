@@ -16,11 +16,11 @@ from torch._dispatch.python import enable_python_dispatcher
 from nonsmooth.dictionary import OPERATIONS, Operation, opaque
 from nonsmooth.errors import CaptureError, UnlistedOperation
 from nonsmooth.frameworks.torch.arguments import map_refs, map_tensors, refs_of, tensors_of
+from nonsmooth.frameworks.torch.forcing import FORCEABLE, force, forceable
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.interception import Escapes, ModulePath, tracing, watching_functions
 from nonsmooth.frameworks.torch.ledger import identifier
 from nonsmooth.frameworks.torch.names import Binding, arguments_of, bind, packet_name
-from nonsmooth.frameworks.torch.predicates import SIDES, force_ties
 from nonsmooth.frameworks.torch.protection import Protection, refusal
 from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
 from nonsmooth.frameworks.torch.sources import user_frame
@@ -167,11 +167,9 @@ class Tape(Protection):
         result = func(*args, **kwargs)
         if name in LIFTING:
             result, target, binding = result.clone(), torch.ops.aten.clone.default, None
-        comparison = len(self.steps) if name in SIDES else None
+        comparison = len(self.steps) if name in FORCEABLE else None
         if comparison is not None:
-            forced = tuple((element, sign) for (k, element), sign in self.forced.items() if k == self._comparisons)
-            self._comparisons += 1
-            result = force_ties(name, args, result, forced) if forced else result
+            result, forced = self._forced_outcome(name, result)
         single = not isinstance(result, tuple | list)
         numbers = self.number((result,) if single else result, name, references, changed, comparison)
         options: Any = {"single": single, "changed": changed, "forced": forced, "binding": binding}
@@ -233,9 +231,17 @@ class Tape(Protection):
 
     def _leaving(self, func: Any, args: Any, kwargs: Any, references: Any) -> Any:
         """Run an operator whose result is a Python number, and write down the guard."""
-        outcome = func(*args, **kwargs)
-        self._guard("branch" if isinstance(outcome, bool) else "item", outcome, references, func)
+        outcome, forced = func(*args, **kwargs), ()
+        if packet_name(func) in FORCEABLE:
+            outcome, forced = self._forced_outcome(packet_name(func), outcome)
+        self._guard("branch" if isinstance(outcome, bool) else "item", outcome, references, func, forced=forced)
         return outcome
+
+    def _forced_outcome(self, name: str, result: Any) -> tuple[Any, tuple[tuple[int, int], ...]]:
+        """Override the outcome of a comparison at its tied elements, as the search for other branches asks."""
+        forced = tuple((element, choice) for (k, element), choice in self.forced.items() if k == self._comparisons)
+        self._comparisons += 1
+        return (force(name, result, forced) if forced else result), forced
 
     def _guard(self, kind: str, outcome: Any, references: Any, target: Any, **options: Any) -> None:
         """Write down that Python has seen a value, unless it is the function's own literal."""
@@ -245,6 +251,8 @@ class Tape(Protection):
             return
         step = self.write(target, references[0], references[1], (), **options)
         found = frozenset().union(*(self.ancestors.get(v, frozenset()) for v in read))
+        if forceable(step) and self.flags(references)[0]:
+            found = found | {step.index}
         self.guards.append(Guard(step.index, "constant" if own else kind, outcome, step.source, tuple(sorted(found))))
 
     def escape(self, way: str, tensor: Any) -> None:
