@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 import nonsmooth as ns
 from nonsmooth.dictionary import OPERATIONS, Call, Cone, Kind, Nonsmooth, Singularity
-from nonsmooth.dictionary.order import Extremum, Pooling, Ranking
+from nonsmooth.dictionary.order import Extremum, Ranking
+from nonsmooth.dictionary.pooling import Pooling
 from tests.references.order import naive_pool, naive_ranks
 
 ROW = torch.tensor([1.0, 3.0, 3.0, 2.0], dtype=torch.float64)

@@ -11,6 +11,7 @@ from nonsmooth.dictionary.cone import CONES, Cone
 from nonsmooth.dictionary.jump import JUMPS
 from nonsmooth.dictionary.operation import Call, Kind, Nonsmooth, Operation, Rule, Singularity
 from nonsmooth.dictionary.order import ORDERS, Extremum, Ranking
+from nonsmooth.dictionary.pooling import POOLINGS, Pooling
 from nonsmooth.dictionary.singular import SINGULARS
 from nonsmooth.dictionary.smooth import AFFINE, INDEX, SMOOTH, opaque
 from nonsmooth.dictionary.switch import SWITCHES, Select, Switch, piecewise_linear
@@ -25,6 +26,7 @@ __all__ = [
     "Kind",
     "Nonsmooth",
     "Operation",
+    "Pooling",
     "Ranking",
     "Rule",
     "Select",
@@ -38,7 +40,7 @@ __all__ = [
 
 OPERATIONS: dict[str, Operation] = {
     record.name: record
-    for family in (AFFINE, SMOOTH, INDEX, SWITCHES, ORDERS, CONES, SINGULARS, JUMPS)
+    for family in (AFFINE, SMOOTH, INDEX, SWITCHES, ORDERS, POOLINGS, CONES, SINGULARS, JUMPS)
     for record in family
 }
 """Every record, by name."""

@@ -19,12 +19,13 @@ from nonsmooth.errors import StaleProgram
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.forcing import force
+from nonsmooth.frameworks.torch.plan import MOVES, Plan, plan_of
 from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare
 from nonsmooth.frameworks.torch.protection import fresh_copies
-from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_uses
+from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity
 from nonsmooth.frameworks.torch.tree import same_content
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
-from nonsmooth.program import Program, Ref, Step, references
+from nonsmooth.program import Program, Ref, Step
 
 __all__ = ["replay"]
 
@@ -39,90 +40,6 @@ class _Dead:
     def attributes(self) -> Mapping[str, Any]:
         """Give what the records of order operations read."""
         return {"flats": self.flats, "dead": self.mask() if self.mask else None}
-
-
-@dataclass
-class _Plan:
-    """What can be said of a program before any evaluation, so that evaluation only looks it up."""
-
-    special: frozenset[int]
-    predicates: frozenset[int]
-    dead: frozenset[int]
-    unselected: Mapping[int, tuple[Any, ...]]
-    release: Mapping[int, tuple[int, ...]]
-    checks: Mapping[int, Any]
-
-
-def plan_of(program: Program) -> _Plan:
-    """Analyse a program once."""
-    cached = program.__dict__.get("_torch_plan")
-    if cached is not None:
-        return cached  # type: ignore[no-any-return]
-    selects = [s for s in program.nonsmooth if isinstance(s.operation, Select)]
-    predicates = _slice_back(program, selects, boolean=True)
-    orders = [s for s in program.nonsmooth if isinstance(s.operation, Extremum)]
-    dead = _slice_back(program, orders, boolean=False)
-    kept = {r.value for s in program.steps if s.index in dead | predicates for r in references(s.operands)}
-    kept |= {r.value for r in references(program.result)}
-    last: dict[int, int] = {}
-    for step in program.steps:
-        for ref in references((step.args, dict(step.kwargs))):
-            last[ref.value] = step.index
-        for value in step.results:
-            if value is not None:
-                last[value] = step.index
-    release: dict[int, list[int]] = {}
-    for value, index in last.items():
-        if value not in kept:
-            release.setdefault(index, []).append(value)
-    plan = _Plan(
-        special=frozenset(s.index for s in program.nonsmooth),
-        predicates=predicates,
-        dead=dead,
-        unselected=unselected_uses(program),
-        release={k: tuple(v) for k, v in release.items()},
-        checks={g.step: g for g in program.guards},
-    )
-    program.__dict__["_torch_plan"] = plan
-    return plan
-
-
-_MOVES = frozenset(
-    "view reshape flatten unflatten squeeze unsqueeze expand permute transpose t select slice narrow contiguous clone "
-    "split chunk unbind flip roll copy cast".split()
-)
-"""Operations through which the mask of dead entries moves as the entries do."""
-
-
-def _slice_back(program: Program, readers: list[Step], *, boolean: bool) -> frozenset[int]:
-    """Collect the steps that the first operands of some steps come from.
-
-    Through boolean steps to the comparisons behind a predicate, or through moves of entries down to a switch.
-    """
-    found: set[int] = set()
-    stack = [(r.value, s.index) for s in readers for r in references(s.operands[:1])]
-    while stack:
-        value, before = stack.pop()
-        step = _writer(program, value, before)
-        if step is None or step.index in found:
-            continue
-        name = step.operation.name
-        if boolean:
-            if program.values[value].dtype == "bool":
-                found.add(step.index)
-                reads = () if name == "compare" else references((step.args, dict(step.kwargs)))
-                stack += [(r.value, step.index) for r in reads]
-        elif isinstance(step.operation, Switch) or name in _MOVES:
-            found.add(step.index)
-            reads = references(step.args[:1]) if name in _MOVES else ()
-            stack += [(r.value, step.index) for r in reads]
-    return frozenset(found)
-
-
-def _writer(program: Program, value: int, before: int) -> Step | None:
-    """Find the last step before another that sets or changes a value."""
-    found = [s for s in program.steps[:before] if value in s.results or value in s.mutates]
-    return found[-1] if found else None
 
 
 def replay(
@@ -168,7 +85,7 @@ class _Run:
     """One run of a program: the values so far, and what is known of them beside."""
 
     def __init__(
-        self, program: Program, plan: _Plan, env: dict[int, Any], select: Selector | None, observe: bool
+        self, program: Program, plan: Plan, env: dict[int, Any], select: Selector | None, observe: bool
     ) -> None:
         self.program, self.plan, self.env, self.select, self.observe = program, plan, env, select, observe
         self.calls: list[NonsmoothCall] = []
@@ -217,7 +134,7 @@ class _Run:
                 self.predicates[value] = self._predicate(step, outputs[0])
         if step.index in self.plan.dead:
             for value in step.results:
-                if value is not None and step.operation.name in _MOVES and not step.mutates:
+                if value is not None and step.operation.name in MOVES and not step.mutates:
                     rule = self._dead_rule(step, value)
                     if rule is not None:
                         self.dead[value] = rule

@@ -13,7 +13,7 @@ import array_api_compat.torch as xp
 import torch
 
 from nonsmooth.dictionary import Call, Nonsmooth, Switch
-from nonsmooth.dictionary.order import Pooling, window_slices
+from nonsmooth.dictionary.pooling import Pooling, window_slices
 
 __all__ = ["active_masks", "call_of", "weighed"]
 
