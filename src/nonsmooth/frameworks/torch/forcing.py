@@ -17,7 +17,7 @@ from nonsmooth.program import Program, Step
 __all__ = ["FORCEABLE", "choices", "distance", "force", "forceable", "unforced"]
 
 RANKING = frozenset(["argmax", "argmin"])
-FORCEABLE = frozenset(SIDES) | RANKING | {"equal"}
+FORCEABLE = frozenset(SIDES) | RANKING | {"equal", "is_nonzero"}
 """Operators whose outcome at a tie can be forced."""
 
 TIED_ELEMENTS = 16
@@ -45,6 +45,8 @@ def choices(step: Step, args: Any, kwargs: Any) -> list[tuple[int, tuple[int, ..
     -1 and 1: a - b a little negative or positive; 0 and 1: false or true; the tied places of an argmax.
     """
     name = step.label.rstrip("_")
+    if name == "is_nonzero":
+        return [(0, (0, 1))] if args[0].is_floating_point() and not args[0].any() else []
     if name == "equal":
         return [(0, (0, 1))] if torch.equal(*args[:2]) and args[0].numel() else []
     if name in SIDES:
@@ -61,6 +63,8 @@ def distance(step: Step, args: Any, kwargs: Any) -> tuple[Any, Any]:
     name = step.label.rstrip("_")
     if name in SIDES:
         return args[0], args[1]
+    if name == "is_nonzero":
+        return args[0].reshape(1), torch.zeros_like(args[0]).reshape(1)
     if name == "equal":
         same = args[0].shape == args[1].shape
         apart = (args[0] - args[1]).abs().max() if same and args[0].numel() else torch.tensor(float("inf"))
@@ -72,7 +76,8 @@ def distance(step: Step, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 def _rows(name: str, args: Any, kwargs: Any) -> torch.Tensor:
     """Lay out what an argmax or argmin searches as rows, one for each of its results, the largest being sought."""
-    operand, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim")
+    operand: torch.Tensor = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim")
     rows = operand.reshape(1, -1) if dim is None else operand.movedim(dim, -1).reshape(-1, operand.shape[dim])
     return -rows if name == "argmin" else rows
 
@@ -85,4 +90,4 @@ def unforced(program: Program) -> Program:
     if known is None:
         steps = tuple(replace(s, forced=()) if s.forced else s for s in program.steps)
         known = program.__dict__["_torch_unforced"] = replace(program, steps=steps)
-    return known  # type: ignore[no-any-return]
+    return known

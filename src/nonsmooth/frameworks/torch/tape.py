@@ -216,6 +216,7 @@ class Tape(Protection):
             dynamic_shape=dynamic,
         )
         self.steps.append(step)
+        self._comparisons += forceable(step)
         return step
 
     def _read(self, target: Any, args: Any, kwargs: Any) -> Binding:
@@ -231,7 +232,8 @@ class Tape(Protection):
 
     def _leaving(self, func: Any, args: Any, kwargs: Any, references: Any) -> Any:
         """Run an operator whose result is a Python number, and write down the guard."""
-        outcome, forced = func(*args, **kwargs), ()
+        forced: tuple[tuple[int, int], ...] = ()
+        outcome = func(*args, **kwargs)
         if packet_name(func) in FORCEABLE:
             outcome, forced = self._forced_outcome(packet_name(func), outcome)
         self._guard("branch" if isinstance(outcome, bool) else "item", outcome, references, func, forced=forced)
@@ -240,7 +242,6 @@ class Tape(Protection):
     def _forced_outcome(self, name: str, result: Any) -> tuple[Any, tuple[tuple[int, int], ...]]:
         """Override the outcome of a comparison at its tied elements, as the search for other branches asks."""
         forced = tuple((element, choice) for (k, element), choice in self.forced.items() if k == self._comparisons)
-        self._comparisons += 1
         return (force(name, result, forced) if forced else result), forced
 
     def _guard(self, kind: str, outcome: Any, references: Any, target: Any, **options: Any) -> None:
@@ -251,7 +252,7 @@ class Tape(Protection):
             return
         step = self.write(target, references[0], references[1], (), **options)
         found = frozenset().union(*(self.ancestors.get(v, frozenset()) for v in read))
-        if forceable(step) and self.flags(references)[0]:
+        if forceable(step) and any(self.values[v].depends_on_point and self.values[v].dtype != "bool" for v in read):
             found = found | {step.index}
         self.guards.append(Guard(step.index, "constant" if own else kind, outcome, step.source, tuple(sorted(found))))
 
