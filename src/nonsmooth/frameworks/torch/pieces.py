@@ -19,6 +19,7 @@ from nonsmooth.program import Program
 __all__ = ["compared_values", "pieces"]
 
 Forced = dict[tuple[int, int], int]
+Tied = list[tuple[tuple[int, int], tuple[int, ...]]]
 
 
 def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
@@ -39,8 +40,8 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
             randomness = program.options["randomness"]
             piece = capture_function(program.framework, program.function, x, data, randomness=randomness, forced=forced)
             captures += 1
-        free = [(key, ways) for key, ways in tied_outcomes(piece, x, items) if key not in forced]
-        queue += [{**forced, free[0][0]: way} for way in free[0][1]] if free else []
+        tied = tied_outcomes(piece, x, items)
+        queue = [*_together(tied, forced), *queue, *_one_by_one(tied, forced)]
         signature = tuple(str(g.outcome) for g in piece.guards), len(piece.steps)
         if signature not in seen:
             seen.add(signature)
@@ -51,7 +52,20 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
         )
 
 
-def tied_outcomes(program: Program, x: Any, items: list[torch.Tensor]) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+def _together(tied: Tied, forced: Forced) -> list[Forced]:
+    """Force all tied elements of one comparison the same way, which settles `.any()` and `.all()` at once."""
+    free = [key for key, ways in tied if ways == (-1, 1) and all(k != key[0] for k, _ in forced)]
+    same = [key for key in free if key[0] == free[0][0]]
+    return [forced | dict.fromkeys(same, way) for way in (-1, 1)] if len(same) > 1 else []
+
+
+def _one_by_one(tied: Tied, forced: Forced) -> list[Forced]:
+    """Force the first element that is still free each way."""
+    free = [(key, ways) for key, ways in tied if key not in forced]
+    return [{**forced, free[0][0]: way} for way in free[0][1]] if free else []
+
+
+def tied_outcomes(program: Program, x: Any, items: list[torch.Tensor]) -> Tied:
     """List the tied elements behind the guards, as (ordinal of the comparison, element), with their possible outcomes."""
     wanted = sorted({c for g in program.guards for c in g.comparisons})
     if not wanted:

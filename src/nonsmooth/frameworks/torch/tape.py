@@ -167,8 +167,9 @@ class Tape(Protection):
         result = func(*args, **kwargs)
         if name in LIFTING:
             result, target, binding = result.clone(), torch.ops.aten.clone.default, None
-        comparison = len(self.steps) if name in FORCEABLE else None
-        if comparison is not None:
+        real = any(t.is_floating_point() for t in tensors_of(args))
+        comparison = len(self.steps) if name in FORCEABLE and real else None
+        if name in FORCEABLE:
             result, forced = self._forced_outcome(name, result)
         single = not isinstance(result, tuple | list)
         numbers = self.number((result,) if single else result, name, references, changed, comparison)
