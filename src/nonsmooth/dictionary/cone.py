@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule
+from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
 from nonsmooth.errors import ConventionError
 
 __all__ = ["CONES", "Cone"]
@@ -95,15 +95,8 @@ class Cone(Nonsmooth):
 
 
 def _reduced(call: Call, operands: tuple[Array, ...]) -> Array:
-    """Lay the reduced axes last and flat."""
-    (array,), xp, axes = operands, call.xp, call.attributes.get("dim")
-    if axes is None or axes == [] or array.ndim == 0:
-        return xp.reshape(array, (*(1,) * len(call.result.shape), -1))
-    axes = (axes,) if isinstance(axes, int) else axes
-    axes = sorted(a % array.ndim for a in axes)
-    kept = [a for a in range(array.ndim) if a not in axes]
-    array = xp.permute_dims(array, (*kept, *axes))
-    return xp.reshape(array, (*array.shape[: len(kept)], -1))
+    """Lay the entries of each norm along a last axis."""
+    return reduced_axes_last(call, operands[0])
 
 
 def _deviations(call: Call, operands: tuple[Array, ...]) -> Array:

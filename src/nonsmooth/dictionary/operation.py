@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from nonsmooth.errors import RegistrationError
 
-__all__ = ["Array", "Attributes", "Call", "Kind", "Nonsmooth", "Operation", "Rule", "Singularity"]
+__all__ = ["Array", "Attributes", "Call", "Kind", "Nonsmooth", "Operation", "Rule", "Singularity", "reduced_axes_last"]
 
 Array: TypeAlias = Any
 """An array of any framework that array-api-compat knows."""
@@ -146,3 +146,15 @@ class Nonsmooth(Operation):
     @abstractmethod
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give the tangent of the result under the weights, linear in the tangents."""
+
+
+def reduced_axes_last(call: Call, array: Array) -> Array:
+    """Lay the axes that a reduction removes (attribute `dim`, all of them if it is empty) last and flat."""
+    xp, axes = call.xp, call.attributes.get("dim")
+    if axes is None or axes in ([], ()) or array.ndim == 0:
+        return xp.reshape(array, (*(1,) * len(call.result.shape), -1))
+    axes = (axes,) if isinstance(axes, int) else axes
+    axes = sorted(a % array.ndim for a in axes)
+    kept = [a for a in range(array.ndim) if a not in axes]
+    array = xp.permute_dims(array, (*kept, *axes))
+    return xp.reshape(array, (*array.shape[: len(kept)], -1))

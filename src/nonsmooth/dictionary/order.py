@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule
+from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
 from nonsmooth.errors import ConventionError
 
 __all__ = ["ORDERS", "Extremum", "Ranking"]
@@ -179,16 +179,9 @@ def _back(call: Call, array: Array) -> Array:
 
 
 def _reduction(call: Call, array: Array, fill: float) -> Array:
-    """Lay the reduced axes last and flat."""
+    """Lay the reduced axes last and flat; every tuple of candidates is full."""
     del fill
-    xp, axes = call.xp, call.attributes.get("dim")
-    if axes is None or axes == [] or axes == () or array.ndim == 0:
-        return xp.reshape(array, (*(1,) * len(call.result.shape), -1))
-    axes = (axes,) if isinstance(axes, int) else axes
-    axes = sorted(a % array.ndim for a in axes)
-    kept = [a for a in range(array.ndim) if a not in axes]
-    array = xp.permute_dims(array, (*kept, *axes))
-    return xp.reshape(array, (*array.shape[: len(kept)], -1))
+    return reduced_axes_last(call, array)
 
 
 def _prefixes(call: Call, array: Array, fill: float) -> Array:
