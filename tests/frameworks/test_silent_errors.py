@@ -646,3 +646,63 @@ def test_trees_of_points_come_back_as_trees() -> None:
     gradient = ns.backprop(lambda x: x["u"][0].sum() * x["v"][0] + x["v"][1].sum(), point)
     assert tree_map(lambda t: tuple(t.shape), gradient) == tree_map(lambda t: tuple(t.shape), point)
     assert all(torch.isfinite(t).all() for t in tree_leaves(gradient))
+
+
+def test_gradients_with_respect_to_parameters_inside() -> None:
+    """Of closed-over parameters they are refused; of an objective's they are steps like any other."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def penalised(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        loss = (net(x) ** 2).mean()
+        gradients = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
+        return loss + sum((g**2).sum() for g in gradients)
+
+    with pytest.raises(CaptureError, match="tensors from outside"):
+        ns.capture(lambda x: penalised(model, x), torch.ones(2, 3))
+    f, x = ns.objective(model, step=penalised)
+    data = torch.randn(4, 3)
+    found = ns.backprop(f, x, data)
+    expected = torch.autograd.grad(penalised(model, data), list(x.values()))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found.values(), expected, strict=True))
+
+
+def test_a_cache_that_remembers_the_first_point_fails_the_proof() -> None:
+    cache: dict[str, torch.Tensor] = {}
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        if "mean" not in cache:
+            cache["mean"] = x.detach().mean()
+        return (x - cache["mean"]).pow(2).sum()
+
+    with pytest.raises(ProofFailed):
+        ns.capture(f, X)
+
+
+def test_an_average_kept_outside() -> None:
+    """Each evaluation starts from what it holds outside, and leaves it there."""
+    average = torch.zeros(3)
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        average.lerp_(x.detach(), 0.1)
+        return ((x - average) ** 2).sum()
+
+    program = ns.capture(f, X)
+    assert torch.allclose(ns.backprop(program, X), 2 * 0.9 * X)
+    average.fill_(1.0)
+    assert torch.allclose(ns.backprop(program, X), 2 * (X - (0.9 + 0.1 * X)))
+    assert average.tolist() == [1, 1, 1]
+
+
+def test_an_interrupt_leaves_nothing_behind() -> None:
+    buffer = torch.zeros(3)
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        buffer.add_(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ns.capture(f, X)
+    assert buffer.tolist() == [0, 0, 0] and buffer._version == 0
+    assert "apply" not in torch.autograd.function._SingleLevelFunction.__dict__
+    assert len(ns.capture(lambda x: x.relu().sum(), X)) == 2

@@ -31,6 +31,9 @@ __all__ = ["capture_function"]
 
 RANDOMNESS = ("refuse", "freeze")
 
+OUTSIDE_GRADIENT = ("appears to not have been used in the graph", "does not require grad and does not have a grad_fn")
+"""What torch says when a gradient is asked for with respect to a tensor without a graph."""
+
 
 def capture_function(
     framework: Any,
@@ -118,6 +121,11 @@ def _called(function: Callable[..., Any], x: Any, data: Any) -> Any:
             raise CaptureError(
                 "capture: the function compiles code or calls a higher-order operator (torch.compile, torch.cond, ...), "
                 f"which is not captured: {str(error).splitlines()[0]} Pass the plain function, with Python's own `if` and `for`."
+            ) from error
+        if any(words in str(error) for words in OUTSIDE_GRADIENT):
+            raise CaptureError(
+                "capture: the function differentiates with respect to tensors from outside, which are constants here: "
+                f"{error} Make them part of the point x, as ns.objective(model, step=...) does."
             ) from error
         error.add_note("nonsmooth: raised while the function was being captured; does f(x, *data) run by itself?")
         raise

@@ -14,13 +14,23 @@ import torch
 from torch._dispatch.python import enable_python_dispatcher
 
 from nonsmooth.dictionary import OPERATIONS, Operation, opaque
-from nonsmooth.errors import CaptureError, UnlistedOperation
+from nonsmooth.errors import CaptureError
 from nonsmooth.frameworks.torch.arguments import map_refs, map_tensors, refs_of, tensors_of
 from nonsmooth.frameworks.torch.forcing import FORCEABLE, force, forceable
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.interception import Escapes, ModulePath, tracing, watching_functions
 from nonsmooth.frameworks.torch.ledger import identifier
 from nonsmooth.frameworks.torch.names import Binding, arguments_of, bind, packet_name
+from nonsmooth.frameworks.torch.operators import (
+    FORWARD_MODE,
+    LEAVING,
+    LIFTING,
+    NO_TRANSFORMS,
+    autocast,
+    backward_formula,
+    data_of,
+    unlisted,
+)
 from nonsmooth.frameworks.torch.protection import Protection, refusal
 from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
 from nonsmooth.frameworks.torch.sources import user_frame
@@ -28,18 +38,6 @@ from nonsmooth.frameworks.torch.user_functions import OutputOf, about_function, 
 from nonsmooth.program import Finding, Guard, Mode, Ref, Source, Step
 
 __all__ = ["Tape"]
-
-LEAVING = frozenset("is_nonzero item _local_scalar_dense equal allclose".split())
-"""Operators whose result is a number of Python."""
-
-LIFTING = frozenset(["lift_fresh", "lift"])
-"""Operators that hand a literal to torch: every replay must start from a fresh copy of it."""
-
-
-FORWARD_MODE = frozenset(["_make_dual", "_unpack_dual"])
-"""Operators of torch's forward mode."""
-
-_NO_TRANSFORMS = "write gradients with torch.autograd.grad(..., create_graph=True), and batches with broadcasting"
 
 
 class Tape(Protection):
@@ -102,7 +100,7 @@ class Tape(Protection):
         self.alive.append(tensor)
         if self.tensors[number].requires_grad and not tensor.requires_grad:
             (alias,) = self.number((tensor,), "detach", Ref(number), [])
-            self.write(_data_of, (Ref(number),), {}, (alias,), operation=OPERATIONS["detach"])
+            self.write(data_of, (Ref(number),), {}, (alias,), operation=OPERATIONS["detach"])
             return Ref(alias)  # type: ignore[arg-type]
         self.ids[id(tensor)] = number
         return Ref(number)
@@ -119,7 +117,7 @@ class Tape(Protection):
             )
         name = packet_name(func)
         if torch._C._are_functorch_transforms_active() or name in FORWARD_MODE:
-            raise refusal(CaptureError, "transforms of torch.func and forward mode are not captured", _NO_TRANSFORMS)
+            raise refusal(CaptureError, "transforms of torch.func and forward mode are not captured", NO_TRANSFORMS)
         args, kwargs = self.cut(args, kwargs)
         changed = self.protect(func, args, kwargs)
         if name in LIFTING and self.made(args[0]) is None:
@@ -137,14 +135,14 @@ class Tape(Protection):
             if opened is not NotImplemented:
                 return opened
             if torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((args, kwargs))):
-                raise _unlisted(func)
+                raise unlisted(func)
         return self._run(func, args, kwargs, references, changed, binding)
 
     def open(self, mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator as the formula it stands for, whose operators are written down instead."""
         formula = FORMULAS.get(packet_name(func))
         if formula is None and not func._can_decompose():
-            formula = _backward_formula(func)
+            formula = backward_formula(func)
             if formula is None:
                 return NotImplemented
         with enable_python_dispatcher(), mode:
@@ -208,7 +206,7 @@ class Tape(Protection):
             operands=tuple(self._operand(o) for o in binding.operands),
             attributes=binding.attributes,
             mutates=tuple(self.reference(t).value for t in changed or ()),
-            mode=Mode(torch.is_grad_enabled(), _autocast()),
+            mode=Mode(torch.is_grad_enabled(), autocast()),
             source=user_frame(),
             module=self._module.current,
             label=label or binding.operation.name,
@@ -300,36 +298,3 @@ class Tape(Protection):
         source = source or user_frame()
         key = (rule, source.file if source else "", source.line if source else 0)
         self.findings.setdefault(key, Finding(rule, message, source, advice))
-
-
-def _data_of(tensor: torch.Tensor) -> torch.Tensor:
-    """Give what `.data` gives: the same memory, without a graph and with its own count of versions."""
-    return tensor.data
-
-
-def _backward_formula(func: Any) -> Callable[..., Any] | None:
-    """Find torch's formula for one of its own backward operators, which a gradient inside the function runs."""
-    if not packet_name(func).endswith("_backward"):
-        return None
-    formula = torch._decomp.decomposition_table.get(func)
-    return None if formula is None else lambda **arguments: formula(*arguments.values())
-
-
-def _autocast() -> tuple[str, str] | None:
-    """Read the state of automatic casting."""
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            return device, str(torch.get_autocast_dtype(device)).removeprefix("torch.")
-    return None
-
-
-def _unlisted(func: Any) -> CaptureError:
-    """Write the error for an operator that the dictionary does not list."""
-    name = f"{func.namespace}::{packet_name(func)}"
-    return refusal(
-        UnlistedOperation,
-        f"the dictionary does not list the operator `{func}`",
-        f"register it: `nonsmooth.register(nonsmooth.Operation(name={packet_name(func)!r}, kind=nonsmooth.Kind('smooth')), "
-        f"torch={name!r})` if it is smooth, or with a record of its kinks (docs/dictionary.md); `nonsmooth ops --missing` "
-        "lists what else is missing",
-    )

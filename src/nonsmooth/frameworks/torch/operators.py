@@ -1,0 +1,68 @@
+"""What is special about single operators: those whose result leaves torch, literals, forward mode, torch's backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nonsmooth.errors import CaptureError, UnlistedOperation
+from nonsmooth.frameworks.torch.names import packet_name
+from nonsmooth.frameworks.torch.protection import refusal
+
+__all__ = [
+    "FORWARD_MODE",
+    "LEAVING",
+    "LIFTING",
+    "NO_TRANSFORMS",
+    "autocast",
+    "backward_formula",
+    "data_of",
+    "unlisted",
+]
+
+LEAVING = frozenset("is_nonzero item _local_scalar_dense equal allclose".split())
+"""Operators whose result is a number of Python."""
+
+LIFTING = frozenset(["lift_fresh", "lift"])
+"""Operators that hand a literal to torch: every replay must start from a fresh copy of it."""
+
+
+FORWARD_MODE = frozenset(["_make_dual", "_unpack_dual"])
+"""Operators of torch's forward mode."""
+
+NO_TRANSFORMS = "write gradients with torch.autograd.grad(..., create_graph=True), and batches with broadcasting"
+
+
+def data_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Give what `.data` gives: the same memory, without a graph and with its own count of versions."""
+    return tensor.data
+
+
+def backward_formula(func: Any) -> Callable[..., Any] | None:
+    """Find torch's formula for one of its own backward operators, which a gradient inside the function runs."""
+    if not packet_name(func).endswith("_backward"):
+        return None
+    formula = torch._decomp.decomposition_table.get(func)
+    return None if formula is None else lambda **arguments: formula(*arguments.values())
+
+
+def autocast() -> tuple[str, str] | None:
+    """Read the state of automatic casting."""
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            return device, str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+    return None
+
+
+def unlisted(func: Any) -> CaptureError:
+    """Write the error for an operator that the dictionary does not list."""
+    name = f"{func.namespace}::{packet_name(func)}"
+    return refusal(
+        UnlistedOperation,
+        f"the dictionary does not list the operator `{func}`",
+        f"register it: `nonsmooth.register(nonsmooth.Operation(name={packet_name(func)!r}, kind=nonsmooth.Kind('smooth')), "
+        f"torch={name!r})` if it is smooth, or with a record of its kinks (docs/dictionary.md); `nonsmooth ops --missing` "
+        "lists what else is missing",
+    )
