@@ -706,3 +706,12 @@ def test_an_interrupt_leaves_nothing_behind() -> None:
     assert buffer.tolist() == [0, 0, 0] and buffer._version == 0
     assert "apply" not in torch.autograd.function._SingleLevelFunction.__dict__
     assert len(ns.capture(lambda x: x.relu().sum(), X)) == 2
+
+
+def test_a_constant_that_python_has_seen_is_no_escaped_value() -> None:
+    """It is rechecked, but nothing of the point has left."""
+    weight = torch.ones(3)
+    report = ns.audit(lambda x: (x.relu() * weight[0].item()).sum(), X)
+    assert not [finding for finding in report.findings if finding.rule == "escaped"]
+    report = ns.audit(lambda x: (x.relu() * x.sum().item()).sum(), X)
+    assert [finding.rule for finding in report.findings if finding.rule == "escaped"] == ["escaped"]

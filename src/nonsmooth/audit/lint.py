@@ -112,7 +112,7 @@ def _branches(branches: tuple[TiedBranch, ...]) -> Iterator[LintFinding]:
 def _escaped(program: Program) -> Iterator[LintFinding]:
     """Find values that left the framework."""
     for guard in program.guards:
-        if guard.kind == "branch":
+        if guard.kind in ("branch", "constant"):
             continue
         step = program.steps[guard.step]
         depends = any(program.values[r.value].depends_on_point for r in references((step.args, dict(step.kwargs))))
