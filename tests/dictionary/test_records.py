@@ -55,7 +55,10 @@ SWITCHES: dict[str, list[Example]] = {
     "hardswish": [(F.hardswish, at(-3)), (F.hardswish, at(3))],
     "softshrink": [(lambda x: F.softshrink(x, 0.5), at(-0.5)), (lambda x: F.softshrink(x, 0.5), at(0.5))],
     "threshold": [(lambda x: F.threshold(x, 0.5, 0.5), at(0.5))],
-    "elu": [(lambda x: F.elu(x, 2.0), at(0)), (F.selu, at(0))],
+    "elu": [(lambda x: F.elu(x, 2.0), at(0))],
+    "selu": [(F.selu, at(0))],
+    "copysign": [(lambda x: torch.copysign(x, -torch.ones(2).double()), at(0)), (lambda x: x.copysign(2.0), at(0))],
+    "logit_clamped": [(lambda x: torch.logit(x, 0.1), at(0.1)), (lambda x: torch.logit(x, 0.1), at(0.9))],
     "prelu": [(lambda x: F.prelu(x, x[1:]), at(0))],
     "maximum": [(lambda x: torch.maximum(x[0], x[1] - 0.3), at(0))],
     "minimum": [(lambda x: torch.minimum(x[0], x[1] - 0.3), at(0))],
@@ -93,6 +96,7 @@ CONES: dict[str, list[Example]] = {
     ],
     "norm": [(lambda x: x.norm(2), at(0) * 0)],
     "std": [(lambda x: x.std(), at(0) * 0 + 1)],
+    "complex_abs": [(lambda x: torch.complex(x[0], x[1]).abs(), at(0) * 0)],
     "hypot": [(lambda x: torch.hypot(x[0], x[1]), at(0) * 0)],
     "dist": [(lambda x: torch.dist(x, torch.ones(2).double()), at(0) * 0 + 1)],
     "cdist": [(lambda x: torch.cdist(x[None], torch.ones(1, 2).double()), at(0) * 0 + 1)],
@@ -169,6 +173,8 @@ def test_cones(name: str) -> None:
                 )
                 if step.operation.name == "hypot":
                     tangents = (v[0], v[1])
+                if step.operation.name == "complex_abs":
+                    tangents = (torch.complex(v[0], v[1]),)
                 if step.operation.name == "pdist":
                     tangents = (torch.stack([v, v * 0]),)
                 image = record.image(call, tangents)
@@ -195,7 +201,10 @@ def test_away_from_kinks_push_is_native(name: str) -> None:
         call = next(c.call for c in evaluation.calls if c.step is evaluation.program.steps[step.index])
         rules = {k: 0.5 for k in record.kinks} | ({"tie": "even"} if record.kind is Kind.ORDER else {})
         rules |= {"zero vector": "zero", "tie": "even"} if record.kind is Kind.CONE else {}
-        u, v = ([torch.randn(o.shape, dtype=torch.float64) for o in call.operands] for _ in range(2))
+        u, v = (
+            [torch.randn(o.shape, dtype=torch.promote_types(o.dtype, torch.float64)) for o in call.operands]
+            for _ in range(2)
+        )
         if name == "where":
             u[0] = v[0] = call.operands[0]
         both = [a + 2 * b for a, b in zip(u, v, strict=True)]

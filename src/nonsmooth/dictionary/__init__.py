@@ -14,7 +14,8 @@ from nonsmooth.dictionary.order import ORDERS, Extremum, Ranking
 from nonsmooth.dictionary.pooling import POOLINGS, Pooling
 from nonsmooth.dictionary.singular import SINGULARS
 from nonsmooth.dictionary.smooth import AFFINE, INDEX, SMOOTH, opaque
-from nonsmooth.dictionary.switch import SWITCHES, Select, Switch, piecewise_linear
+from nonsmooth.dictionary.switch import Select, Switch, piecewise_linear
+from nonsmooth.dictionary.switches import SWITCHES
 from nonsmooth.errors import RegistrationError
 
 __all__ = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
+from nonsmooth.dictionary.order import check_tie_rule, tie_shares
 from nonsmooth.errors import ConventionError
 
 __all__ = ["CONES", "Cone"]
@@ -33,18 +34,24 @@ class Cone(Nonsmooth):
     exponent: Callable[[Call], float] = field(repr=False, default=lambda call: 2.0)
 
     def margins(self, call: Call) -> dict[str, Array]:
-        """Give the norm itself; for p = 1 the smallest |entry|; for p = inf the gap to the second largest |entry|."""
+        """Give the distances to the kinks of each norm.
+
+        The largest |entry|, which is the distance to the zero vector in the maximum norm; for p = 1 every |entry|; for
+        p = inf also the gap to the second largest |entry|. Laid out as the norms (p = 1: as the entries).
+        """
         xp, p = call.xp, self.exponent(call)
         size = xp.abs(self.image(call, call.operands))
         if p == 1:
             return {"zero entry": size}
         largest = xp.max(size, axis=-1)
-        if p != float("inf"):
-            return {"zero vector": largest}
-        at_best = size == largest[..., None]
-        alone = xp.sum(xp.astype(at_best, xp.int64), axis=-1) <= 1
-        rest = xp.max(xp.where(at_best, xp.full_like(size, -float("inf")), size), axis=-1)
-        return {"zero vector": largest, "tie": xp.where(alone, largest - rest, xp.zeros_like(largest))}
+        margins = {"zero vector": xp.reshape(largest, call.result.shape)}
+        if p == float("inf"):
+            at_best = size == largest[..., None]
+            alone = xp.sum(xp.astype(at_best, xp.int64), axis=-1) <= 1
+            rest = xp.max(xp.where(at_best, xp.full_like(size, -float("inf")), size), axis=-1)
+            gap = xp.where(alone, largest - rest, xp.zeros_like(largest))
+            margins["tie"] = xp.reshape(gap, call.result.shape)
+        return margins
 
     def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
         """Give the masks; a tie at the zero vector is no kink of its own."""
@@ -69,8 +76,9 @@ class Cone(Nonsmooth):
         at_zero = largest <= tol
         scale = xp.where(at_zero, xp.ones_like(largest), largest)
         if p == float("inf"):
-            tied = xp.astype(xp.abs(size - largest) <= tol, d.dtype)
-            slope = xp.sign(d) * tied / xp.sum(tied, axis=-1, keepdims=True)
+            tied, rule = xp.astype(largest - size <= tol, d.dtype), rules["tie"]
+            check_tie_rule(rule, self.name)
+            slope = xp.sign(d) * tie_shares(xp, tied, rule, lambda weights: xp.broadcast_to(weights, d.shape))
         else:
             ratio = size / scale
             norm = xp.sum(ratio**p, axis=-1, keepdims=True) ** ((p - 1) / p)
@@ -100,9 +108,10 @@ def _reduced(call: Call, operands: tuple[Array, ...]) -> Array:
 
 
 def _deviations(call: Call, operands: tuple[Array, ...]) -> Array:
-    """Give (u - mean u) / sqrt(n - correction), whose 2-norm is the standard deviation."""
+    """Give (u - mean u) / sqrt(n - correction), whose 2-norm is the standard deviation; exactly 0 where u is constant."""
     flat = _reduced(call, operands)
     n = max(flat.shape[-1] - float(call.attributes.get("correction", 1)), 0.0)
+    flat = flat - flat[..., :1]
     return (flat - call.xp.mean(flat, axis=-1, keepdims=True)) / n**0.5 if n else flat * float("nan")
 
 
@@ -122,6 +131,12 @@ def _own_pairs(call: Call, operands: tuple[Array, ...]) -> Array:
     return xp.take(a, index[0], axis=0) - xp.take(a, index[1], axis=0)
 
 
+def _parts(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Lay real and imaginary part along a last axis."""
+    (u,), xp = operands, call.xp
+    return xp.stack((xp.real(u), xp.imag(u)), axis=-1)
+
+
 def _p(name: str) -> Callable[[Call], float]:
     """Read the exponent from an attribute."""
     return lambda call: 2.0 if call.attributes.get(name) is None else float(call.attributes[name])
@@ -137,6 +152,7 @@ CONES: tuple[Cone, ...] = (
         kinks=("zero vector",),
         summary="sqrt(a^2 + b^2)",
     ),
+    Cone(name="complex_abs", image=_parts, kinks=("zero vector",), summary="|u| of a complex number"),
     Cone(
         name="dist", image=lambda call, ab: (ab[0] - ab[1]).reshape(-1), exponent=_p("p"), summary="the p-norm of a - b"
     ),

@@ -40,10 +40,28 @@ def _to_multiple(call: Call) -> Array:
     return call.xp.abs(ratio - call.xp.round(ratio)) * call.xp.abs(b)
 
 
+def _to_nonzero_multiple(call: Call) -> Array:
+    """Give the distance of a / b to the nearest integer but 0, times |b|."""
+    a, b = call.operands
+    ratio = a / b
+    xp, nearest = call.xp, call.xp.round(ratio)
+    return xp.where(nearest == 0, 1 - xp.abs(ratio), xp.abs(ratio - nearest)) * xp.abs(b)
+
+
+def _to_pixel(call: Call) -> Array:
+    """Give the distance of each coordinate of a sampling grid to the nearest pixel (or, nearest mode, border of one)."""
+    grid, xp = call.operands[0], call.xp
+    sizes = xp.asarray(call.attributes["sizes"], dtype=grid.dtype, device=grid.device)
+    aligned = call.attributes["align_corners"]
+    place = (grid + 1) / 2 * (sizes - 1) if aligned else ((grid + 1) * sizes - 1) / 2
+    place = place + 0.5 if call.attributes["nearest"] else place
+    return xp.abs(place - xp.round(place))
+
+
 JUMPS: tuple[Singularity, ...] = (
     _jump("sign", "0", lambda c: c.xp.abs(c.operands[0]), "-1, 0 or 1"),
     _jump("heaviside", "0", lambda c: c.xp.abs(c.operands[0]), "0 for u < 0, 1 for u > 0"),
-    _jump("copysign", "0", lambda c: c.xp.abs(c.operands[1]), "|a| with the sign of b"),
+    _jump("copysign_sign", "0", lambda c: c.xp.abs(c.operands[1]), "|a| with the sign of b, a constant"),
     _jump("norm_zero", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the number of entries that are not 0"),
     _jump("floor", "integer", _to_integer, "the largest integer below"),
     _jump("ceil", "integer", _to_integer, "the smallest integer above"),
@@ -52,7 +70,15 @@ JUMPS: tuple[Singularity, ...] = (
     _jump("frac", "integer", _to_nonzero_integer, "u - trunc(u)"),
     _jump("floor_divide", "multiple", _to_multiple, "floor(a / b)"),
     _jump("remainder", "multiple", _to_multiple, "a - b floor(a / b)"),
-    _jump("fmod", "multiple", _to_multiple, "a - b trunc(a / b)"),
+    _jump("fmod", "multiple", _to_nonzero_multiple, "a - b trunc(a / b)"),
+    _jump("trunc_divide", "multiple", _to_nonzero_multiple, "trunc(a / b)"),
+    _jump("grid_sample", "pixel", _to_pixel, "interpolation at a moving grid: continuous unless in nearest mode"),
+    _jump(
+        "softplus_jump",
+        "threshold",
+        lambda c: c.xp.abs(c.operands[0] - c.attributes["threshold"] / c.attributes["beta"]),
+        "softplus that becomes the identity above a low threshold",
+    ),
     _jump(
         "hardshrink",
         "threshold",

@@ -14,10 +14,37 @@ from typing import Any
 from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
 from nonsmooth.errors import ConventionError
 
-__all__ = ["ORDERS", "Extremum", "Ranking"]
+__all__ = ["ORDERS", "Extremum", "Ranking", "check_tie_rule", "tie_shares"]
 
-TIE_RULES = ("even", "first", "last", "random")
-"""The words that a selection may use for a tie."""
+TIE_RULES = ("even", "first", "last")
+"""The words that a selection may use for a tie; an array of the operand's shape gives weights or priorities."""
+
+
+def check_tie_rule(rule: Rule, name: str) -> None:
+    """Refuse a word that means nothing at a tie.
+
+    Raises:
+        ConventionError: the rule is a word, and none of `TIE_RULES`.
+    """
+    if isinstance(rule, str) and rule not in TIE_RULES:
+        raise ConventionError(
+            f"at_kinks gives {rule!r} for {name!r} at a tie: use one of {TIE_RULES} or an array of weights."
+        )
+
+
+def tie_shares(xp: Any, tied: Array, rule: Rule, spread: Callable[[Array], Array]) -> Array:
+    """Give weights q >= 0 of sum 1 over the tied candidates (1 where tied, else 0), which lie along the last axis.
+
+    `spread` lays an array of the operand's shape out as the candidates are.
+    """
+    word = rule if isinstance(rule, str) else None
+    if word == "first":
+        tied = tied * (xp.cumulative_sum(tied, axis=-1) == 1)
+    elif word == "last":
+        tied = tied * (xp.flip(xp.cumulative_sum(xp.flip(tied, axis=-1), axis=-1), axis=-1) == 1)
+    elif word is None and not isinstance(rule, int | float):
+        tied = tied * spread(rule)
+    return tied / xp.sum(tied, axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +99,9 @@ class Extremum(Nonsmooth):
 
     def simplex(self, call: Call, rule: Rule, tol: float = 0.0) -> Array:
         """Give the weights q over the candidates."""
-        xp = call.xp
-        scores = xp.astype(self._tied(call, tol), call.result.dtype)
-        if isinstance(rule, str):
-            if rule not in TIE_RULES:
-                raise ConventionError(f"at_kinks gives {rule!r} for {self.name!r} at a tie: use one of {TIE_RULES}.")
-            if rule == "first":
-                scores = scores * (xp.cumulative_sum(scores, axis=-1) == 1)
-            elif rule == "last":
-                later = xp.flip(xp.cumulative_sum(xp.flip(scores, axis=-1), axis=-1), axis=-1)
-                scores = scores * (later == 1)
-        elif not isinstance(rule, int | float):
-            scores = scores * self.candidates(call, rule, 0.0)
-        return scores / xp.sum(scores, axis=-1, keepdims=True)
+        check_tie_rule(rule, self.name)
+        tied = call.xp.astype(self._tied(call, tol), call.result.dtype)
+        return tie_shares(call.xp, tied, rule, lambda weights: self.candidates(call, weights, 0.0))
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give sum_k q_k (tangent of c_k)."""
@@ -97,8 +114,13 @@ class Extremum(Nonsmooth):
 class Ranking(Nonsmooth):
     """The entries of given ranks along an axis: sort, topk, kthvalue, median.
 
-    `ranks(call)` gives the range of ranks returned, counted from the smallest (from the largest where the attribute
-    `descending` holds); a NaN-free slice of length n is assumed, as sorting has no other meaning.
+    `ranks(call, n)` gives the range of ranks returned, counted from the smallest (from the largest where the attribute
+    `descending` holds); a NaN-free slice of length n is assumed, as sorting has no other meaning. Where the attribute
+    `sorted` is False the result holds these entries in another order.
+
+    The rule at a tie is "even" (the average over each tied block), "first" or "last" (the order of the indices, or
+    its reverse), or an array of the operand's shape: tied entries follow one another by its values, the smallest at
+    the lowest rank. Every permutation of a tied block, an extreme point of its Birkhoff polytope, is such an array.
 
     Source: Anil2019.
     """
@@ -107,40 +129,63 @@ class Ranking(Nonsmooth):
     kinks: tuple[str, ...] = ("tie",)
     ranks: Callable[[Call, int], range] = field(repr=False)
 
-    def _sorted(self, call: Call) -> tuple[Array, Array, range]:
-        """Sort along the last axis; give sorted values, the permutation and the ranks returned."""
+    def _sorted(self, call: Call) -> tuple[Array, Array]:
+        """Sort along the last axis; give sorted values and the permutation."""
         xp = call.xp
         u = _last(call, call.operands[0])
         order = xp.argsort(u, axis=-1, descending=bool(call.attributes.get("descending", False)), stable=True)
-        return xp.take_along_axis(u, order, axis=-1), order, self.ranks(call, u.shape[-1])
+        return xp.take_along_axis(u, order, axis=-1), order
+
+    def _returned(self, call: Call, array: Array) -> Array:
+        """Cut the returned ranks out of an array of all ranks, and lay them as the result."""
+        xp, ranks = call.xp, self.ranks(call, array.shape[-1])
+        array = array[..., ranks.start : ranks.stop]
+        if call.attributes.get("sorted") is False:
+            descending = bool(call.attributes.get("descending", False))
+            order = xp.argsort(_last(call, call.result), axis=-1, descending=descending, stable=True)
+            array = xp.take_along_axis(array, xp.argsort(order, axis=-1), axis=-1)
+        return _back(call, array)
 
     def margins(self, call: Call) -> dict[str, Array]:
         """Give for each rank returned the gap to its nearer neighbour."""
         xp = call.xp
-        values, _, ranks = self._sorted(call)
+        values, _ = self._sorted(call)
         gap = xp.abs(values[..., 1:] - values[..., :-1])
         edge = xp.full_like(values[..., :1], float("inf"))
         nearest = xp.minimum(xp.concat((edge, gap), axis=-1), xp.concat((gap, edge), axis=-1))
-        return {"tie": nearest[..., ranks.start : ranks.stop]}
+        return {"tie": self._returned(call, nearest)}
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
-        """Give the average of the sorted tangents over each tied block, or those of the first or last in it."""
+        """Give the sorted tangents, weighed by the rule over each tied block."""
         xp, rule = call.xp, rules["tie"]
-        if isinstance(rule, str) and rule not in TIE_RULES:
-            raise ConventionError(f"at_kinks gives {rule!r} for {self.name!r} at a tie: use one of {TIE_RULES}.")
-        values, order, ranks = self._sorted(call)
+        check_tie_rule(rule, self.name)
+        word = "even" if isinstance(rule, int | float) else rule if isinstance(rule, str) else None
+        values, order = self._sorted(call)
         moved = xp.take_along_axis(_last(call, tangents[0]), order, axis=-1)
         start, size = _blocks(xp, values, tol)
         place = xp.arange(values.shape[-1], device=values.device) - start
-        if rule in ("first", "last"):
-            total = moved if rule == "first" else xp.take_along_axis(moved, start + size - 1 - place, axis=-1)
-        else:
+        if word == "first":
+            total = moved
+        elif word == "last":
+            total = xp.take_along_axis(moved, start + size - 1 - place, axis=-1)
+        elif word == "even":
             total = xp.zeros_like(moved)
             for shift in range(int(xp.max(size))):
                 turned = xp.take_along_axis(moved, start + (place + shift) % size, axis=-1)
                 total = total + xp.where(shift < size, turned, xp.zeros_like(turned))
             total = total / xp.astype(size, moved.dtype)
-        return _back(call, total[..., ranks.start : ranks.stop])
+        else:
+            total = xp.take_along_axis(moved, self._by_priority(call, rule, order, start), axis=-1)
+        return self._returned(call, total)
+
+    def _by_priority(self, call: Call, rule: Array, order: Array, start: Array) -> Array:
+        """Give the places of the sorted entries once each tied block is sorted by its priorities."""
+        xp = call.xp
+        priority = xp.take_along_axis(xp.broadcast_to(_last(call, rule), order.shape), order, axis=-1)
+        descending = bool(call.attributes.get("descending", False))
+        by_priority = xp.argsort(priority, axis=-1, descending=descending, stable=True)
+        by_block = xp.argsort(xp.take_along_axis(start, by_priority, axis=-1), axis=-1, stable=True)
+        return xp.take_along_axis(by_priority, by_block, axis=-1)
 
 
 def _blocks(xp: Any, values: Array, tol: float) -> tuple[Array, Array]:

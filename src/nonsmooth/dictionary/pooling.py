@@ -73,7 +73,7 @@ class Pooling(Extremum):
 
     def shares(self, call: Call, rule: Rule, tol: float = 0.0) -> list[Array]:
         """Give the weights q, one array for each place in the window."""
-        if tol == 0 and rule == "even":
+        if tol == 0 and isinstance(rule, str) and rule == "even":
             entries = self.slices(call, call.operands[0], -self.sign * float("inf"))
             below = [c - call.result if self.sign > 0 else call.result - c for c in entries]
             tied = [call.step(b, 1.0) for b in below]

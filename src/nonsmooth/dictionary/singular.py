@@ -15,11 +15,35 @@ def _singular(name: str, kink: str, distance: Callable[[Call], Array], summary: 
 
 
 def _power_distance(call: Call) -> Array:
-    """Give |u| where the exponent makes u^p not Lipschitz at 0, infinity elsewhere."""
+    """Give |u| where the exponent makes u^p not Lipschitz at 0, infinity elsewhere.
+
+    A constant exponent 0 gives the constant 1; an exponent that moves makes a jump of it.
+    """
     xp, u = call.xp, call.operands[0]
     p = xp.asarray(call.operands[1] if len(call.operands) > 1 else call.attributes["exponent"], device=u.device)
     u, p = xp.broadcast_arrays(u, p)
-    return xp.where((p < 1) & (p != 0), xp.abs(u), xp.full_like(u, float("inf")))
+    bad = p < 1 if call.attributes.get("moving", False) else (p < 1) & (p != 0)
+    return xp.where(bad, xp.abs(u), xp.full_like(u, float("inf")))
+
+
+def _denominator(call: Call) -> Array:
+    """Give |b|; a denominator that does not depend on the point is bad where it is 0, and cannot come nearer."""
+    xp, b = call.xp, call.xp.abs(call.operands[-1])
+    return b if call.attributes.get("moving", True) else xp.where(b == 0, b, xp.full_like(b, float("inf")))
+
+
+def _to_pole(call: Call) -> Array:
+    """Give the distance to the nearest of the poles 0, -1, -2, ..."""
+    u, xp = call.operands[-1], call.xp
+    nearest = xp.round(xp.where(u > 0, xp.zeros_like(u), u))
+    return xp.abs(u - nearest)
+
+
+def _direction(call: Call) -> Array:
+    """Give the norm of v over all axes but one, which `weight_norm` divides by."""
+    v, xp, axis = call.operands[0], call.xp, call.attributes["dim"] % max(call.operands[0].ndim, 1)
+    axes = tuple(a for a in range(v.ndim) if a != axis)
+    return xp.max(xp.abs(v), axis=axes, keepdims=True) if axes else xp.abs(v)
 
 
 SINGULARS: tuple[Singularity, ...] = (
@@ -30,7 +54,15 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("log10", "0", lambda c: c.operands[0], "the logarithm of base 10"),
     _singular("log1p", "-1", lambda c: c.operands[0] + 1, "log(1 + u)"),
     _singular("reciprocal", "0", lambda c: c.xp.abs(c.operands[0]), "1 / u"),
-    _singular("div", "zero denominator", lambda c: c.xp.abs(c.operands[1]), "a / b"),
+    _singular("div", "zero denominator", _denominator, "a / b"),
+    _singular("addcdiv", "zero denominator", _denominator, "a + c b / d"),
+    _singular("weight_norm", "zero direction", _direction, "g v / |v|"),
+    _singular("lgamma", "pole", _to_pole, "the logarithm of the gamma function"),
+    _singular("digamma", "pole", _to_pole, "the derivative of lgamma"),
+    _singular("polygamma", "pole", _to_pole, "the derivatives of digamma"),
+    _singular("entr", "0", lambda c: c.operands[0], "-u log u"),
+    _singular("xlog1py", "-1", lambda c: c.operands[1] + 1, "a log(1 + b)"),
+    _singular("angle", "0", lambda c: c.xp.abs(c.operands[0]), "the angle of a complex number; 0 or pi of a real one"),
     _singular("pow", "0", _power_distance, "u^p"),
     _singular("norm_singular", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the p-norm with p < 1"),
     _singular("acos", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse cosine"),
@@ -38,6 +70,9 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("acosh", "end of the domain", lambda c: c.operands[0] - 1, "the inverse hyperbolic cosine"),
     _singular("atanh", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse hyperbolic tangent"),
     _singular("erfinv", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse error function"),
+    _singular(
+        "ndtri", "end of the domain", lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]), "the normal quantile"
+    ),
     _singular(
         "logit", "end of the domain", lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]), "log(u / (1 - u))"
     ),

@@ -10,6 +10,7 @@ so w is the weight of the right-hand slope, and the set at a kink is the segment
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 from nonsmooth.dictionary.operation import Array, Attributes, Call, Kind, Nonsmooth, Rule
 from nonsmooth.errors import ConventionError
 
-__all__ = ["SWITCHES", "Select", "Switch", "piecewise_linear"]
+__all__ = ["Partials", "Select", "Switch", "piecewise_linear"]
 
 Partials: TypeAlias = tuple[Array | float, ...]
 """The derivative of a piece with respect to each operand; a number stands for a constant."""
@@ -149,6 +150,14 @@ def piecewise_linear(
 ) -> Switch:
     """Record a continuous operation of one operand whose slopes are constants.
 
+    Args:
+        name: the name of the record, unique in the dictionary.
+        kinks: a name for each breakpoint.
+        breakpoints: from the attributes of a call, where the slope changes, in ascending order; an infinite one is none.
+        slopes: from the attributes, one slope more than breakpoints.
+        flats: from the attributes, the values on pieces of slope zero, where no other piece has them.
+        summary: the formula.
+
     >>> absolute = piecewise_linear("abs", kinks=("0",), breakpoints=lambda a: (0,), slopes=lambda a: (-1, 1))
     >>> absolute.name
     'abs'
@@ -160,11 +169,21 @@ def piecewise_linear(
         kinks=kinks,
         summary=summary,
         flats=flats,
-        arguments=lambda call: tuple(
-            call.operands[0] - b if b else call.operands[0] for b in breakpoints(call.attributes)
-        ),
+        arguments=lambda call: tuple(_beyond(call, b) for b in breakpoints(call.attributes)),
         pieces=lambda call: tuple((float(s),) for s in slopes(call.attributes)),
     )
+
+
+def _beyond(call: Call, breakpoint: float) -> Array:
+    """Give u - b, the breakpoint rounded to the numbers of u, as an operation rounds it before it compares."""
+    xp, u = call.xp, call.operands[0]
+    if not breakpoint:
+        return u
+    if math.isinf(breakpoint):
+        return xp.full_like(u, -breakpoint)
+    if not float(breakpoint).is_integer() and xp.finfo(u.dtype).bits < 32:
+        breakpoint = xp.asarray(breakpoint, dtype=u.dtype, device=u.device)
+    return u - breakpoint
 
 
 def _weight(operation: str, kink: str, rules: Mapping[str, Rule]) -> Any:
@@ -185,121 +204,3 @@ def _is_zero(partial: Array | float) -> bool:
 def _full(xp: Any, value: Array | float, like: Array) -> Array:
     """Spread a constant over the shape of the result."""
     return xp.full_like(like, value) if isinstance(value, float | int) else value
-
-
-def _difference(call: Call, i: int = 0, j: int = 1) -> Array:
-    """Give a - b, exactly 0 also where both are the same infinity."""
-    a, b = call.operands[i], call.operands[j]
-    return call.xp.where(a == b, call.xp.zeros_like(a - b), a - b)
-
-
-def _between(low: str, high: str) -> dict[str, Any]:
-    """Record min(max(u, low), high) of one operand; a missing bound is infinite."""
-    return {
-        "kinks": ("lower bound", "upper bound"),
-        "breakpoints": lambda a: (
-            -float("inf") if a[low] is None else a[low],
-            float("inf") if a[high] is None else a[high],
-        ),
-        "slopes": lambda a: (0, 1, 0),
-        "flats": lambda a: [a[k] for k in (low, high) if a[k] is not None],
-    }
-
-
-def _elu_slopes(call: Call) -> Sequence[Partials]:
-    """Give alpha scale input_scale exp(input_scale u) and scale."""
-    (u,), a = call.operands, call.attributes
-    inner = a["input_scale"] * call.xp.where(u > 0, call.xp.zeros_like(u), u)
-    return ((a["alpha"] * a["scale"] * a["input_scale"] * call.xp.exp(inner),), (float(a["scale"]),))
-
-
-def _binary(name: str, right: tuple[float, float], summary: str) -> Switch:
-    """Record an operation of a and b that switches on a - b; `right` is the piece on a > b."""
-    left = (right[1], right[0])
-    return Switch(
-        name=name,
-        kinks=("tie",),
-        summary=summary,
-        arguments=lambda call: (_difference(call),),
-        pieces=lambda call: (left, right),
-    )
-
-
-SWITCHES: tuple[Nonsmooth, ...] = (
-    piecewise_linear(
-        "relu",
-        kinks=("0",),
-        breakpoints=lambda a: (0,),
-        slopes=lambda a: (0, 1),
-        flats=lambda a: (0,),
-        summary="max(u, 0)",
-    ),
-    piecewise_linear("abs", kinks=("0",), breakpoints=lambda a: (0,), slopes=lambda a: (-1, 1), summary="|u|"),
-    piecewise_linear(
-        "leaky_relu",
-        kinks=("0",),
-        breakpoints=lambda a: (0,),
-        slopes=lambda a: (a["negative_slope"], 1),
-        summary="u for u > 0, negative_slope u for u < 0",
-    ),
-    piecewise_linear("relu6", **_between("min_val", "max_val"), summary="min(max(u, 0), 6)"),
-    piecewise_linear("hardtanh", **_between("min_val", "max_val"), summary="min(max(u, min_val), max_val)"),
-    piecewise_linear("clamp", **_between("min", "max"), summary="min(max(u, min), max)"),
-    piecewise_linear(
-        "hardsigmoid",
-        kinks=("lower bound", "upper bound"),
-        breakpoints=lambda a: (-3, 3),
-        slopes=lambda a: (0, 1 / 6, 0),
-        summary="min(max(u/6 + 1/2, 0), 1)",
-    ),
-    piecewise_linear(
-        "softshrink",
-        kinks=("lower bound", "upper bound"),
-        breakpoints=lambda a: (-a["lambd"], a["lambd"]),
-        slopes=lambda a: (1, 0, 1),
-        summary="sign(u) max(|u| - lambd, 0)",
-    ),
-    piecewise_linear(
-        "threshold",
-        kinks=("threshold",),
-        breakpoints=lambda a: (a["threshold"],),
-        slopes=lambda a: (0, 1),
-        summary="max(u, threshold)",
-    ),
-    Switch(
-        name="hardswish",
-        kinks=("lower bound", "upper bound"),
-        summary="u min(max(u/6 + 1/2, 0), 1)",
-        arguments=lambda call: (call.operands[0] + 3, call.operands[0] - 3),
-        pieces=lambda call: ((0.0,), ((2 * call.operands[0] + 3) / 6,), (1.0,)),
-    ),
-    Switch(
-        name="elu",
-        kinks=("0",),
-        summary="scale u for u > 0, scale alpha (exp(input_scale u) - 1) for u < 0",
-        arguments=lambda call: (call.operands[0],),
-        pieces=_elu_slopes,
-    ),
-    Switch(
-        name="prelu",
-        kinks=("0",),
-        summary="u for u > 0, a u for u < 0, a a parameter",
-        arguments=lambda call: (call.operands[0],),
-        pieces=lambda call: ((call.operands[1], call.operands[0]), (1.0, 0.0)),
-    ),
-    _binary("maximum", (1.0, 0.0), "max(a, b)"),
-    _binary("minimum", (0.0, 1.0), "min(a, b)"),
-    _binary("fmax", (1.0, 0.0), "max(a, b), ignoring nan"),
-    _binary("fmin", (0.0, 1.0), "min(a, b), ignoring nan"),
-    _binary("clamp_min_tensor", (1.0, 0.0), "max(u, min), min an array"),
-    _binary("clamp_max_tensor", (0.0, 1.0), "min(u, max), max an array"),
-    Switch(
-        name="clamp_tensor",
-        kinks=("lower bound", "upper bound"),
-        summary="min(max(u, min), max), the bounds arrays",
-        arguments=lambda call: (_difference(call), call.xp.maximum(*call.operands[:2]) - call.operands[2]),
-        pieces=lambda call: ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
-    ),
-    Select(name="where", summary="a where the predicate holds, else b"),
-)
-"""The switches of the dictionary."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nonsmooth.dictionary import OPERATIONS, Call, Extremum, Kind, Nonsmooth, Rule, Select, Switch
+from nonsmooth.dictionary import OPERATIONS, Call, Cone, Kind, Nonsmooth, Rule, Select, Switch
 from nonsmooth.dictionary.convention import FRAMEWORKS, load_convention
 from nonsmooth.errors import ConventionError
 from nonsmooth.frameworks.framework import Select as Selector
@@ -92,17 +92,24 @@ def _rules(
     rules = {kink: find(kink) for kink in masks}
     if all(rule is None for rule in rules.values()):
         return None
-    native = load_convention("torch")
+    native, exponent = load_convention("torch"), _exponent(operation, call)
     for kink, rule in rules.items():
         if rule is None:
-            rules[kink] = native.rule(operation.name, operation.kinks, kink)
+            rules[kink] = native.rule(operation.name, operation.kinks, kink, exponent)
             if rules[kink] is None:
-                rules[kink] = _centre(operation)
+                rules[kink] = _centre(operation, kink)
     return {k: r for k, r in rules.items() if r is not None}
 
 
-def _centre(operation: Nonsmooth) -> Rule:
+def _exponent(operation: Nonsmooth, call: Call) -> float:
+    """Give the p of a norm; 2 for everything else."""
+    return operation.exponent(call) if isinstance(operation, Cone) else 2.0
+
+
+def _centre(operation: Nonsmooth, kink: str) -> Rule:
     """Give the middle of the set of an operation."""
+    if operation.kind is Kind.CONE:
+        return {"tie": "even", "zero entry": 0.5}.get(kink, "zero")
     return {Kind.SWITCH: 0.5, Kind.ORDER: "even"}.get(operation.kind, "zero")
 
 
@@ -133,7 +140,7 @@ def _by_table(framework: str) -> Selector:
                 name = "median_dim"
             if name == "sort" and step.attributes.get("descending"):
                 name = "sort_descending"
-            rule = table.rule(name, operation.kinks, kink)
+            rule = table.rule(name, operation.kinks, kink, _exponent(operation, call))
             return call.xp.asarray(rule, dtype=call.result.dtype) if isinstance(rule, list) else rule
 
         return _rules(step, find, call, masks)
@@ -209,10 +216,8 @@ def _randomly(generator: np.random.Generator) -> Callable[[Step, str, Call], Rul
             drawn = call.xp.asarray(generator.uniform(0.001, 0.999, shape), device=call.result.device)
             return call.xp.astype(drawn, call.result.dtype)
 
-        if isinstance(operation, Extremum):
-            return uniform(tuple(call.operands[0].shape))
         if operation.kind is Kind.ORDER:
-            return "first" if generator.random() < 0.5 else "last"
+            return uniform(tuple(call.operands[0].shape))
         if operation.kind is Kind.CONE and kink != "zero entry":
             if kink == "tie":
                 return "even"
