@@ -28,7 +28,8 @@ def _power_distance(call: Call) -> Array:
 
 def _denominator(call: Call) -> Array:
     """Give |b|; a denominator that does not depend on the point is bad where it is 0, and cannot come nearer."""
-    xp, b = call.xp, call.xp.abs(call.operands[-1])
+    xp = call.xp
+    b = xp.abs(xp.astype(call.operands[-1], call.result.dtype))
     return b if call.attributes.get("moving", True) else xp.where(b == 0, b, xp.full_like(b, float("inf")))
 
 

@@ -99,7 +99,7 @@ def _starts(samples: torch.Tensor, size: int, kernel: int, count: int) -> torch.
 
 
 def fractional_max_pool(self: torch.Tensor, kernel_size: Any, output_size: Any, random_samples: torch.Tensor) -> Any:
-    """Give the largest entry of every fractional window, and no indices."""
+    """Give the largest entry of every fractional window, and its index in the flattened image."""
     d = len(output_size)
     x = self if self.dim() == d + 2 else self[None]
     samples = random_samples.reshape(x.shape[0], x.shape[1], -1)
@@ -111,9 +111,43 @@ def fractional_max_pool(self: torch.Tensor, kernel_size: Any, output_size: Any, 
         shape = [*x.shape[:2], *(1,) * (2 * d)]
         shape[2 + axis], shape[2 + d + axis] = output_size[axis], kernel_size[axis]
         index = index * x.shape[2 + axis] + place.reshape(shape)
-    windows = x.flatten(2).gather(2, index.flatten(2)).reshape((*x.shape[:2], *output_size, -1))
-    pooled = windows.max(-1).values
-    return (pooled if self.dim() == d + 2 else pooled[0]), torch.zeros(0, dtype=torch.long)
+    index = index.reshape((*x.shape[:2], *output_size, -1))
+    windows = x.flatten(2).gather(2, index.flatten(2)).reshape(index.shape)
+    pooled, places = windows.max(-1)
+    indices = index.gather(-1, places[..., None])[..., 0]
+    return (pooled, indices) if self.dim() == d + 2 else (pooled[0], indices[0])
+
+
+def copysign(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Give |u| times the sign of b, which jumps at b = 0."""
+    return self.abs() * torch.copysign(torch.ones_like(other), other)
+
+
+def scatter_reduce(
+    self: torch.Tensor, dim: int, index: torch.Tensor, src: torch.Tensor, reduce: str, include_self: bool = True
+) -> Any:
+    """Give the largest (or smallest) of the entries that are sent to each place, which share a tie evenly."""
+    dim = dim % max(self.dim(), 1)
+    rest = [n for axis, n in enumerate(self.shape) if axis != dim]
+    if not self.dim() or rest != [n for axis, n in enumerate(index.shape) if axis != dim]:
+        return NotImplemented
+    src = src[tuple(slice(n) for n in index.shape)].movedim(dim, -1)
+    places = torch.arange(self.shape[dim], device=index.device)
+    sent = index.movedim(dim, -1).unsqueeze(-2) == places[:, None]
+    outside = -float("inf") if reduce == "amax" else float("inf")
+    own = self.movedim(dim, -1)
+    keep = torch.full_like(sent[..., 0], True) if include_self else ~sent.any(-1)
+    candidates = torch.cat(
+        [torch.where(keep, own, outside)[..., None], torch.where(sent, src.unsqueeze(-2), outside)], -1
+    )
+    return (candidates.amax(-1) if reduce == "amax" else candidates.amin(-1)).movedim(-1, dim)
+
+
+def renorm(self: torch.Tensor, p: float, dim: int, maxnorm: float) -> torch.Tensor:
+    """Give every slice along an axis, scaled down to the norm `maxnorm` where it is longer."""
+    axes = [a for a in range(self.dim()) if a != dim % self.dim()]
+    norm = torch.linalg.vector_norm(self, p, axes, keepdim=True)
+    return self * torch.where(norm > maxnorm, maxnorm / (norm + 1e-7), 1.0)
 
 
 FORMULAS: dict[str, Callable[..., Any]] = {
@@ -129,5 +163,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "norm": lowest_norm,
     "fractional_max_pool2d": fractional_max_pool,
     "fractional_max_pool3d": fractional_max_pool,
+    "copysign": copysign,
+    "renorm": renorm,
+    "scatter_reduce": scatter_reduce,
 }
 """The formulas, by the operator that they stand for."""

@@ -7,6 +7,7 @@ An operator without a row in the table is *opened* where torch can decompose it 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,25 +87,34 @@ def bind(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bindi
     return Binding(OPERATIONS[name], tuple(named[k] for k in operands if named[k] is not None), plain)
 
 
+_INTERNAL = re.compile(
+    "^_|_$|backward|sparse|quantize|^q_per|indices|^values|^to_mkldnn|_jvp$|^slow_conv|^batch_norm_|_overrideable$|"
+    "^(cudnn|miopen|mkldnn|empty|resize|set|slice_inverse|int_repr|hspmm|native_norm|hash_tensor|unsafe_split)"
+)
+"""Names of torch's operators that no program of a user calls."""
+
+
 def missing() -> list[str]:
     """List torch's own differentiable operators that the dictionary neither lists nor opens.
 
     Computed from torch's registry: operators of `aten` with a kernel for autograd, without those that are backward
-    formulas, in-place or out variants, or implementation details.
+    formulas, in-place or out variants, random draws, or implementation details (sparse and quantized layouts, kernels
+    of one library).
     """
     names = set()
     for full in torch._C._dispatch_get_all_op_names():
         if not full.startswith("aten::"):
             continue
         name = full.split("::", 1)[1].split(".")[0]
-        if name.startswith("_") or name.endswith("_") or "backward" in name:
+        if _INTERNAL.search(name):
             continue
         packet = getattr(torch.ops.aten, name, None)
         if packet is None:
             continue
         for overload in packet.overloads():
             target = getattr(packet, overload)
-            if overload.endswith("out") or not _differentiable(target):
+            drawn = torch.Tag.nondeterministic_seeded in target.tags
+            if overload.endswith("out") or drawn or not _differentiable(target):
                 continue
             if _row(target) is None and name not in FORMULAS and not target._can_decompose():
                 names.add(name)

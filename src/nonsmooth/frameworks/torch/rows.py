@@ -290,9 +290,6 @@ OPENED: frozenset[str] = frozenset(
 )
 """Operators that are opened although a row could be given: they hold kinks of several operations."""
 
-REFUSED: frozenset[str] = frozenset(["index_reduce", "segment_reduce", "renorm", "quantile"])
-"""Names that an alias would wrongly call smooth."""
-
 
 def _rows() -> dict[str, Row]:
     """Build the table: every record under its own name, the aliases, then the special rows."""
@@ -301,7 +298,7 @@ def _rows() -> dict[str, Row]:
     table |= SPECIAL
     for name, other in ALIASES.items():
         table |= {name + key[len(other) :]: row for key, row in SPECIAL.items() if key.split(".")[0] == other}
-    for name in OPENED | REFUSED:
+    for name in OPENED:
         table.pop(name, None)
     return table
 

@@ -47,6 +47,8 @@ def _route(program: Program, value: int, results: set[int]) -> Route | None:
         return None
     routes: list[Route] = []
     for use in uses:
+        if use.results == (value,) and not use.mutates:
+            continue  # a cast to the dtype that it has gives the value itself
         if isinstance(use.operation, Select) and Ref(value) not in use.operands[:1]:
             for branch, operand in ((1, use.operands[1]), (2, use.operands[2])):
                 if operand == Ref(value):
