@@ -10,8 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
-from nonsmooth.dictionary.order import check_tie_rule, tie_shares
+from nonsmooth.dictionary.operation import (
+    Along,
+    Array,
+    Call,
+    Kind,
+    Nonsmooth,
+    Rule,
+    lexicographic_sign,
+    reduced_axes_last,
+)
+from nonsmooth.dictionary.order import behind_the_first, check_tie_rule, largest_along, tie_shares
+from nonsmooth.dictionary.switch import far_unless
 from nonsmooth.errors import ConventionError
 
 __all__ = ["CONES", "Cone"]
@@ -66,27 +76,47 @@ class Cone(Nonsmooth):
         d = self.image(call, call.operands)
         size = xp.abs(d)
         if p == 1:
-            weight = rules["zero entry"]
-            if isinstance(weight, str):
-                raise ConventionError(
-                    f"at_kinks gives {weight!r} for {self.name!r} at a zero entry: it takes a number."
-                )
-            return xp.where(size <= tol, (2 * weight - 1) * xp.ones_like(d), xp.sign(d))
+            return xp.where(size <= tol, self._sign_at_zero(call, rules["zero entry"], d), xp.sign(d))
         largest = xp.max(size, axis=-1, keepdims=True)
         at_zero = largest <= tol
-        scale = xp.where(at_zero, xp.ones_like(largest), largest)
         if p == float("inf"):
-            tied, rule = xp.astype(largest - size <= tol, d.dtype), rules["tie"]
-            check_tie_rule(rule, self.name)
-            slope = xp.sign(d) * tie_shares(xp, tied, rule, lambda weights: xp.broadcast_to(weights, d.shape))
+            tied = xp.astype(largest - size <= tol, d.dtype)
+            slope = xp.sign(d) * self._shares(call, rules["tie"], tied, xp.sign(d))
         else:
-            ratio = size / scale
-            norm = xp.sum(ratio**p, axis=-1, keepdims=True) ** ((p - 1) / p)
-            slope = xp.sign(d) * ratio ** (p - 1) / xp.where(at_zero, xp.ones_like(norm), norm)
-        return xp.where(at_zero, self._dual(rules["zero vector"], d, xp), slope)
+            slope = _dual_vector(xp, d, p, at_zero)
+        return xp.where(at_zero, self._dual(call, rules["zero vector"], d), slope)
 
-    def _dual(self, rule: Rule, like: Array, xp: Any) -> Array:
-        """Read the element of the dual ball at the zero vector."""
+    def _sign_at_zero(self, call: Call, weight: Rule, d: Array) -> Array:
+        """Give the slope of |entry| at a zero entry."""
+        if isinstance(weight, Along):
+            return lexicographic_sign(call.xp, weight.map(lambda tangents: self.image(call, tangents)))
+        if isinstance(weight, str):
+            raise ConventionError(f"at_kinks gives {weight!r} for {self.name!r} at a zero entry: it takes a number.")
+        return (2 * weight - 1) * call.xp.ones_like(d)
+
+    def _shares(self, call: Call, rule: Rule, tied: Array, sign: Array) -> Array:
+        """Give the weights of the entries that tie for the largest absolute value."""
+        xp = call.xp
+        check_tie_rule(rule, self.name)
+        if isinstance(rule, Along):
+            moved = rule.map(lambda tangents: sign * self.image(call, tangents))
+            rule, tied = "even", largest_along(xp, tied, moved)
+        return tie_shares(xp, tied, rule, lambda weights: xp.broadcast_to(weights, sign.shape))
+
+    def _dual(self, call: Call, rule: Rule, like: Array) -> Array:
+        """Read the element of the dual ball at the zero vector: along v, the gradient of the norm at the image of v."""
+        xp, p = call.xp, self.exponent(call)
+        if isinstance(rule, Along):
+            moved = rule.map(lambda tangents: self.image(call, tangents))
+            first = moved[0]
+            for other in moved[1:]:
+                first = xp.where(xp.max(xp.abs(first), axis=-1, keepdims=True) == 0, other, first)
+            at_zero = xp.max(xp.abs(first), axis=-1, keepdims=True) == 0
+            if p != float("inf"):
+                return xp.where(at_zero, xp.zeros_like(first), _dual_vector(xp, first, p, at_zero))
+            sign = lexicographic_sign(xp, moved)
+            shares = self._shares(call, rule, xp.ones_like(sign), sign)
+            return xp.where(at_zero, xp.zeros_like(sign), sign * shares)
         if isinstance(rule, str):
             if rule not in ("zero", "nan"):
                 raise ConventionError(
@@ -100,6 +130,42 @@ class Cone(Nonsmooth):
         xp = call.xp
         moved = self.image(call, tangents)
         return xp.reshape(xp.sum(self.slope(call, rules, tol) * moved, axis=-1), call.result.shape)
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give the largest |entry of the image of the tangents| at zero vectors, |entry| at zero entries, gaps at ties."""
+        xp, p, masks = call.xp, self.exponent(call), self.active(call)
+        d, moved = self.image(call, call.operands), self.image(call, tangents)
+        if p == 1:
+            return {"zero entry": far_unless(xp, masks["zero entry"], moved)}
+        shape = (*moved.shape[:-1], 1)
+        at_zero = xp.reshape(masks["zero vector"], shape)
+        found = {"zero vector": far_unless(xp, at_zero, xp.max(xp.abs(moved), axis=-1, keepdims=True))}
+        if p == float("inf"):
+            slope = self.slope(call, rules)
+            size = xp.abs(d)
+            tied = at_zero | (size == xp.max(size, axis=-1, keepdims=True))
+            sign = self._signs(call, rules, d, at_zero)
+            behind = behind_the_first(xp, tied, xp.abs(slope), sign * moved)
+            decided = xp.reshape(masks["tie"], shape) | at_zero
+            found["tie"] = xp.where(decided, behind, xp.full_like(behind, float("inf")))
+        return found
+
+    def _signs(self, call: Call, rules: Mapping[str, Rule], d: Array, at_zero: Array) -> Array:
+        """Give the signs of the entries, at a zero vector those that the rule gives them."""
+        rule = rules["zero vector"]
+        if not isinstance(rule, Along):
+            return call.xp.sign(d)
+        moved = rule.map(lambda tangents: self.image(call, tangents))
+        return call.xp.where(at_zero, lexicographic_sign(call.xp, moved), call.xp.sign(d))
+
+
+def _dual_vector(xp: Any, d: Array, p: float, at_zero: Array) -> Array:
+    """Give the gradient of the p-norm, 1 < p < inf, at vectors that are not zero."""
+    size = xp.abs(d)
+    largest = xp.max(size, axis=-1, keepdims=True)
+    ratio = size / xp.where(at_zero, xp.ones_like(largest), largest)
+    norm = xp.sum(ratio**p, axis=-1, keepdims=True) ** ((p - 1) / p)
+    return xp.sign(d) * ratio ** (p - 1) / xp.where(at_zero, xp.ones_like(norm), norm)
 
 
 def _reduced(call: Call, operands: tuple[Array, ...]) -> Array:

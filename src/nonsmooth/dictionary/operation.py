@@ -10,7 +10,19 @@ from typing import Any, TypeAlias
 
 from nonsmooth.errors import RegistrationError
 
-__all__ = ["Array", "Attributes", "Call", "Kind", "Nonsmooth", "Operation", "Rule", "Singularity", "reduced_axes_last"]
+__all__ = [
+    "Along",
+    "Array",
+    "Attributes",
+    "Call",
+    "Kind",
+    "Nonsmooth",
+    "Operation",
+    "Rule",
+    "Singularity",
+    "lexicographic_sign",
+    "reduced_axes_last",
+]
 
 Array: TypeAlias = Any
 """An array of any framework that array-api-compat knows."""
@@ -19,7 +31,32 @@ Attributes: TypeAlias = Mapping[str, Any]
 """The arguments of a call that are not arrays to differentiate: bounds, axes, strides ..."""
 
 Rule: TypeAlias = float | str | Array
-"""A weight at a kink: a number, an array of numbers, or a word that the kind of operation knows."""
+"""A weight at a kink: a number, an array of numbers, a word that the kind of operation knows, or `Along` directions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Along:
+    """The rule that lets directions decide: the first one, then at its ties the second one, and so on.
+
+    `tangents` holds, for each direction, the tangents of the operands. Along x + t v, t > 0 small, every kink that the
+    direction decides lies on one side, and the rule is the weight of that side.
+
+    Source: Nesterov2005, KhanBarton2015.
+    """
+
+    tangents: tuple[tuple[Array, ...], ...]
+
+    def map(self, function: Callable[[tuple[Array, ...]], Array]) -> list[Array]:
+        """Apply a linear function of the operands to the tangents of every direction."""
+        return [function(tangents) for tangents in self.tangents]
+
+
+def lexicographic_sign(xp: Any, parts: list[Array]) -> Array:
+    """Give the sign of the first part that is not zero, element by element."""
+    sign = xp.sign(parts[0])
+    for part in parts[1:]:
+        sign = xp.where(sign == 0, xp.sign(part), sign)
+    return sign
 
 
 class Kind(StrEnum):
@@ -56,7 +93,9 @@ class Call:
     """One evaluation of an operation: what it was given and what it returned.
 
     `operands` are the arrays in the order of the record, `result` the array that carries the derivative. A framework
-    may bring its own `heaviside` (a, w) -> 0 for a < 0, w for a = 0, 1 for a > 0, where it has a faster one.
+    may bring its own `heaviside` (a, w) -> 0 for a < 0, w for a = 0, 1 for a > 0, where it has a faster one. Where
+    tangents are carried beside the values, `tangents(k)` are those of the operands along the k-th direction, and
+    `scale(k)` is the size of the terms that they were summed from: rounding is relative to it.
     """
 
     xp: Any
@@ -64,6 +103,8 @@ class Call:
     attributes: Attributes
     result: Array = None
     heaviside: Callable[[Array, Any], Array] | None = None
+    tangents: Callable[[int], tuple[Array, ...]] | None = None
+    scale: Callable[[int], float] | None = None
 
     def step(self, argument: Array, weight: Any) -> Array:
         """Give H_w(a): 0 for a < 0, w for a = 0, 1 for a > 0."""
@@ -124,7 +165,8 @@ class Nonsmooth(Operation):
     * `margins(call)`: for each named kink, the distance of every kink element to it;
     * `active(call, tol)`: the masks `margins <= tol`;
     * `push(call, rules, tangents, tol)`: the tangent of the result under the weights, *linear* in the tangents.
-      Its transpose, the pullback, comes from the framework.
+      Its transpose, the pullback, comes from the framework;
+    * `arguments_along(call, rules, tangents)`: for each named kink the tangents of the differences that decide it.
     """
 
     kinks: tuple[str, ...] = ()
@@ -146,6 +188,15 @@ class Nonsmooth(Operation):
     @abstractmethod
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give the tangent of the result under the weights, linear in the tangents."""
+
+    @abstractmethod
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give the sizes of the tangents of the switching arguments at the active kinks, infinity elsewhere.
+
+        The pieces compared are those that the rules (`Along` the first directions) select: asked with the tangents of
+        the deciding direction it gives the margins of the decision, and with those of another direction it tells
+        whether an argument that the first one leaves at zero has a derivative at all.
+        """
 
 
 def reduced_axes_last(call: Call, array: Array) -> Array:

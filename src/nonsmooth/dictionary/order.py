@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.dictionary.operation import Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
+from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
 from nonsmooth.errors import ConventionError
 
-__all__ = ["ORDERS", "Extremum", "Ranking", "check_tie_rule", "tie_shares"]
+__all__ = ["ORDERS", "Extremum", "Ranking", "behind_the_first", "check_tie_rule", "largest_along", "tie_shares"]
 
 TIE_RULES = ("even", "first", "last")
 """The words that a selection may use for a tie; an array of the operand's shape gives weights or priorities."""
@@ -45,6 +45,22 @@ def tie_shares(xp: Any, tied: Array, rule: Rule, spread: Callable[[Array], Array
     elif word is None and not isinstance(rule, int | float):
         tied = tied * spread(rule)
     return tied / xp.sum(tied, axis=-1, keepdims=True)
+
+
+def largest_along(xp: Any, tied: Array, moved: list[Array]) -> Array:
+    """Mark by 1 the tied candidates that move up fastest: along the first direction, then the second, and so on."""
+    for tangent in moved:
+        low = xp.full_like(tangent, -float("inf"))
+        best = xp.max(xp.where(tied > 0, tangent, low), axis=-1, keepdims=True)
+        tied = tied * xp.astype(tangent == best, tied.dtype)
+    return tied
+
+
+def behind_the_first(xp: Any, tied: Array, leading: Array, moved: Array) -> Array:
+    """Give how far the tangents of the other tied candidates are from that of the first leading one; else infinity."""
+    first = (leading > 0) & (xp.cumulative_sum(xp.astype(leading > 0, xp.int64), axis=-1) == 1)
+    best = xp.sum(xp.where(first, moved, xp.zeros_like(moved)), axis=-1, keepdims=True)
+    return xp.where((tied > 0) & ~first, xp.abs(best - moved), xp.full_like(moved, float("inf")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +117,9 @@ class Extremum(Nonsmooth):
         """Give the weights q over the candidates."""
         check_tie_rule(rule, self.name)
         tied = call.xp.astype(self._tied(call, tol), call.result.dtype)
+        if isinstance(rule, Along):
+            moved = rule.map(lambda tangents: self.sign * self.candidates(call, tangents[0], 0.0))
+            rule, tied = "even", largest_along(call.xp, tied, moved)
         return tie_shares(call.xp, tied, rule, lambda weights: self.candidates(call, weights, 0.0))
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
@@ -108,6 +127,13 @@ class Extremum(Nonsmooth):
         q = self.simplex(call, rules["tie"], tol)
         moved = self.candidates(call, tangents[0], 0.0)
         return call.xp.reshape(call.xp.sum(q * moved, axis=-1), call.result.shape)
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give, where a tie is active, how far the tangent of each tied candidate is from that of the chosen one."""
+        xp, q = call.xp, self.simplex(call, rules["tie"])
+        behind = behind_the_first(xp, self._tied(call, 0.0), q, self.candidates(call, tangents[0], 0.0))
+        mask = xp.reshape(self.active(call)["tie"], (*behind.shape[:-1], 1))
+        return {"tie": xp.where(mask, behind, xp.full_like(behind, float("inf")))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,14 +204,37 @@ class Ranking(Nonsmooth):
             total = xp.take_along_axis(moved, self._by_priority(call, rule, order, start), axis=-1)
         return self._returned(call, total)
 
-    def _by_priority(self, call: Call, rule: Array, order: Array, start: Array) -> Array:
+    def _by_priority(self, call: Call, rule: Rule, order: Array, start: Array) -> Array:
         """Give the places of the sorted entries once each tied block is sorted by its priorities."""
-        xp = call.xp
-        priority = xp.take_along_axis(xp.broadcast_to(_last(call, rule), order.shape), order, axis=-1)
+        xp, place = call.xp, _places(call.xp, order)
+        keys = rule.map(lambda tangents: tangents[0]) if isinstance(rule, Along) else [rule]
         descending = bool(call.attributes.get("descending", False))
-        by_priority = xp.argsort(priority, axis=-1, descending=descending, stable=True)
-        by_block = xp.argsort(xp.take_along_axis(start, by_priority, axis=-1), axis=-1, stable=True)
-        return xp.take_along_axis(by_priority, by_block, axis=-1)
+        for key in reversed(keys):
+            priority = xp.take_along_axis(xp.broadcast_to(_last(call, key), order.shape), order, axis=-1)
+            again = xp.take_along_axis(priority, place, axis=-1)
+            by_key = xp.argsort(again, axis=-1, descending=descending, stable=True)
+            place = xp.take_along_axis(place, by_key, axis=-1)
+        by_block = xp.argsort(xp.take_along_axis(start, place, axis=-1), axis=-1, stable=True)
+        return xp.take_along_axis(place, by_block, axis=-1)
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give the gaps between the tangents of neighbours in a tied block, unless no rank of the two is returned."""
+        xp, rule = call.xp, rules["tie"]
+        values, order = self._sorted(call)
+        n = values.shape[-1]
+        start, _ = _blocks(xp, values, 0.0)
+        place = self._by_priority(call, rule, order, start) if isinstance(rule, Along) else _places(xp, order)
+        moved = xp.take_along_axis(xp.take_along_axis(_last(call, tangents[0]), order, axis=-1), place, axis=-1)
+        rank, ranks = xp.arange(n, device=values.device), self.ranks(call, n)
+        returned = (rank >= ranks.start) & (rank < ranks.stop)
+        compared = (start[..., 1:] == start[..., :-1]) & (returned[1:] | returned[:-1])
+        gap = xp.abs(moved[..., 1:] - moved[..., :-1])
+        return {"tie": xp.where(compared, gap, xp.full_like(gap, float("inf")))}
+
+
+def _places(xp: Any, like: Array) -> Array:
+    """Give the places 0 .. n - 1 along the last axis of an array."""
+    return xp.broadcast_to(xp.arange(like.shape[-1], device=like.device), like.shape)
 
 
 def _blocks(xp: Any, values: Array, tol: float) -> tuple[Array, Array]:

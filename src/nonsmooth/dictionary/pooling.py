@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nonsmooth.dictionary.operation import Array, Call, Nonsmooth, Rule
+from nonsmooth.dictionary.operation import Along, Array, Call, Nonsmooth, Rule
 from nonsmooth.dictionary.order import Extremum
 
 __all__ = ["POOLINGS", "Pooling", "pooling_windows", "window_slices"]
@@ -79,8 +79,23 @@ class Pooling(Extremum):
             tied = [call.step(b, 1.0) for b in below]
             share = 1 / sum(tied)
             return [t * share for t in tied]
+        if tol == 0 and isinstance(rule, Along):
+            return self._shares_along(call, rule)
         q = self.simplex(call, rule, tol)
         return [q[..., k] for k in range(q.shape[-1])]
+
+    def _shares_along(self, call: Call, along: Along) -> list[Array]:
+        """Give the weights q that directions decide, window place by window place."""
+        xp, far = call.xp, float("inf")
+        tied = [c == call.result for c in self.slices(call, call.operands[0], -self.sign * far)]
+        for tangents in along.tangents:
+            moved = [self.sign * t for t in self.slices(call, tangents[0], 0.0)]
+            low = xp.full_like(moved[0], -far)
+            best = reduce(xp.maximum, (xp.where(a, m, low) for a, m in zip(tied, moved, strict=True)))
+            tied = [a & (m == best) for a, m in zip(tied, moved, strict=True)]
+        shares = [xp.astype(a, call.result.dtype) for a in tied]
+        total = sum(shares)
+        return [s / total for s in shares]
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give sum_k q_k (tangent of c_k)."""

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import mul, or_
 from typing import Any, TypeAlias
 
-from nonsmooth.dictionary.operation import Array, Attributes, Call, Kind, Nonsmooth, Rule
+from nonsmooth.dictionary.operation import Along, Array, Attributes, Call, Kind, Nonsmooth, Rule, lexicographic_sign
 from nonsmooth.errors import ConventionError
 
-__all__ = ["Partials", "Select", "Switch", "piecewise_linear"]
+__all__ = ["Partials", "Select", "Switch", "far_unless", "piecewise_linear"]
 
 Partials: TypeAlias = tuple[Array | float, ...]
 """The derivative of a piece with respect to each operand; a number stands for a constant."""
@@ -32,7 +32,7 @@ class Switch(Nonsmooth):
 
     `arguments(call)` gives one array per kink, `pieces(call)` one more tuple of partial derivatives than that;
     `flats(attributes)`, where given, the values that the result takes on its pieces of slope zero and nowhere else but
-    at kinks.
+    at kinks; `moves(call, tangents)` the tangents of the arguments, which need not be given where they are affine.
 
     >>> relu = piecewise_linear("relu", kinks=("0",), breakpoints=lambda a: (0.0,), slopes=lambda a: (0.0, 1.0))
     >>> relu.kind.value, relu.kinks
@@ -45,6 +45,29 @@ class Switch(Nonsmooth):
     arguments: Callable[[Call], Sequence[Array]] = field(repr=False)
     flats: Callable[[Attributes], Sequence[Any]] | None = field(repr=False, default=None)
     pieces: Callable[[Call], Sequence[Partials]] = field(repr=False)
+    moves: Callable[[Call, tuple[Array, ...]], Sequence[Array]] | None = field(repr=False, default=None)
+
+    def moved(self, call: Call, tangents: tuple[Array, ...]) -> Sequence[Array]:
+        """Give the tangent of every argument."""
+        if self.moves is not None:
+            return self.moves(call, tangents)
+        after = replace(call, operands=tuple(u + t for u, t in zip(call.operands, tangents, strict=True)))
+        return [b - a for a, b in zip(self.arguments(call), self.arguments(after), strict=True)]
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give |tangent of a_j| where kink j is active."""
+        masks, moved = self.active(call), self.moved(call, tangents)
+        return {name: far_unless(call.xp, masks[name], m) for name, m in zip(self.kinks, moved, strict=True)}
+
+    def _followed(self, call: Call, rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
+        """Put the weights that directions decide in the place of `Along`."""
+        along = next((r for r in rules.values() if isinstance(r, Along)), None)
+        if along is None:
+            return rules
+        parts = zip(*along.map(lambda t: self.moved(call, t)), strict=True)
+        signs = [lexicographic_sign(call.xp, list(p)) for p in parts]
+        decided = {k: call.xp.astype(s > 0, call.result.dtype) for k, s in zip(self.kinks, signs, strict=True)}
+        return {k: decided[k] if isinstance(r, Along) else r for k, r in rules.items()}
 
     def margins(self, call: Call) -> dict[str, Array]:
         """Give |a_j| for each kink j."""
@@ -63,7 +86,7 @@ class Switch(Nonsmooth):
 
     def partials(self, call: Call, rules: Mapping[str, Rule], tol: float = 0.0) -> Partials:
         """Give the derivative with respect to each operand under the weights: the telescope above."""
-        where = call.xp.where
+        where, rules = call.xp.where, self._followed(call, rules)
         pieces = self.pieces(call)
         slopes = list(pieces[0])
         for name, argument, piece in zip(self.kinks, self.arguments(call), pieces[1:], strict=True):
@@ -104,8 +127,9 @@ class Select(Nonsmooth):
     """`where(predicate, a, b)`: the switch whose argument is the comparison behind its predicate.
 
     The program supplies the attributes `left`, `right` (the predicate just left and right of the tie), `tie` (the
-    elements whose predicate ties) and `distance`. Where the branches differ in value at a tie the program jumps: such
-    elements are no kinks, they keep their branch.
+    elements whose predicate ties) and `distance`; where tangents are carried also `along` (the predicate along the
+    directions) and `motions` (for each direction, the tangents of what is compared). Where the branches differ in value
+    at a tie the program jumps: such elements are no kinks, they keep their branch.
     """
 
     kind: Kind = Kind.SWITCH
@@ -135,8 +159,19 @@ class Select(Nonsmooth):
         """Give c, the weight of the first branch: w right + (1 - w) left at the ties, the predicate elsewhere."""
         xp, w = call.xp, _weight(self.name, "tie", rules)
         predicate = xp.astype(call.operands[0], call.result.dtype)
-        left, right = (xp.astype(call.attributes[k], call.result.dtype) for k in ("left", "right"))
-        return xp.where(self.active(call, tol)["tie"], w * right + (1 - w) * left, predicate)
+        if isinstance(w, Along):
+            at_tie = xp.astype(call.attributes["along"], call.result.dtype)
+        else:
+            left, right = (xp.astype(call.attributes[k], call.result.dtype) for k in ("left", "right"))
+            at_tie = w * right + (1 - w) * left
+        return xp.where(self.active(call, tol)["tie"], at_tie, predicate)
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give the jump of the derivative, |tangent of a - tangent of b|, where the predicate ties.
+
+        The comparison itself is no operand; its tangents are the attribute `motions`.
+        """
+        return {"tie": far_unless(call.xp, self.active(call)["tie"], tangents[1] - tangents[2])}
 
 
 def piecewise_linear(
@@ -170,8 +205,15 @@ def piecewise_linear(
         summary=summary,
         flats=flats,
         arguments=lambda call: tuple(_beyond(call, b) for b in breakpoints(call.attributes)),
+        moves=lambda call, tangents: tuple(tangents[0] for _ in kinks),
         pieces=lambda call: tuple((float(s),) for s in slopes(call.attributes)),
     )
+
+
+def far_unless(xp: Any, mask: Array, moved: Array) -> Array:
+    """Give |moved| where a mask holds, infinity elsewhere."""
+    moved = xp.abs(moved)
+    return xp.where(mask, moved, xp.full_like(moved, float("inf")))
 
 
 def _beyond(call: Call, breakpoint: float) -> Array:

@@ -32,6 +32,14 @@ def _clamp_arguments(call: Call) -> Sequence[Array]:
     return lower, xp.maximum(u, low) - high
 
 
+def _clamp_moves(call: Call, tangents: tuple[Array, ...]) -> Sequence[Array]:
+    """Give the tangents of u - min and of max(u, min) - max; at a tie of u and min the larger one counts."""
+    xp, (u, low, _), (t, t_low, t_high) = call.xp, call.operands, tangents
+    t, t_low = xp.broadcast_arrays(t, t_low)
+    inner = xp.where(u == low, xp.maximum(t, t_low), xp.where(u > low, t, t_low))
+    return t - t_low, inner - t_high
+
+
 def _between(low: str, high: str) -> dict[str, Any]:
     """Record min(max(u, low), high) of one operand.
 
@@ -74,6 +82,7 @@ def _binary(name: str, right: tuple[float, float], summary: str) -> Switch:
         kinks=("tie",),
         summary=summary,
         arguments=lambda call: (_difference(call),),
+        moves=lambda call, t: (t[0] - t[1],),
         pieces=lambda call: (left, right),
     )
 
@@ -124,6 +133,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
         kinks=("lower bound", "upper bound"),
         summary="u min(max(u/6 + 1/2, 0), 1)",
         arguments=lambda call: (call.operands[0] + 3, call.operands[0] - 3),
+        moves=lambda call, t: (t[0], t[0]),
         pieces=lambda call: ((0.0,), ((2 * call.operands[0] + 3) / 6,), (1.0,)),
     ),
     Switch(
@@ -131,6 +141,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
         kinks=("0",),
         summary="scale u for u > 0, scale alpha (exp(input_scale u) - 1) for u < 0",
         arguments=lambda call: (call.operands[0],),
+        moves=lambda call, t: (t[0],),
         pieces=_elu_slopes,
     ),
     Switch(
@@ -138,6 +149,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
         kinks=("0",),
         summary="scale u for u > 0, scale alpha (exp(u) - 1) for u < 0",
         arguments=lambda call: (call.operands[0],),
+        moves=lambda call, t: (t[0],),
         pieces=_elu_slopes,
     ),
     Switch(
@@ -148,6 +160,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
             call.operands[0] - call.attributes["eps"],
             call.operands[0] - (1 - call.attributes["eps"]),
         ),
+        moves=lambda call, t: (t[0], t[0]),
         pieces=_logit_slopes,
     ),
     Switch(
@@ -155,6 +168,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
         kinks=("0",),
         summary="|u| with the sign of b, b constant",
         arguments=lambda call: (call.operands[0],),
+        moves=lambda call, t: (t[0],),
         pieces=_copysign_slopes,
     ),
     Switch(
@@ -162,6 +176,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
         kinks=("0",),
         summary="u for u > 0, a u for u < 0, a a parameter",
         arguments=lambda call: (call.operands[0],),
+        moves=lambda call, t: (t[0],),
         pieces=lambda call: ((call.operands[1], call.operands[0]), (1.0, 0.0)),
     ),
     _binary("maximum", (1.0, 0.0), "max(a, b)"),
@@ -175,6 +190,7 @@ SWITCHES: tuple[Nonsmooth, ...] = (
         kinks=("lower bound", "upper bound"),
         summary="min(max(u, min), max), the bounds arrays",
         arguments=_clamp_arguments,
+        moves=_clamp_moves,
         pieces=lambda call: ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
     ),
     Select(name="where", summary="a where the predicate holds, else b"),
