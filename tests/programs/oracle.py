@@ -1,0 +1,93 @@
+"""Oracles that know no theory: gradients next to a point, by the framework, and one-sided difference quotients.
+
+None of them uses the library. Each gives an estimate of its own error, and says so where it has not settled.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["Estimate", "gradient_at", "gradient_near", "gradients_around", "is_limit", "one_sided"]
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+STEPS = (1e-7, 1e-6, 1e-5, 1e-4)
+QUOTIENT_STEPS = tuple(2.0**-k for k in (18, 15, 12, 9, 6))
+SETTLED = 1e-4
+
+
+class Estimate(NamedTuple):
+    """A limit, with an estimate of the error."""
+
+    value: torch.Tensor
+    error: float
+
+    def agrees(self, other: torch.Tensor) -> bool:
+        """Tell whether a value is the limit, up to the error."""
+        return bool((self.value - other).abs().max() <= self.error)
+
+
+def gradient_at(f: Function, x: torch.Tensor) -> torch.Tensor:
+    """Give the framework's own gradient; central differences where that is no number (hypot of two constant zeros)."""
+    leaf = x.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(leaf), leaf, allow_unused=True, materialize_grads=True)
+    if gradient.isfinite().all():
+        return gradient
+    with torch.no_grad():
+        units = 1e-9 * torch.eye(len(x), dtype=x.dtype)
+        return torch.stack([(f(x + u) - f(x - u)) / 2e-9 for u in units])
+
+
+def gradient_near(f: Function, x: torch.Tensor, v: torch.Tensor) -> Estimate | None:
+    """Give the limit of gradients at x + t v as t > 0 tends to 0, or None where two successive t do not agree.
+
+    At a point without an active kink the framework's gradient is the gradient. That x + t v is one, is seen by the
+    gradients at points around it (`gradients_around`).
+    """
+    found = [gradient_at(f, x + t * v) for t in STEPS]
+    scale = 1 + max(float(g.abs().max()) for g in found)
+    for near, far in itertools.pairwise(found):
+        change = float((near - far).abs().max())
+        if change <= SETTLED * scale:
+            return Estimate(near, change + 1e-7 * scale)
+    return None
+
+
+def gradients_around(f: Function, x: torch.Tensor, v: torch.Tensor, count: int, seed: int = 0) -> list[torch.Tensor]:
+    """Sample gradients at x + t (v + small random vectors), t small."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, *x.shape, generator=generator, dtype=x.dtype)
+    return [gradient_at(f, x + 1e-5 * (v + 1e-3 * u)) for u in noise]
+
+
+def is_limit(f: Function, x: torch.Tensor, v: torch.Tensor, gradient: torch.Tensor, count: int = 40) -> bool:
+    """Tell whether a vector is a limit of gradients next to the ray from x along v.
+
+    The gradients at x + t v decide where they are those of an open set; where gradients differ around that ray, one of
+    them must be the vector.
+    """
+    near = gradient_near(f, x, v)
+    if near is not None and near.agrees(gradient):
+        return True
+    scale = 1 + float(gradient.abs().max())
+    return any(float((g - gradient).abs().max()) <= 2e-4 * scale for g in gradients_around(f, x, v, count))
+
+
+def one_sided(f: Function, x: torch.Tensor, v: torch.Tensor) -> Estimate | None:
+    """Give F'(x; v) = lim (F(x + t v) - F(x)) / t, extrapolated, or None where it has not settled."""
+    with torch.no_grad():
+        start = f(x)
+        quotient = {}
+        for t in QUOTIENT_STEPS:
+            a, b, c = ((f(x + s * v) - start) / s for s in (t, t / 2, t / 4))
+            quotient[t] = (a - 6 * b + 8 * c) / 3
+    scale = 1 + float(start.abs().max()) + max(float(q.abs().max()) for q in quotient.values())
+    for near, far in itertools.pairwise(QUOTIENT_STEPS):
+        change = float((quotient[near] - quotient[far]).abs().max())
+        if change <= SETTLED * scale:
+            return Estimate(quotient[near], change + 1e-8 * scale)
+    return None

@@ -1,0 +1,106 @@
+"""The random programs are what they claim to be, and the oracles find planted lies."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from tests.programs.generator import random_program
+from tests.programs.oracle import gradient_at, gradient_near, is_limit, one_sided
+from tests.programs.statements import KINDS
+from tests.programs.traps import TRAPS, trapped_program
+
+ZERO = torch.zeros(2, dtype=torch.float64)
+ALONG = torch.tensor([0.5, -0.25], dtype=torch.float64)
+
+
+def total_abs(x: torch.Tensor) -> torch.Tensor:
+    return x.abs().sum()
+
+
+def test_a_seed_is_a_program() -> None:
+    """The same seed gives the same text, its print runs, and other seeds give other texts."""
+    first, again, other = random_program(7), random_program(7), random_program(8)
+    assert first == again and first.text != other.text
+    scope: dict[str, object] = {}
+    exec(str(first), scope)
+    assert torch.equal(scope["f"](scope["x"]), first.function()(first.x()))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_programs_are_continuous(block: int) -> None:
+    """Next to its point a program moves no faster than its distance allows; it is finite, and scalar."""
+    for seed in range(25 * block, 25 * (block + 1)):
+        program = random_program(seed)
+        f, x = program.function(), program.x()
+        start = f(x)
+        assert start.shape == () and start.isfinite()
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(5):
+            step = 1e-9 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            assert (f(x + step) - start).abs() < 1e-5, program
+
+
+def test_every_kind_of_statement_comes() -> None:
+    """All kinds of switches, orders, norms, choices and branches occur among a few hundred programs."""
+    texts = "\n".join(random_program(seed).text for seed in range(300))
+    for word in (
+        "relu",
+        "abs",
+        "clamp",
+        "maximum",
+        "prelu",
+        "softshrink",
+        "hardswish",
+        "elu",
+        "sort",
+        "topk",
+        "median",
+    ):
+        assert word in texts, word
+    for word in ("kthvalue", "cummax", "max_pool1d", "vector_norm", "float('inf')", "where", "if ", "sorted", "while"):
+        assert word in texts, word
+    assert len(KINDS) == 11
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_traps_run(name: str) -> None:
+    """Every trap evaluates at its point to a finite number that depends on it."""
+    for seed in range(3):
+        program = trapped_program(seed, name)
+        assert program.function()(program.x()).isfinite(), program
+        assert re.search(r"return .*r\.sum\(\)", program.text)
+
+
+def test_the_oracles_find_limits() -> None:
+    """Gradients of |x1| + |x2| next to 0 and its one-sided derivative."""
+    near, slope = gradient_near(total_abs, ZERO, ALONG), one_sided(total_abs, ZERO, ALONG)
+    assert near is not None and near.agrees(torch.tensor([1.0, -1.0]).double())
+    assert slope is not None and slope.agrees(torch.tensor(0.75).double())
+    assert is_limit(total_abs, ZERO, ALONG, torch.tensor([1.0, -1.0]).double())
+
+
+def test_the_oracles_find_planted_lies() -> None:
+    """Values of backprop and of other cones, slopes of the other side, jumps and roots."""
+    for lie in ([0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [1.001, -1.0]):
+        assert not is_limit(total_abs, ZERO, ALONG, torch.tensor(lie).double())
+    slope = one_sided(total_abs, ZERO, ALONG)
+    assert slope is not None and not slope.agrees(torch.tensor(0.7501).double())
+    assert one_sided(lambda x: (x[0] > 0).double(), ZERO, ALONG) is None
+    assert one_sided(lambda x: x[0].abs().sqrt(), ZERO, ALONG) is None
+    assert gradient_near(lambda x: x[0].abs().sqrt(), ZERO, ALONG) is None
+
+
+def test_gradients_on_both_sides_of_the_ray_are_limits() -> None:
+    """Along (1, 1) max(x1, x2) stays tied: either unit vector is a limit, their middle is none."""
+    both = torch.ones(2, dtype=torch.float64)
+    assert all(is_limit(torch.max, ZERO, both, e) for e in torch.eye(2).double())
+    assert not is_limit(lambda x: torch.maximum(x[0], x[1]), ZERO, both, torch.tensor([0.25, 0.75]).double())
+
+
+def test_a_gradient_that_is_no_number_is_measured() -> None:
+    """torch gives nan for hypot(0, 0), also where both are constant."""
+    found = gradient_at(lambda x: torch.hypot(x[0] * 0, x[1] * 0) + 3 * x[0], ZERO + 1)
+    assert torch.allclose(found, torch.tensor([3.0, 0.0]).double(), atol=1e-6)
