@@ -15,7 +15,10 @@ from nonsmooth import errors
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
+from nonsmooth.derivatives.directional import coordinate_derivatives, directional
 from nonsmooth.derivatives.eager import at_kinks
+from nonsmooth.derivatives.lexicographic import forward_subgradient, lexicographic
+from nonsmooth.derivatives.subgradient import Certificate, Subgradient, subgradient
 from nonsmooth.dictionary import (
     Cone,
     Extremum,
@@ -37,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "Certificate",
     "Cone",
     "Extremum",
     "Kind",
@@ -46,19 +50,25 @@ __all__ = [
     "Program",
     "Ranking",
     "Singularity",
+    "Subgradient",
     "Switch",
     "__version__",
     "at_kinks",
     "audit",
     "backprop",
     "capture",
+    "coordinate_derivatives",
+    "directional",
     "errors",
+    "forward_subgradient",
     "grad",
     "kinks",
+    "lexicographic",
     "objective",
     "operations",
     "piecewise_linear",
     "register",
+    "subgradient",
     "value_and_backprop",
     "value_and_grad",
 ]

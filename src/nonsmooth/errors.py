@@ -12,6 +12,7 @@
     │   ├── ChangedInput         the function changes what it was given
     │   ├── RandomnessError      the function draws random numbers
     │   └── ProofFailed          the program does not reproduce the function
+    ├── NoDerivative             there is no one-sided derivative, or none can be decided
     ├── StaleProgram             a guard or an escaped value differs at the new point
     └── RegistrationError        a record of the dictionary contradicts itself
 """
@@ -22,6 +23,7 @@ __all__ = [
     "CaptureError",
     "ChangedInput",
     "ConventionError",
+    "NoDerivative",
     "NonsmoothError",
     "PointError",
     "ProofFailed",
@@ -72,6 +74,10 @@ class RandomnessError(CaptureError):
 
 class ProofFailed(CaptureError):
     """The program does not reproduce the values or the native gradients of the function."""
+
+
+class NoDerivative(NonsmoothError, ArithmeticError):
+    """There is no one-sided derivative at the point, or none can be decided."""
 
 
 class StaleProgram(NonsmoothError, RuntimeError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from nonsmooth.dictionary.cone import CONES, Cone
 from nonsmooth.dictionary.jump import JUMPS
-from nonsmooth.dictionary.operation import Call, Kind, Nonsmooth, Operation, Rule, Singularity
+from nonsmooth.dictionary.operation import Along, Call, Kind, Nonsmooth, Operation, Rule, Singularity
 from nonsmooth.dictionary.order import ORDERS, Extremum, Ranking
 from nonsmooth.dictionary.pooling import POOLINGS, Pooling
 from nonsmooth.dictionary.singular import SINGULARS
@@ -21,6 +21,7 @@ from nonsmooth.errors import RegistrationError
 __all__ = [
     "FRAMEWORK_NAMES",
     "OPERATIONS",
+    "Along",
     "Call",
     "Cone",
     "Extremum",

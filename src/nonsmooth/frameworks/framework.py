@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from nonsmooth.dictionary.operation import Array, Call, Rule
 from nonsmooth.errors import PointError
 from nonsmooth.program import Program, Step
 
-__all__ = ["Evaluation", "Framework", "NonsmoothCall", "Select", "find_framework"]
+__all__ = ["Evaluation", "Framework", "NonsmoothCall", "Select", "Severed", "Turn", "find_framework"]
 
 Select = Callable[[Step, Call, Mapping[str, Array]], "Mapping[str, Rule] | None"]
 """A selection as the evaluation asks it: step, call and masks of the active kinks -> rules; None keeps the native ones."""
@@ -24,17 +24,54 @@ class NonsmoothCall:
     step: Step
     call: Call
     output: Any
-    dead: Any = None
+    rules: Mapping[str, Rule] | None = None
+    mask: Any = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A tied element of what an `if` on data compares, and the side to which a direction takes it.
+
+    `key` is (ordinal of the comparison, element), `choice` the outcome along the direction (None where the direction
+    leaves it tied), `turned` whether it differs from that of the program. `others` are the outcomes beside that (None
+    for the one that comes out by itself), each with the tangents of the difference that decides against it; `empty`
+    marks an equality, one side of which has no interior.
+    """
+
+    step: Step
+    key: tuple[int, int]
+    choice: int | None
+    turned: bool
+    others: tuple[tuple[int | None, tuple[float, ...]], ...]
+    scale: float
+    empty: bool = False
+
+
+@dataclass(frozen=True)
+class Severed:
+    """A place where the result depends on the point in a way that no derivative sees."""
+
+    rule: str
+    step: Step
+    message: str
 
 
 @dataclass
 class Evaluation:
-    """A program evaluated at a point: its result, and what it met on the way if that was asked for."""
+    """A program evaluated at a point: its result, and what it met on the way if that was asked for.
+
+    Where tangents were carried: `decided` are the steps with active kinks and the rules that decided them, `bad` those
+    at a jump or a singular point, `turns` the tied elements behind guards.
+    """
 
     result: Any
     leaves: list[Any]
     calls: list[NonsmoothCall] = field(default_factory=list)
     program: Program | None = None
+    decided: list[NonsmoothCall] = field(default_factory=list)
+    bad: list[NonsmoothCall] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    tangents: Any = None
 
 
 class Framework(Protocol):
@@ -47,9 +84,47 @@ class Framework(Protocol):
         ...
 
     def evaluate(
-        self, program: Program, x: Any, data: tuple[Any, ...], *, select: Select | None = None, observe: bool = False
+        self,
+        program: Program,
+        x: Any,
+        data: tuple[Any, ...],
+        *,
+        select: Select | None = None,
+        observe: bool = False,
+        directions: Sequence[Any] | None = None,
+        deciding: int = 1,
     ) -> Evaluation:
-        """Evaluate a program at a point, recaptured if it is stale there, under a selection."""
+        """Evaluate a program at a point, recaptured if it is stale there, under a selection.
+
+        With `directions`, trees like the point or functions that give them when they are needed, calls can be asked
+        for the tangents of their operands; the first `deciding` of them decide comparisons that tie.
+        """
+        ...
+
+    def push(self, evaluation: Evaluation, k: int) -> Any:
+        """Give the tangent of the result along the k-th direction, in the result's structure."""
+        ...
+
+    def force(
+        self, program: Program, x: Any, data: tuple[Any, ...], outcomes: Mapping[tuple[int, int], int]
+    ) -> Program:
+        """Capture the function again with the outcomes of tied comparisons forced; see `Turn`."""
+        ...
+
+    def rewrites(self, program: Program) -> bool:
+        """Tell whether the program writes in place, so that tangents must be carried beside the values."""
+        ...
+
+    def severed(self, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Severed, ...]:
+        """List where the result depends on the point through what carries no derivative at this point."""
+        ...
+
+    def reached(self, program: Program) -> set[int]:
+        """Give the steps on which the result depends."""
+        ...
+
+    def draw(self, x: Any, seed: int, digits: int = 1) -> Any:
+        """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
         ...
 
     def scalar(self, evaluation: Evaluation) -> Any:
@@ -74,6 +149,26 @@ class Framework(Protocol):
 
     def numpy(self, array: Any) -> Any:
         """Give the values of an array to numpy."""
+        ...
+
+    def arrays(self, tree: Any) -> list[Any]:
+        """Give the leaves of a tree of arrays to numpy."""
+        ...
+
+    def stack(self, trees: list[Any]) -> Any:
+        """Stack trees of arrays of one structure along a new last axis."""
+        ...
+
+    def columns(self, x: Any, directions: Any) -> list[Any]:
+        """Read directions: a list of trees like the point, or for an array one array whose last axis counts them."""
+        ...
+
+    def units(self, x: Any) -> list[Any]:
+        """Give the unit vectors of the point's space, one for each of its entries."""
+        ...
+
+    def unflatten_entries(self, x: Any, entries: Any) -> Any:
+        """Put one number for each entry of the point into its structure."""
         ...
 
     def pull(self, evaluation: Evaluation) -> Any:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
-from nonsmooth.frameworks.framework import Evaluation, Select
+from nonsmooth.frameworks.framework import Evaluation, Select, Severed
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.pieces import compared_values, pieces
+from nonsmooth.frameworks.torch.severed import reached_steps, severed
+from nonsmooth.frameworks.torch.tangents import rewrites
 from nonsmooth.frameworks.torch.tree import (
     check_data,
     check_point,
@@ -61,10 +64,20 @@ class TorchFramework:
         return pieces(program, x, data, limit=limit)
 
     def evaluate(
-        self, program: Program, x: Any, data: tuple[Any, ...], *, select: Select | None = None, observe: bool = False
+        self,
+        program: Program,
+        x: Any,
+        data: tuple[Any, ...],
+        *,
+        select: Select | None = None,
+        observe: bool = False,
+        directions: Sequence[Any] | None = None,
+        deciding: int = 1,
     ) -> Evaluation:
-        """Evaluate a program at a point, recaptured if it is stale there, under a selection."""
+        """Evaluate a program at a point, recaptured if it is stale there, under a selection, along directions."""
         point, items = self._point(program, x), self._data(program, data)
+        moving = None if directions is None else [partial(self._direction, program, v) for v in directions]
+        options: Any = {"select": select, "observe": observe, "directions": moving, "deciding": deciding}
         plain = _plain(data)
         random = random_state() if _draws(program) else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), torchs_own_slopes(), random:
@@ -76,7 +89,7 @@ class TorchFramework:
                     continue
                 leaves = [_leaf(t) for t in point]
                 try:
-                    evaluation = replay(piece, leaves, items, select=select, observe=observe)
+                    evaluation = replay(piece, leaves, items, **options)
                 except StaleProgram:
                     continue
                 if not _is_finite(evaluation.result):
@@ -86,7 +99,68 @@ class TorchFramework:
             known = program.__dict__.setdefault("_torch_pieces", [])
             known.insert(0, piece)
             del known[CACHED_PIECES:]
-            return replay(piece, [_leaf(t) for t in point], items, select=select, observe=observe)
+            return replay(piece, [_leaf(t) for t in point], items, **options)
+
+    def push(self, evaluation: Evaluation, k: int) -> Any:
+        """Give the tangent of the result along the k-th direction, in the result's structure."""
+        assert evaluation.program is not None
+        leaves, structure = flatten(evaluation.program.result)
+        values = flatten(evaluation.result)[0]
+        with torch.inference_mode(False), torchs_own_slopes():
+            found = [evaluation.tangents.of(r.value, k) for r in leaves]
+        tangents = [torch.zeros_like(u.detach()) if t is None else t for t, u in zip(found, values, strict=True)]
+        return unflatten(tangents, structure)
+
+    def force(
+        self, program: Program, x: Any, data: tuple[Any, ...], outcomes: Mapping[tuple[int, int], int]
+    ) -> Program:
+        """Capture the function again with the outcomes of tied comparisons forced."""
+        randomness = program.options["randomness"]
+        with torchs_own_slopes():
+            return capture_function(self, program.function, x, data, randomness=randomness, forced=dict(outcomes))
+
+    def severed(self, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Severed, ...]:
+        """List where the result depends on the point through what carries no derivative at this point."""
+        with torch.inference_mode(False), torchs_own_slopes(), random_state() if _draws(program) else nullcontext():
+            return severed(program, self._point(program, x), self._data(program, data))
+
+    def reached(self, program: Program) -> set[int]:
+        """Give the steps on which the result depends."""
+        return reached_steps(program)
+
+    def rewrites(self, program: Program) -> bool:
+        """Tell whether the program writes in place, so that tangents must be carried beside the values."""
+        return rewrites(program)
+
+    def draw(self, x: Any, seed: int, digits: int = 1) -> Any:
+        """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
+        leaves, structure = flatten(x)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = []
+        for leaf in leaves:
+            total = torch.zeros(leaf.shape, dtype=leaf.dtype)
+            for digit in range(digits):
+                size = torch.randint(-256, 256, leaf.shape, generator=generator, dtype=torch.int16)
+                size += size >= 0
+                total += size.to(leaf.dtype) / (256 * 512**digit)
+            drawn.append(total.to(leaf.device))
+        return unflatten(drawn, structure)
+
+    def _direction(self, program: Program, v: Any) -> list[torch.Tensor]:
+        """Check that a direction fits the point of a program."""
+        leaves, structure = flatten(v() if callable(v) else v)
+        if structure != program.structure:
+            raise UsageError(f"a direction needs the structure of the point, {program.structure}; found {structure}.")
+        fitting = []
+        for leaf, value in zip(leaves, program.inputs, strict=True):
+            known = program.values[value]
+            if not isinstance(leaf, torch.Tensor) or tuple(leaf.shape) != known.shape:
+                shape = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
+                raise UsageError(f"the direction of {known.name} must have its shape {known.shape}; found {shape}.")
+            if leaf.is_complex() or not bool(torch.isfinite(leaf).all()):
+                raise UsageError(f"the direction of {known.name} must be real and finite.")
+            fitting.append(leaf.detach().to(getattr(torch, known.dtype)))
+        return fitting
 
     def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
         """Check that a point fits a program."""
@@ -166,6 +240,46 @@ class TorchFramework:
             k: self.numpy((torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs())
             for k, (a, b) in pairs.items()
         }
+
+    def arrays(self, tree: Any) -> list[Any]:
+        """Give the leaves of a tree of tensors to numpy."""
+        return [self.numpy(t) for t in flatten(tree)[0]]
+
+    def stack(self, trees: list[Any]) -> Any:
+        """Stack trees of tensors of one structure along a new last axis."""
+        structure = flatten(trees[0])[1]
+        leaves = zip(*(flatten(t)[0] for t in trees), strict=True)
+        return unflatten([torch.stack(row, dim=-1) for row in leaves], structure)
+
+    def columns(self, x: Any, directions: Any) -> list[Any]:
+        """Read directions: a list of trees like the point, or for a tensor one tensor whose last axis counts them."""
+        if isinstance(x, torch.Tensor) and isinstance(directions, torch.Tensor):
+            if directions.shape[:-1] != x.shape or directions.dim() == 0:
+                raise UsageError(
+                    f"directions of a point of shape {tuple(x.shape)} are a tensor of shape {tuple(x.shape)} + (k,), or a "
+                    f"list of k tensors of that shape; found shape {tuple(directions.shape)}."
+                )
+            return list(directions.unbind(-1))
+        if not isinstance(directions, list | tuple) or not directions:
+            raise UsageError(f"directions are a list of trees like the point; found {type(directions).__name__}.")
+        return list(directions)
+
+    def units(self, x: Any) -> list[Any]:
+        """Give the unit vectors of the point's space, one for each of its entries."""
+        leaves, structure = flatten(x)
+        found = []
+        for place, leaf in enumerate(leaves):
+            for entry in range(leaf.numel()):
+                parts = [torch.zeros_like(t.detach()) for t in leaves]
+                parts[place].view(-1)[entry] = 1.0
+                found.append(unflatten(parts, structure))
+        return found
+
+    def unflatten_entries(self, x: Any, entries: torch.Tensor) -> Any:
+        """Put one number for each entry of the point into its structure."""
+        leaves, structure = flatten(x)
+        parts = entries.detach().reshape(-1).split([t.numel() for t in leaves])
+        return unflatten([p.reshape(t.shape).to(t.dtype) for p, t in zip(parts, leaves, strict=True)], structure)
 
     def numpy(self, array: torch.Tensor) -> Any:
         """Give the values of an array to numpy."""

@@ -7,8 +7,8 @@ A step without an active kink stays native.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,16 +16,18 @@ import torch
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Select, Singularity, Switch
 from nonsmooth.dictionary.order import Extremum
 from nonsmooth.errors import StaleProgram
-from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
+from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall, Turn
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.forcing import force
 from nonsmooth.frameworks.torch.plan import MOVES, Plan, plan_of
-from nonsmooth.frameworks.torch.predicates import SIDES, Predicate, combine, compare
+from nonsmooth.frameworks.torch.predicates import SIDES, Motion, Predicate, combine, compare, motion_of
 from nonsmooth.frameworks.torch.protection import fresh_copies
-from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity
+from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_entries
+from nonsmooth.frameworks.torch.tangents import Tangents
 from nonsmooth.frameworks.torch.tree import same_content
+from nonsmooth.frameworks.torch.turns import turns_of
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
-from nonsmooth.program import Program, Ref, Step
+from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["replay"]
 
@@ -49,8 +51,10 @@ def replay(
     *,
     select: Selector | None = None,
     observe: bool = False,
+    directions: Sequence[Callable[[], list[torch.Tensor]]] | None = None,
+    deciding: int = 1,
 ) -> Evaluation:
-    """Run the steps of a program on given leaves, checking every guard.
+    """Run the steps of a program on given leaves, checking every guard; with `directions`, tangents can be asked for.
 
     Raises:
         StaleProgram: a guard, an escaped value or a shape differs from the captured one.
@@ -60,8 +64,10 @@ def replay(
     env.update(zip(program.data, data, strict=True))
     env.update(program.constants)
     env.update(fresh_copies(program))
-    run = _Run(program, plan, env, select, observe)
+    tangents = None if directions is None else Tangents(program, env, directions, deciding)
+    run = _Run(program, plan, env, select, observe, tangents)
     watching = select is not None or observe
+    release = {} if tangents is not None and tangents.late else plan.release
     grad = torch.is_grad_enabled()
     try:
         for step in program.steps:
@@ -73,22 +79,42 @@ def replay(
                     run.step(step, watching)
             else:
                 run.step(step, watching)
-            for value in plan.release.get(step.index, ()):
+            for value in release.get(step.index, ()):
                 env.pop(value, None)
     finally:
         torch._C._set_grad_enabled(grad)
     result = _fill(program.result, env)
-    return Evaluation(result=result, leaves=leaves, calls=run.calls, program=program)
+    return Evaluation(
+        result=result,
+        leaves=leaves,
+        calls=run.calls,
+        program=program,
+        decided=run.decided,
+        bad=run.bad_entries(),
+        turns=run.turns,
+        tangents=tangents,
+    )
 
 
 class _Run:
     """One run of a program: the values so far, and what is known of them beside."""
 
     def __init__(
-        self, program: Program, plan: Plan, env: dict[int, Any], select: Selector | None, observe: bool
+        self,
+        program: Program,
+        plan: Plan,
+        env: dict[int, Any],
+        select: Selector | None,
+        observe: bool,
+        tangents: Tangents | None,
     ) -> None:
         self.program, self.plan, self.env, self.select, self.observe = program, plan, env, select, observe
+        self.tangents = tangents
         self.calls: list[NonsmoothCall] = []
+        self.decided: list[NonsmoothCall] = []
+        self.bad: list[NonsmoothCall] = []
+        self.turns: list[Turn] = []
+        self.untied: dict[int, Any] = {}
         self.predicates: dict[int, Predicate] = {}
         self.dead: dict[int, _Dead] = {}
         self.masks: dict[int, Any] = {}
@@ -96,9 +122,12 @@ class _Run:
     def step(self, step: Step, watching: bool) -> None:
         """Run one step."""
         args, kwargs = _fill(step.args, self.env), _fill(step.kwargs, self.env)
+        if self.tangents is not None and step.index in self.plan.compared:
+            self.turns += turns_of(self.program, step, args, kwargs, self.tangents)
         if step.index in self.plan.checks:
             self._check(step, args, kwargs)
             return
+        before = None if self.tangents is None else self.tangents.before(step)
         if watching and step.index in self.plan.special:
             output = self._special(step, args, kwargs)
         else:
@@ -111,6 +140,8 @@ class _Run:
                 if step.dynamic_shape and tuple(tensor.shape) != self.program.values[value].shape:
                     raise StaleProgram(f"{step} gives another shape here: {tuple(tensor.shape)}.")
                 self.env[value] = tensor
+        if self.tangents is not None:
+            self.tangents.after(step, before)
         if watching:
             self._remember(step, outputs)
 
@@ -143,11 +174,33 @@ class _Run:
         """Find the predicate of the boolean result of a step."""
         name, (args, kwargs) = step.label.rstrip("_"), _fill((step.args, dict(step.kwargs)), self.env)
         if name in SIDES:
-            return compare(name, args[0], args[1], value)
+            if not any(self.program.values[r.value].depends_on_point for r in references(step.args)):
+                return Predicate.untied(value)
+            return compare(name, args[0], args[1], value, lambda tie: self._motion(step, name, value, tie))
         if step.mutates:
             return Predicate.untied(value)
         known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
         return combine(step.target, args, kwargs, value, lambda t: known.get(id(t)))
+
+    def _motion(self, step: Step, name: str, value: torch.Tensor, tie: torch.Tensor) -> Motion | None:
+        """Find how a tied comparison moves along the directions, if tangents are carried."""
+        tangents = self.tangents
+        if tangents is None or not tangents.count:
+            return None
+        moved = [tangents.difference(step.args, k) for k in range(tangents.count)]
+        scale = max(tangents.scale(step.args[:2], k) for k in range(tangents.count))
+        return motion_of(name, value, tie, moved, scale, tangents.deciding)
+
+    def bad_entries(self) -> list[NonsmoothCall]:
+        """Give the steps at a jump or a singular point, but for entries that no tie can bring into the result."""
+        found = []
+        for met in self.bad:
+            route = self.plan.unselected.get(met.step.index)
+            unused = None if route is None else unselected_entries(route, met.mask.shape, self.untied)
+            mask = met.mask if unused is None else met.mask & ~unused
+            if bool(mask.any()):
+                found.append(replace(met, mask=mask))
+        return found
 
     def _dead_rule(self, step: Step, value: int) -> _Dead | None:
         """Move what is known of the dead entries of an operand to a result that holds the same entries."""
@@ -181,13 +234,15 @@ class _Run:
         operands = self._operands(step)
         if step.mutates:
             operands = tuple(t.clone() for t in operands)
-        watched = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
+        watched = self.tangents is not None or (torch.is_grad_enabled() and any(t.requires_grad for t in operands))
         native, native_output = _native(step, args, kwargs, operands if step.mutates else None)
         if not watched:
             return self._written(step, args, native, native_output)
         detached = tuple(t.detach() for t in operands)
         call = call_of(detached, self._attributes(step), native)
         if isinstance(operation, Singularity):
+            if self.tangents is not None:
+                self._note_bad(step, operation, call)
             if operation.kind is Kind.SINGULAR and self.select is not None and step.index in self.plan.unselected:
                 native = guard_against_infinity(
                     step, operands, args, kwargs, self.plan.unselected[step.index], self.masks
@@ -200,12 +255,20 @@ class _Run:
             return self._written(step, args, native, native_output)
         if isinstance(operation, Select):
             self.masks[step.index] = detached[0]
+            if self.tangents is not None:
+                self._note_ties(step, operation, call)
         output = native
         masks = active_masks(operation, call)
         if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
             self.dead[step.results[0] or 0] = _dead_of_switch(operation, call, masks is None)
         if self.select is not None:
+            if masks and self.tangents is not None and self.tangents.count:
+                asked = self.tangents.ask(step, detached)
+                call = replace(call, tangents=asked[0], scale=asked[1])
             rules = self.select(step, call, masks) if masks else None
+            if rules is not None and self.tangents is not None and self.tangents.count:
+                self.tangents.decide(step, call, rules)
+                self.decided.append(NonsmoothCall(step, call, None, rules))
             if rules is not None:
                 if isinstance(operation, Select):
                     self.masks[step.index] = operation.coefficient(call, rules)
@@ -215,6 +278,22 @@ class _Run:
         if output is not native or step.mutates:
             native_output = _replaced(native_output, output)
         return self._written(step, args, output, native_output)
+
+    def _note_bad(self, step: Step, operation: Singularity, call: Call) -> None:
+        """Remember the entries of a step that are at a jump or a singular point."""
+        for margin in operation.margins(call).values():
+            mask = ~(margin > 0)
+            if bool(mask.any()):
+                self.bad.append(NonsmoothCall(step, call, None, mask=mask))
+
+    def _note_ties(self, step: Step, operation: Select, call: Call) -> None:
+        """Remember where a `where` ties, and where its branches do not join there: a jump."""
+        tie, predicate = call.attributes["tie"], call.operands[0]
+        self.untied[step.index] = torch.where(tie, 0.5, predicate.to(torch.float64))
+        if bool(tie.any()):
+            apart = tie.broadcast_to(call.result.shape) & ~operation.joins(call)
+            if bool(apart.any()):
+                self.bad.append(NonsmoothCall(step, call, None, mask=apart))
 
     def _written(self, step: Step, args: Any, output: torch.Tensor, native_output: Any) -> Any:
         """Copy the result of an in-place step, computed on a clone, into its target."""

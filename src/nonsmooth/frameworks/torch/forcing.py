@@ -14,7 +14,7 @@ import torch
 from nonsmooth.frameworks.torch.predicates import SIDES
 from nonsmooth.program import Program, Step
 
-__all__ = ["FORCEABLE", "choices", "distance", "force", "forceable", "unforced"]
+__all__ = ["FORCEABLE", "RANKING", "choices", "distance", "force", "forceable", "ranked_rows", "unforced"]
 
 RANKING = frozenset(["argmax", "argmin"])
 FORCEABLE = frozenset(SIDES) | RANKING | {"equal", "is_nonzero"}
@@ -52,7 +52,7 @@ def choices(step: Step, args: Any, kwargs: Any) -> list[tuple[int, tuple[int, ..
     if name in SIDES:
         tied = (torch.as_tensor(args[0]) == torch.as_tensor(args[1])).reshape(-1).nonzero().reshape(-1)
         return [(int(e), (-1, 1)) for e in tied[:TIED_ELEMENTS]]
-    rows = _rows(name, args, kwargs)
+    rows = ranked_rows(name, args, kwargs)
     best = rows == rows.max(1, keepdim=True).values
     tied = (best.sum(1) > 1).nonzero().reshape(-1)[:TIED_ELEMENTS]
     return [(int(e), tuple(int(i) for i in best[e].nonzero().reshape(-1)[:TIED_ELEMENTS])) for e in tied]
@@ -69,12 +69,12 @@ def distance(step: Step, args: Any, kwargs: Any) -> tuple[Any, Any]:
         same = args[0].shape == args[1].shape
         apart = (args[0] - args[1]).abs().max() if same and args[0].numel() else torch.tensor(float("inf"))
         return apart, torch.zeros_like(apart)
-    rows = _rows(name, args, kwargs)
+    rows = ranked_rows(name, args, kwargs)
     top = rows.topk(min(2, rows.shape[1]), dim=1).values
     return top[:, 0], top[:, 1] if top.shape[1] > 1 else torch.full_like(top[:, 0], float("-inf"))
 
 
-def _rows(name: str, args: Any, kwargs: Any) -> torch.Tensor:
+def ranked_rows(name: str, args: Any, kwargs: Any) -> torch.Tensor:
     """Lay out what an argmax or argmin searches as rows, one for each of its results, the largest being sought."""
     operand: torch.Tensor = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim")

@@ -24,6 +24,7 @@ class Plan:
     unselected: Mapping[int, tuple[Any, ...]]
     release: Mapping[int, tuple[int, ...]]
     checks: Mapping[int, Any]
+    compared: frozenset[int]
 
 
 def plan_of(program: Program) -> Plan:
@@ -55,6 +56,7 @@ def plan_of(program: Program) -> Plan:
         unselected=unselected_uses(program),
         release={k: tuple(v) for k, v in release.items()},
         checks={g.step: g for g in program.guards},
+        compared=frozenset(c for g in program.guards for c in g.comparisons),
     )
     program.__dict__["_torch_plan"] = plan
     return plan

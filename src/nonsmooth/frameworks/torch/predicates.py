@@ -6,13 +6,15 @@ A comparison a > b ties where a = b. Along any direction in which a - b changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-__all__ = ["SIDES", "Predicate", "combine", "compare"]
+from nonsmooth.dictionary.operation import lexicographic_sign
+
+__all__ = ["SIDES", "Motion", "Predicate", "combine", "compare", "motion_of"]
 
 SIDES = {
     "gt": (False, True),
@@ -26,6 +28,20 @@ SIDES = {
 
 
 @dataclass(frozen=True)
+class Motion:
+    """What a comparison does along directions.
+
+    `along` is its value there; `moved` are, for each direction, the tangents of what it compares, 0 where nothing ties;
+    rounding is relative to `scale`. `several` marks the elements at which more than one comparison ties.
+    """
+
+    along: torch.Tensor
+    moved: tuple[torch.Tensor, ...]
+    scale: float
+    several: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Predicate:
     """A boolean tensor, its values left and right of the ties, and the distance of the compared values."""
 
@@ -34,6 +50,12 @@ class Predicate:
     right: torch.Tensor
     tie: torch.Tensor
     distance: torch.Tensor
+    motion: Motion | None = None
+
+    @property
+    def along(self) -> torch.Tensor:
+        """The value along the directions, where tangents are carried; else the value."""
+        return self.value if self.motion is None else self.motion.along
 
     @staticmethod
     def untied(value: torch.Tensor) -> Predicate:
@@ -43,19 +65,32 @@ class Predicate:
 
     def attributes(self) -> Mapping[str, torch.Tensor]:
         """Give what the record of `where` reads."""
-        return {"left": self.left, "right": self.right, "tie": self.tie, "distance": self.distance}
+        found = {"left": self.left, "right": self.right, "tie": self.tie, "distance": self.distance}
+        return {**found, "along": self.along, "motion": self.motion}
 
 
-def compare(name: str, a: Any, b: Any, value: torch.Tensor) -> Predicate:
-    """Find the predicate of `a name b`; it ties only if one side depends on the point."""
-    if not any(isinstance(t, torch.Tensor) and t.requires_grad for t in (a, b)):
-        return Predicate.untied(value)
+def compare(
+    name: str, a: Any, b: Any, value: torch.Tensor, moves: Callable[[torch.Tensor], Motion | None] | None = None
+) -> Predicate:
+    """Find the predicate of `a name b`, of which one side depends on the point; `moves` says how it moves at ties."""
     with torch.no_grad():
         a, b = torch.as_tensor(a, device=value.device), torch.as_tensor(b, device=value.device)
         tie = (a == b).broadcast_to(value.shape)
         distance = torch.where(tie, 0.0, (a - b).abs().to(torch.promote_types(a.dtype, torch.float32)))
         left, right = (torch.where(tie, torch.full_like(value, side), value) for side in SIDES[name])
-    return Predicate(value, left, right, tie, distance)
+        motion = moves(tie) if moves is not None and bool(tie.any()) else None
+    return Predicate(value, left, right, tie, distance, motion)
+
+
+def motion_of(
+    name: str, value: torch.Tensor, tie: torch.Tensor, moved: Sequence[torch.Tensor], scale: float, deciding: int
+) -> Motion:
+    """Decide the ties of a comparison by the tangents of a - b along the deciding directions, the first one first."""
+    moved = [torch.where(tie, m, torch.zeros_like(m)) for m in (m.broadcast_to(value.shape) for m in moved)]
+    sign = lexicographic_sign(torch, list(moved[:deciding]))
+    left, right = (torch.full_like(value, side) for side in SIDES[name])
+    along = torch.where(sign > 0, right, torch.where(sign < 0, left, value))
+    return Motion(along, tuple(moved), scale, torch.zeros_like(tie))
 
 
 def combine(
@@ -79,7 +114,28 @@ def combine(
     left, right = side("left"), side("right")
     if left.dtype is not torch.bool or left.shape != value.shape:
         return Predicate.untied(value)
-    return Predicate(value, left, right, (left != value) | (right != value), _nearest(parts, value))
+    tie = (left != value) | (right != value)
+    motion = _combined(parts, value, side("along"))
+    if motion is not None:
+        tie = tie | (motion.along != value)
+    return Predicate(value, left, right, tie, _nearest(parts, value), motion)
+
+
+def _combined(parts: list[Predicate], value: torch.Tensor, along: torch.Tensor) -> Motion | None:
+    """Gather how the parts of a predicate move; where several of them tie, none speaks for the whole."""
+    moving = [(p.motion, p.tie) for p in parts if p.motion is not None]
+    if not moving:
+        return None
+    several, count = torch.zeros_like(value), torch.zeros_like(value, dtype=torch.int64)
+    moved = [torch.zeros(value.shape, dtype=m.dtype, device=m.device) for m in moving[0][0].moved]
+    for motion, tie in moving:
+        try:
+            count = count + tie.broadcast_to(value.shape)
+            several = several | motion.several.broadcast_to(value.shape)
+            moved = [a + b.broadcast_to(value.shape) for a, b in zip(moved, motion.moved, strict=True)]
+        except RuntimeError:
+            several = several | tie.any()
+    return Motion(along, tuple(moved), max(m.scale for m, _ in moving), several | (count > 1))
 
 
 def _swap(tree: Any, name: str, known: Callable[[torch.Tensor], Predicate | None]) -> Any:

@@ -15,7 +15,7 @@ import torch
 from nonsmooth.dictionary import Kind, Select
 from nonsmooth.program import Program, Ref, Step, references
 
-__all__ = ["guard_against_infinity", "unselected_uses"]
+__all__ = ["guard_against_infinity", "unselected_entries", "unselected_uses"]
 
 Route = tuple[Any, ...]
 """("where", step, branch), ("all", routes): how the uses of a value end."""
@@ -29,11 +29,11 @@ _ELEMENTWISE = frozenset(
 
 
 def unselected_uses(program: Program) -> Mapping[int, Route]:
-    """Find the singular steps all of whose uses end in branches of `where`."""
+    """Find the singular and jumping steps all of whose uses end in branches of `where`."""
     results = {r.value for r in references(program.result)}
     found = {}
     for step in program.nonsmooth:
-        if step.operation.kind is Kind.SINGULAR and step.results[0] is not None and not step.mutates:
+        if step.operation.kind in (Kind.SINGULAR, Kind.JUMP) and step.results[0] is not None and not step.mutates:
             route = _route(program, step.results[0], results)
             if route is not None:
                 found[step.index] = route
@@ -64,10 +64,10 @@ def _route(program: Program, value: int, results: set[int]) -> Route | None:
     return ("all", tuple(routes))
 
 
-def _mask(route: Route, shape: torch.Size, masks: Mapping[int, torch.Tensor]) -> torch.Tensor | None:
+def unselected_entries(route: Route, shape: torch.Size, masks: Mapping[int, torch.Tensor]) -> torch.Tensor | None:
     """Mark the unselected entries, once every `where` on the way has run."""
     if route[0] == "all":
-        parts = [_mask(r, shape, masks) for r in route[1]]
+        parts = [unselected_entries(r, shape, masks) for r in route[1]]
         if any(p is None for p in parts) or not parts:
             return None
         return torch.stack([p for p in parts if p is not None]).all(0)
@@ -77,7 +77,7 @@ def _mask(route: Route, shape: torch.Size, masks: Mapping[int, torch.Tensor]) ->
         return None
     unused = weight == (1 if branch == 2 else 0)
     if onward is not None:
-        later = _mask(onward, weight.shape, masks)
+        later = unselected_entries(onward, weight.shape, masks)
         unused = unused if later is None else unused | later
     return _fit(unused, shape)
 
@@ -108,7 +108,7 @@ class _StrongZero(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Let the strong zeros absorb."""
-        mask = _mask(ctx.route, gradient.shape, ctx.masks)
+        mask = unselected_entries(ctx.route, gradient.shape, ctx.masks)
         if mask is not None:
             gradient = torch.where(mask, torch.zeros_like(gradient), gradient)
         return gradient, None, None

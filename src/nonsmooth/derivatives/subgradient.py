@@ -1,0 +1,181 @@
+"""One true subgradient at the price of backpropagation, with a certificate.
+
+Draw a generic direction v. Along x + t v, t > 0 small, every kink whose argument has a nonzero tangent is resolved; the
+selection that this defines is the one by which backpropagation computes the gradients there, and its value at x is
+their limit as t -> 0: an element of Clarke's subdifferential. One recorded pass decides the kinks, one reverse sweep
+gives the gradient. What could break the argument is checked, and the certificate refused where it might.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nonsmooth.derivatives.backprop import as_program
+from nonsmooth.derivatives.following import Way, bad_points, follow, join_branches, severed_reasons
+from nonsmooth.dictionary import Call
+from nonsmooth.errors import UsageError
+from nonsmooth.frameworks.framework import Evaluation, Framework
+from nonsmooth.kinks.resolution import Reason, Resolution, resolve
+from nonsmooth.program import Program, Step
+
+__all__ = ["Certificate", "Subgradient", "subgradient"]
+
+WITNESSES = 3
+"""A draw is the direction that decides, and others that tell a zero derivative from an accident."""
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What stands behind a subgradient.
+
+    Attributes:
+        status: "computed" if the gradient is a limit of gradients at nearby points, up to rounding; "undecided" if that
+            could not be shown.
+        direction: the direction v that decided the kinks, like the point; None where no kink is active.
+        margin: the smallest tangent of a switching argument, relative to the size of the terms that it was summed from;
+            infinite where no kink had to be decided.
+        draws: how many directions were drawn.
+        kinks: how many active kinks were met; tied pairs are counted one by one.
+        flat: those of them whose argument has the derivative zero, so that their weight does not matter.
+        reasons: why it is undecided, each with its line.
+    """
+
+    status: str
+    direction: Any = field(repr=False)
+    margin: float
+    draws: int
+    kinks: int
+    flat: int = 0
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def certified(self) -> bool:
+        """Whether the gradient is a subgradient for certain, up to rounding."""
+        return self.status == "computed"
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        if not self.certified:
+            return f"undecided: {'; '.join(str(r) for r in self.reasons)}"
+        if not self.kinks:
+            return "certified (computed): no kink is active, the function is differentiable here"
+        margin = f", smallest relative margin {self.margin:.2g}" if math.isfinite(self.margin) else ""
+        return f"certified (computed): {self.kinks} active kink(s) decided by draw {self.draws}{margin}"
+
+
+class Subgradient(NamedTuple):
+    """A value, a gradient in the structure of the point, and its certificate."""
+
+    value: Any
+    gradient: Any
+    certificate: Certificate
+
+
+def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int = 0, draws: int = 6) -> Subgradient:
+    """Give a true subgradient of a scalar function, with a certificate, at the price of backpropagation.
+
+        g = lim_(t -> 0+) grad F(x + t v)   for a generic direction v, hence g in dF(x), Clarke's subdifferential
+
+    The certificate holds if F is Lipschitz near x, its pieces are C1 at x, and every active kink is decided by v or has
+    an argument of derivative zero. Jumps, singular operations at their bad points, values cut off from the derivative,
+    and branches that do not join are found and refused. Status: `computed`, or undecided with the reasons.
+
+    Args:
+        f: a scalar function f(x, *data), or its captured program.
+        x: the point.
+        data: what is not differentiated.
+        seed: of the directions; no generator of the user's is touched.
+        draws: how many directions are tried, each finer than the one before.
+
+    Returns:
+        Value, gradient (in the structure of the point, also if undecided: then it is what backprop gives under the last
+        selection tried) and certificate.
+
+    Raises:
+        ResultError: the function is not scalar. PointError, CaptureError: as `capture`.
+
+    >>> import torch
+    >>> import nonsmooth as ns
+    >>> f = lambda t: torch.relu(t) - torch.relu(-t)
+    >>> value, gradient, certificate = ns.subgradient(f, torch.tensor(0.0))
+    >>> gradient, certificate.status
+    (tensor(1.), 'computed')
+    >>> ns.subgradient(lambda t: torch.where(t * t > 0, t, 2 * t), torch.tensor(0.0)).certificate.status
+    'undecided'
+
+    Source: KakadeLee2018, derived, docs/theory/subgradient.md.
+    """
+    if not isinstance(draws, int) or draws < 1:
+        raise UsageError(f"draws={draws!r}: at least one direction must be drawn.")
+    if not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed={seed!r}: pass an integer, 0 or more.")
+    program, framework = as_program(f, x, data)
+    own = _evaluated_without_kinks(framework, program, x, data) if framework.rewrites(program) else None
+    if own is not None:
+        way, evaluation, found, attempt = Way(framework, x, data, ()), own, Resolution(), -1
+    else:
+        for attempt in range(draws):
+            way = Way(framework, x, data, [partial(_drawn, framework, x, seed, attempt, k) for k in range(WITNESSES)])
+            evaluation = follow(way, program)
+            found = resolve(evaluation, WITNESSES)
+            if not found.open or found.reasons:
+                break
+        own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
+    reasons = _broken_conditions(way, own, evaluation, found)
+    value, gradient = framework.scalar(own).detach(), framework.pull(evaluation)
+    if not all(np.all(np.isfinite(a)) for a in framework.arrays(gradient)):
+        reasons.append(Reason("not finite", "the gradient holds nan or infinity"))
+    kinks = found.count + len(evaluation.turns)
+    certificate = Certificate(
+        status="undecided" if reasons else "computed",
+        direction=way.directions[0]() if kinks else None,
+        margin=found.margin,
+        draws=attempt + 1 if kinks else 0,
+        kinks=kinks,
+        flat=found.flat,
+        reasons=tuple(reasons),
+    )
+    return Subgradient(value, gradient, certificate)
+
+
+def _drawn(framework: Framework, x: Any, seed: int, attempt: int, k: int) -> Any:
+    """Draw a direction; each attempt draws finer ones, so that fewer linear forms vanish at them by accident."""
+    state = np.random.SeedSequence([seed, attempt, k]).generate_state(1, np.uint64)
+    return framework.draw(x, int(state[0] >> np.uint64(1)), attempt + 1)
+
+
+def _evaluated_without_kinks(
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...]
+) -> Evaluation | None:
+    """Evaluate a program that writes in place; None if kinks are active, so that tangents must be carried."""
+    met: list[int] = []
+
+    def note(step: Step, call: Call, masks: Any) -> None:
+        met.append(step.index)
+
+    evaluation = framework.evaluate(program, x, data, select=note, directions=())
+    return None if met or evaluation.turns else evaluation
+
+
+def _broken_conditions(way: Way, own: Evaluation, evaluation: Evaluation, found: Resolution) -> list[Reason]:
+    """List the conditions of the certificate that do not hold, or could not be decided."""
+    framework, program = way.framework, evaluation.program
+    assert program is not None
+    reasons = [*found.reasons, *bad_points(framework, evaluation), *severed_reasons(way, program)]
+    if own is not evaluation:
+        reasons += bad_points(framework, own)
+        values = [float(framework.numpy(framework.scalar(e).detach())) for e in (own, evaluation)]
+        if abs(values[0] - values[1]) > 1e-9 * max(abs(v) for v in values):
+            reasons.append(Reason("jump", f"the branches of an `if` on data that ties differ in value: {values}"))
+        reasons += join_branches(way, evaluation, WITNESSES)
+    if found.open:
+        reasons.append(
+            Reason("tie", f"{found.open} active kink(s) could not be decided: their tangents are lost in rounding")
+        )
+    return list(dict.fromkeys(reasons))

@@ -1,0 +1,203 @@
+"""Forward mode through one smooth step: the tangent of what it returns, given those of what it reads.
+
+torch's own forward mode does it, but for three things: it recomputes the value of a bilinear step and materialises
+zeros there, it stops at `detach`, and some operators have none; those are taken apart, or differentiated backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from nonsmooth.dictionary import Kind
+from nonsmooth.errors import NoDerivative
+from nonsmooth.frameworks.torch.arguments import map_refs, refs_of
+from nonsmooth.frameworks.torch.formulas import FORMULAS
+from nonsmooth.frameworks.torch.names import arguments_of, packet_name
+from nonsmooth.program import Ref, Step
+
+__all__ = ["bilinear_tangents", "carry", "push_forward"]
+
+Pushed = list[torch.Tensor | None]
+
+ROWS = 4096
+"""Up to how many results an operator without forward mode is differentiated backwards, one by one."""
+
+BILINEAR: Mapping[str, Callable[[torch.Tensor, torch.Tensor], int]] = {
+    "linear": lambda a, b: a.shape[-1],
+    "matmul": lambda a, b: a.shape[-1],
+    "mm": lambda a, b: a.shape[-1],
+    "bmm": lambda a, b: a.shape[-1],
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), lambda a, b: b[0].numel()),
+}
+"""Operators bilinear in their first two operands (and affine in a third), with the number of terms that they add up."""
+
+
+def carry(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> tuple[Pushed, None] | None:
+    """Carry the tangent through a step that returns what it reads, cut off from torch's graph."""
+    if step.operation.name != "detach":
+        return None
+    (ref,) = list(refs_of(step.args))[:1]
+    return [tangents[ref.value]], None
+
+
+def bilinear_tangents(
+    step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor], scales: Mapping[int, float]
+) -> tuple[Pushed, float] | None:
+    """Give (tangent a) b + a (tangent b) + tangent c for a bilinear step a b + c, and its scale."""
+    terms, args = BILINEAR.get(step.operation.name), step.args
+    if terms is None or step.mutates or len(args) < 2 or not all(isinstance(r, Ref) for r in args[:2]):
+        return None
+    a, b = (read[r.value].detach() for r in args[:2])
+    t_a, t_b, t_c = (tangents.get(r.value) if isinstance(r, Ref) else None for r in (*args[:3], None)[:3])
+    parts = [(t_a, b, a if t_a is None else b, args[0]), (a, t_b, a, args[1])]
+    parts = [part for part in parts if part[0] is not None and part[1] is not None]
+    parts = parts or [(torch.zeros_like(a), b, a, args[0])]
+    kwargs, rest = map_refs((dict(step.kwargs), args[3:]), lambda r: read[r.value])
+    total: torch.Tensor | None = None
+    scale = scales.get(args[2].value, 0.0) if t_c is not None else 0.0
+    root = 3 * float(terms(a, b)) ** 0.5
+    with torch.no_grad(), _mode(step):
+        for first, second, other, ref in parts:
+            third = () if len(args) < 3 else (t_c if total is None else None,)
+            part = step.target(first, second, *third, *rest, **kwargs)
+            total = part if total is None else total.add_(part)
+            mean_square = float(other.float().square().mean()) if other.numel() else 0.0
+            scale += root * mean_square**0.5 * scales.get(ref.value, 0.0)
+    return [total], scale
+
+
+def push_forward(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> Pushed:
+    """Give the tangents of the results of a step where it is smooth.
+
+    Raises:
+        NoDerivative: neither torch nor a formula has the derivative.
+    """
+    with torch.no_grad(), _mode(step), _context(step):
+        try:
+            return _dual(step, step.target, read, tangents)
+        except (NotImplementedError, RuntimeError) as error:
+            if not _has_no_forward_mode(error):
+                raise
+        linear = step.operation.kind in (Kind.AFFINE, Kind.INDEX)
+        if linear and len(tangents) == 1 and not step.mutates:
+            return _linear(step, read, tangents)
+        formula = _formula(step)
+        if formula is not None:
+            try:
+                return _dual(step, formula, read, tangents)
+            except (NotImplementedError, RuntimeError):
+                pass
+    return _backwards(step, read, tangents)
+
+
+def _dual(step: Step, target: Callable[..., Any], read: Mapping[int, Any], tangents: Mapping[int, Any]) -> Pushed:
+    """Push tangents by torch's forward mode."""
+    with forward_ad.dual_level():
+        duals: dict[int, Any] = {}
+
+        def fill(ref: Ref) -> Any:
+            if ref.value not in duals:
+                value = read[ref.value]
+                if isinstance(value, torch.Tensor):
+                    value = value.detach()
+                    value = value.clone() if ref.value in step.mutates else value
+                    tangent = tangents.get(ref.value)
+                    if tangent is not None:
+                        value = forward_ad.make_dual(value, tangent.to(value.dtype))
+                duals[ref.value] = value
+            return duals[ref.value]
+
+        args, kwargs = map_refs((step.args, dict(step.kwargs)), fill)
+        output = target(*args, **kwargs)
+        outputs = (output,) if step.single else output
+        return [_unpacked(o) for o in outputs]
+
+
+def _unpacked(output: Any) -> torch.Tensor | None:
+    """Give the tangent of a dual number, None where it has none."""
+    if not isinstance(output, torch.Tensor) or not (output.is_floating_point() or output.is_complex()):
+        return None
+    tangent = forward_ad.unpack_dual(output).tangent
+    return None if tangent is None else tangent.clone()
+
+
+def _linear(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> Pushed:
+    """Apply a linear step to the tangent of its one operand."""
+    args, kwargs = map_refs((step.args, dict(step.kwargs)), lambda r: tangents.get(r.value, _detached(read[r.value])))
+    output = step.target(*args, **kwargs)
+    outputs = (output,) if step.single else output
+    return [o if isinstance(o, torch.Tensor) and o.is_floating_point() else None for o in outputs]
+
+
+def _formula(step: Step) -> Callable[..., Any] | None:
+    """Find how a step can be taken apart into operators that have a forward mode."""
+    func = step.target
+    if not isinstance(func, torch._ops.OpOverload):
+        return None
+    formula = FORMULAS.get(packet_name(func))
+    if formula is not None:
+        return lambda *args, **kwargs: formula(**arguments_of(func, args, kwargs))
+    if func._can_decompose():
+        return lambda *args, **kwargs: func.decompose(*args, **kwargs)
+    return torch._decomp.decomposition_table.get(func)
+
+
+def _backwards(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> Pushed:
+    """Push tangents through an operator that only has a backward: one pass for each of its results."""
+    with torch.enable_grad(), _mode(step):
+        leaves = {v: read[v].detach().clone().requires_grad_() for v in tangents}
+        args, kwargs = map_refs((step.args, dict(step.kwargs)), lambda r: leaves.get(r.value, _detached(read[r.value])))
+        output = step.target(*args, **kwargs)
+        found: Pushed = []
+        for result in (output,) if step.single else output:
+            if not isinstance(result, torch.Tensor) or not result.requires_grad:
+                found.append(None)
+                continue
+            if result.numel() > ROWS or step.operation.kind is Kind.OPAQUE:
+                raise NoDerivative(
+                    f"{step} has no forward mode in torch, and {result.numel()} results are too many to differentiate "
+                    "one by one: write it with operations that have one."
+                )
+            rows = []
+            for entry in result.reshape(-1):
+                pulled = torch.autograd.grad(entry, list(leaves.values()), retain_graph=True, allow_unused=True)
+                rows.append(sum((g * t).sum() for g, t in zip(pulled, tangents.values(), strict=True) if g is not None))
+            stacked = [torch.as_tensor(r, dtype=result.dtype, device=result.device).detach() for r in rows]
+            found.append(torch.stack(stacked).reshape(result.shape) if rows else torch.zeros_like(result))
+        return found
+
+
+def _detached(value: Any) -> Any:
+    """Cut a tensor off from its graph."""
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _has_no_forward_mode(error: Exception) -> bool:
+    """Tell torch's complaint that an operator has no forward mode."""
+    text = str(error)
+    return isinstance(error, NotImplementedError) or "forward AD" in text or "jvp" in text or "forward mode" in text
+
+
+@contextmanager
+def _mode(step: Step) -> Iterator[None]:
+    """Cast as the step was cast."""
+    with ExitStack() as stack:
+        if step.mode.autocast is not None:
+            device, dtype = step.mode.autocast
+            stack.enter_context(torch.autocast(device, dtype=getattr(torch, dtype)))
+        yield
+
+
+def _context(step: Step) -> AbstractContextManager[Any]:
+    """Choose the kernels that have a forward mode."""
+    if step.operation.name == "scaled_dot_product_attention":
+        return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+    if step.operation.name in ("lstm", "gru", "rnn_tanh"):
+        return torch.backends.mkldnn.flags(enabled=False)  # type: ignore[no-any-return]
+    return nullcontext()
