@@ -173,6 +173,17 @@ def digits(
         _finish(result, as_json, output)
 
 
+@study.command()
+def slides(output: Folder = None, as_json: AsJson = False) -> None:
+    """Show what backprop returns at 0 for relu, abs, zero, sine and others, written as programs with kinks."""
+    from nonsmooth.studies.slides import study_slides
+
+    with _messages():
+        with progress_bar() as progress:
+            result = study_slides(progress=progress)
+        _finish(result, as_json, output)
+
+
 def _finish(result: Any, as_json: bool, output: Path | None) -> None:
     """Print a result, and write it into a folder if one is given."""
     paths = result.save(output) if output is not None else ()
