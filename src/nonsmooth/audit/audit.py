@@ -29,6 +29,7 @@ from nonsmooth.audit.result import (
     TiedBranch,
 )
 from nonsmooth.audit.summary import by_line, by_module, summarise_kinks, summarise_operations, summarise_program
+from nonsmooth.audit.verdict import Verdict, judge
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.errors import UsageError
 from nonsmooth.kinks.kink import Kinks, find_kinks
@@ -58,6 +59,7 @@ class Audit:
         conventions: the gradient under each convention against the framework's.
         effects: what each group of kinks does alone; `effects_note` says if some were left out.
         branches: the other programs that are active, as an `if` on data ties.
+        verdict: whether the framework's gradient equals a certified subgradient, and which lines part them if not.
         findings: lint, each with its line and its fix.
         costs: wall times.
     """
@@ -80,6 +82,7 @@ class Audit:
     effects: tuple[Effect, ...]
     effects_note: str
     branches: tuple[TiedBranch, ...]
+    verdict: Verdict
     findings: tuple[LintFinding, ...]
     costs: tuple[Cost, ...]
 
@@ -139,8 +142,9 @@ def run_audit(
 
         ||g_c - g_fw|| / ||g_fw||   and   ||g_(G = 1) - g_(G = 0)|| / ||g_fw||,
 
-    in total and per parameter, g_fw the framework's gradient and all kinks outside G left to the framework. Status:
-    `computed`; the proof of capture is `sampled`, times are `measured`. Nothing that is passed in is changed.
+    in total and per parameter, g_fw the framework's gradient and all kinks outside G left to the framework. The verdict
+    compares g_fw with certified subgradients. Status: `computed`; the proof of capture is `sampled`, times are
+    `measured`. Nothing that is passed in is changed.
 
     Args:
         f: a scalar function f(x, *data), or its captured program.
@@ -163,8 +167,10 @@ def run_audit(
     [('0.0', 0.0), ('1.0', 2.0), ('0.5', 1.0)]
     >>> audit.effects[0].total.relative
     1.0
+    >>> audit.verdict.word, audit.verdict.total.relative
+    ('differs', 1.0)
 
-    Source: BoltePauwels2020b.
+    Source: BoltePauwels2020b, KakadeLee2018.
     """
     report = progress or silent
     report("capture", 0, 1)
@@ -189,6 +195,9 @@ def _judge(bench: Bench, table: Kinks, times: list[tuple[str, float]]) -> Audit:
     comparisons = compare_conventions(bench)
     effects, note = measure_effects(bench, rows)
     branches = tied_branches(bench, rows)
+    start = time.perf_counter()
+    verdict = judge(bench, rows)
+    times.append((f"verdict, {verdict.directions} direction(s)", time.perf_counter() - start))
     times += [(f"gradient under {c.convention}", c.seconds) for c in comparisons]
     return Audit(
         format_version=FORMAT_VERSION,
@@ -209,6 +218,7 @@ def _judge(bench: Bench, table: Kinks, times: list[tuple[str, float]]) -> Audit:
         effects=effects,
         effects_note=note,
         branches=branches,
+        verdict=verdict,
         findings=lint(bench, rows, comparisons, effects, branches),
         costs=(
             Cost(f"one gradient by {framework.name}'s own rules", native, 1.0),

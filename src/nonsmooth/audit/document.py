@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.result import Change, LintFinding
+from nonsmooth.audit.verdict import verdict_tables
 from nonsmooth.report.table import Document, Table
 from nonsmooth.report.text import format_share, plain
 
@@ -33,6 +34,7 @@ def audit_document(audit: Audit, where: str = "at one point") -> Document:
     parts: list[str | Table] = [headline(audit)]
     if audit.findings:
         parts.append(findings_text(audit.findings))
+    parts += verdict_tables(audit.verdict)
     parts += [table for table in _tables(audit) if table.rows]
     return Document(f"Audit of {audit.function} {where} ({version})", tuple(parts))
 
@@ -64,6 +66,7 @@ def headline(audit: Audit) -> str:
             f"largest effect: {first.group}: its weights {' to '.join(first.weights)} move the gradient of "
             f"{first.moves_most} by {first.largest.phrase(audit.rounding)} (computed)"
         )
+    lines.append(f"verdict: {audit.verdict.message} ({audit.verdict.status})")
     lines.append(f"findings: {len(audit.findings)}")
     return "\n".join(_wrap(line, "  ") for line in lines)
 
