@@ -1,7 +1,7 @@
 """The command: `nonsmooth audit`, `kinks`, `ops`, `conventions`, `study`.
 
-Standard output carries the result alone; messages and the progress bar go to standard error. Exit status: 0 done, 2
-wrong use.
+Standard output carries the result alone; messages and the progress bar go to standard error. Exit status: 0 done, 1 a
+finding named by `--fail-on`, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 
 import nonsmooth as ns
 from nonsmooth.audit.conventions import conventions_document
+from nonsmooth.audit.gate import WORDS, failure_text, failures, parse_words
 from nonsmooth.audit.problem import open_problem
 from nonsmooth.errors import NonsmoothError, UsageError
 from nonsmooth.report.json_text import to_json
@@ -25,7 +26,7 @@ from nonsmooth.report.text import plain, render
 
 __all__ = ["app", "main"]
 
-WRONG_USE = 2
+FOUND, WRONG_USE = 1, 2
 
 app = typer.Typer(
     help="What automatic differentiation computes when a program is not differentiable.",
@@ -42,6 +43,10 @@ Folder = Annotated[
     Path | None, typer.Option("-o", "--output", help="Also write report.json, report.txt and pictures here.")
 ]
 Tol = Annotated[float, typer.Option("--tol", help="Distance within which a kink counts as active.")]
+FailOn = Annotated[
+    str | None,
+    typer.Option("--fail-on", metavar="WORDS", help=f"Exit with status 1 on any of: {', '.join(WORDS)}."),
+]
 
 
 def main() -> None:
@@ -89,12 +94,19 @@ def options(
 
 
 @app.command()
-def audit(target: Target, as_json: AsJson = False, output: Folder = None, tol: Tol = 0.0) -> None:
+def audit(
+    target: Target, as_json: AsJson = False, output: Folder = None, tol: Tol = 0.0, fail_on: FailOn = None
+) -> None:
     """Report the kinks at a point, and what they do to the gradient."""
     with _messages():
+        words = () if fail_on is None else parse_words(fail_on)
         with progress_bar() as progress, open_problem(target) as (function, x, data):
             result = ns.audit(function, x, *data, tol=tol, progress=progress)
         _finish(result, as_json, output)
+    found = failures(result, words)
+    if found:
+        typer.echo(f"nonsmooth: {failure_text(found)}", err=True)
+        raise typer.Exit(FOUND)
 
 
 @app.command()

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 import nonsmooth
 from nonsmooth import cli
+from nonsmooth.audit.gate import failures
 
 PROBLEMS = """
 import torch
@@ -191,3 +193,89 @@ def test_the_installed_command(file: str) -> None:
     assert done.stderr == b"loading\nmaking\n"
     done = subprocess.run([*command, "kinks", "nothing.py:p"], capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, b"") and done.stderr == b"nonsmooth: there is no file 'nothing.py'.\n"
+
+
+FAILING = """
+import torch
+
+def smooth():
+    return (lambda x: (x * x).sum()), torch.ones(2)
+
+def differs():
+    return (lambda x: (torch.relu(x) - torch.relu(-x)).sum()), torch.zeros(2)
+
+def harmless():
+    return (lambda x: (0 * torch.relu(x) + x).sum()), torch.zeros(2)
+
+def jump():
+    return (lambda x: (torch.sign(x) + x * 2).sum() + torch.sign(2 * x).sum()), torch.zeros(2)
+
+def singular():
+    return (lambda x: torch.sqrt(x).sum()), torch.tensor([0.0, 1.0])
+
+def value():
+    return (lambda x: (torch.log(x) - torch.log(x)).sum()), torch.zeros(2)
+"""
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("problems") / "failing.py"
+    path.write_text(FAILING)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "fired"),
+    [
+        ("smooth", "differs,artifact,undecided,jump,singular,nan,kink", ""),
+        ("differs", "differs", "differs (1 finding)"),
+        ("differs", "artifact", "artifact (1 finding)"),
+        ("differs", "undecided,jump,singular,nan", ""),
+        ("differs", "nan, kink ,differs", "kink (2 findings), differs (1 finding)"),
+        ("harmless", "kink,differs", ""),
+        ("jump", "jump", "jump (2 findings)"),
+        ("jump", "undecided", "undecided (1 finding)"),
+        ("jump", "differs,artifact,singular,kink", ""),
+        ("singular", "singular", "singular (1 finding)"),
+        ("singular", "nan", "nan (1 finding)"),
+        ("singular", "undecided", "undecided (1 finding)"),
+        ("singular", "jump,kink", ""),
+    ],
+)
+def test_fail_on(failing: str, name: str, words: str, fired: str) -> None:
+    result = run("audit", f"{failing}:{name}", "--fail-on", words)
+    assert result.exit_code == (1 if fired else 0), result.stderr
+    assert result.stdout.startswith("Audit of ") and "Cost (measured)" in result.stdout
+    last = result.stderr.splitlines()[-1:]
+    assert last == ([f"nonsmooth: failed on {fired}"] if fired else [])
+
+
+def test_fail_on_prints_and_writes_the_whole_report(failing: str, tmp_path: Path) -> None:
+    result = run("audit", f"{failing}:differs", "--fail-on", "differs", "--json", "-o", str(tmp_path / "out"))
+    assert result.exit_code == 1 and json.loads(result.stdout)["verdict"]["word"] == "differs"
+    assert (tmp_path / "out" / "report.json").exists()
+    assert result.stderr.splitlines()[-1] == "nonsmooth: failed on differs (1 finding)"
+
+
+def test_a_value_of_nan_has_no_derivative_at_all(failing: str) -> None:
+    result = run("audit", f"{failing}:value", "--fail-on", "nan")
+    assert (result.exit_code, result.stdout) == (2, "") and "its value is nan" in result.stderr
+    program = nonsmooth.capture(lambda x: torch.log(x).sum(), torch.ones(2))
+    assert failures(nonsmooth.audit(program, torch.zeros(2)), ("nan",)) == {"nan": 2}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("jmp", "--fail-on 'jmp' is no finding (did you mean 'jump'?); the words are differs, artifact, undecided"),
+        ("nan,Kink", "(did you mean 'kink'?)"),
+        ("everything", "'everything' is no finding; the words are"),
+        ("", "names no finding"),
+        (" , ", "names no finding"),
+    ],
+)
+def test_fail_on_refuses_unknown_words(failing: str, words: str, message: str) -> None:
+    result = run("audit", f"{failing}:differs", "--fail-on", words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
