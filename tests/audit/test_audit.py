@@ -224,3 +224,16 @@ def test_every_statement_has_its_status() -> None:
     )
     assert {part.status for part in parts} == {"computed", "measured"} and audit.program.status == "sampled"
     assert repr(audit) == "<Audit of 'shifted': 2 active element(s), 2 finding(s)>"
+
+
+def test_branches_beyond_the_limit_are_told() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        total = x.sum()
+        for k in range(5):
+            total = total + (x[k] if x[k] > 0 else 2 * x[k])
+        return total
+
+    audit = ns.audit(f, torch.zeros(5))
+    assert audit.branches[-1].status == "undecided" and len(audit.branches) == 8
+    assert audit.branches[-1].note == ("more than 8 branches are active where `if`s tie; the others were not compared")
+    assert any(finding.message == audit.branches[-1].note for finding in audit.find("guard"))

@@ -185,11 +185,12 @@ def test_the_reasons_have_their_lines() -> None:
 
 
 def test_a_gradient_of_nan_is_no_subgradient() -> None:
-    audit = ns.audit(lambda x: torch.where(x > -1, x, torch.sqrt(x)).sum(), torch.tensor([0.5, -0.5]))
-    assert audit.bad_entries == 1
-    assert audit.verdict.word in ("differs", "undecided")
-    if audit.verdict.word == "differs":
-        assert "holds nan or inf" in audit.verdict.message
+    audit = ns.audit(lambda x: torch.where(x < 1, x, torch.sqrt(x)).sum(), torch.tensor([0.0, 0.5]))
+    assert audit.bad_entries == 1 and audit.verdict.word == "differs"
+    assert "holds nan or inf, and the certified subgradient does not" in audit.verdict.message
+    assert audit.verdict.differing == ("x",) and audit.verdict.causes == ()
+    source = audit.find("singular")[0].source
+    assert source is not None and "torch.sqrt(x)" in source.text
 
 
 def test_the_verdict_as_a_document() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,14 +159,27 @@ def tied_branches(bench: Bench, rows: tuple[KinkSummary, ...]) -> tuple[TiedBran
     pieces = bench.framework.pieces(bench.program, bench.x, bench.data, limit=BRANCHES)
     while True:
         try:
-            piece = next(pieces, None)
+            piece, left_out = _next(pieces)
             if piece is None:
-                return tuple(found)
+                note = f"more than {BRANCHES} branches are active where `if`s tie; the others were not compared"
+                return (*found, *[TiedBranch((), (), None, None, None, {}, "undecided", note)] * left_out)
             if piece is not bench.program:
                 found.append(_branch(bench, piece))
         except Exception as error:  # the other branch is the user's code, and may fail in any way
             note = f"another branch cannot be evaluated: {type(error).__name__}: {error}"
             return (*found, TiedBranch((), (), None, None, None, {}, "undecided", note))
+
+
+def _next(pieces: Iterator[Program]) -> tuple[Program | None, bool]:
+    """Give the next active program, and whether some were left out, which comes as a warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        piece = next(pieces, None)
+    left_out = [w for w in caught if str(w.message).startswith("pieces: ")]
+    for other in caught:
+        if other not in left_out:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    return piece, bool(left_out)
 
 
 def _branch(bench: Bench, piece: Program) -> TiedBranch:

@@ -169,7 +169,10 @@ def _equal(found: _Found) -> str:
 def _apart(bench: Bench, found: _Found, directions: int, agree: bool | None) -> str:
     """Say that backprop's gradient is not a certified one, and what that does not mean."""
     if bad_entries(bench.reference):
-        return "not the certified one: backprop's gradient holds nan or inf, and the certified subgradient does not"
+        return (
+            "not the certified one: backprop's gradient holds nan or inf, and the certified subgradient does not; the "
+            "findings `nan` and `singular` say where they come from"
+        )
     many = "a certified subgradient" if directions == 1 else f"the certified subgradients along {directions} directions"
     least = "" if directions == 1 else "at least "
     same = ""
