@@ -92,7 +92,7 @@ class TrainingStudy:
         names = [point.name for point in self.points]
         yield Table(
             "Along the run (computed)",
-            ("point", "loss", "held-out accuracy", "active kinks", "can matter", "findings"),
+            ("point", "loss", "accuracy", "active kinks", "can matter", "findings", "backprop's gradient"),
             tuple(
                 (
                     p.name,
@@ -101,9 +101,12 @@ class TrainingStudy:
                     sum(row.active for row in p.audit.kinks),
                     sum(row.can_matter or 0 for row in p.audit.kinks),
                     len(p.audit.findings),
+                    _verdict(p),
                 )
                 for p in self.points
             ),
+            "accuracy: on held-out images. backprop's gradient: certified, if it equals a certified subgradient; differs, "
+            "with its distance from the nearest of those tried (it may still be another subgradient); or undecided.",
         )
         labels = list(dict.fromkeys(row.label for p in self.points for row in p.audit.kinks))
         found = [{row.label: row for row in p.audit.kinks} for p in self.points]
@@ -162,6 +165,13 @@ def _sentence(point: TrainingPoint) -> str:
         f"  at the kink; its weight {' or '.join(effect.weights)} changes the gradient of {effect.moves_most} by "
         f"{effect.largest.phrase(rounding)},\n  the whole gradient by {effect.total.text(rounding)}."
     )
+
+
+def _verdict(point: TrainingPoint) -> str:
+    """Print the verdict on backprop's gradient in a cell."""
+    verdict = point.audit.verdict
+    change = f", {verdict.total.text(verdict.rounding)}" if verdict.word == "differs" and verdict.total else ""
+    return f"{verdict.word}{change}"
 
 
 def _kinks(row: Any) -> str:
