@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nonsmooth.derivatives.backprop import as_program
-from nonsmooth.derivatives.following import Way, bad_points, follow, join_branches, severed_reasons
+from nonsmooth.derivatives.following import Way, bad_points, follow, severed_reasons
+from nonsmooth.derivatives.joining import join_branches, leads_nearby
 from nonsmooth.dictionary import Select
 from nonsmooth.errors import NoDerivative
 from nonsmooth.frameworks.framework import Evaluation
@@ -74,6 +75,7 @@ def check_one_sided(way: Way, evaluation: Evaluation) -> None:
     reasons += [r for r in severed_reasons(way, program) if r.rule != "detached"]
     reasons += _undecided_choices(evaluation, way.deciding)
     reasons += join_branches(way, evaluation, 1) if evaluation.turns else []
+    reasons += leads_nearby(way, evaluation)
     if reasons:
         raise NoDerivative(
             f"directional: the one-sided derivative is not decided: {reasons[0]}. "

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nonsmooth.derivatives.backprop import as_program
-from nonsmooth.derivatives.following import Way, bad_points, follow, join_branches, severed_reasons
+from nonsmooth.derivatives.following import Way, bad_points, follow, severed_reasons
+from nonsmooth.derivatives.joining import join_branches, join_choices, leads_nearby
 from nonsmooth.dictionary import Call
-from nonsmooth.errors import UsageError
+from nonsmooth.errors import NoDerivative, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Framework
 from nonsmooth.kinks.resolution import Reason, Resolution, resolve
 from nonsmooth.program import Program, Step
@@ -111,24 +112,15 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
 
     Source: KakadeLee2018, derived, docs/theory/subgradient.md.
     """
-    if not isinstance(draws, int) or draws < 1:
+    if isinstance(draws, bool) or draws < 1:
         raise UsageError(f"draws={draws!r}: at least one direction must be drawn.")
-    if not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or seed < 0:
         raise UsageError(f"seed={seed!r}: pass an integer, 0 or more.")
     program, framework = as_program(f, x, data)
-    own = _evaluated_without_kinks(framework, program, x, data) if framework.rewrites(program) else None
-    if own is not None:
-        way, evaluation, found, attempt = Way(framework, x, data, ()), own, Resolution(), -1
-    else:
-        for attempt in range(draws):
-            way = Way(framework, x, data, [partial(_drawn, framework, x, seed, attempt, k) for k in range(WITNESSES)])
-            evaluation = follow(way, program)
-            found = resolve(evaluation, WITNESSES)
-            if not found.open or found.reasons:
-                break
-        own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
-    reasons = _broken_conditions(way, own, evaluation, found)
+    way, evaluation, found, drawn = _decide(framework, program, x, data, seed, draws)
+    own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
     value, gradient = framework.scalar(own).detach(), framework.pull(evaluation)
+    reasons = _broken_conditions(way, own, evaluation, found)
     if not all(np.all(np.isfinite(a)) for a in framework.arrays(gradient)):
         reasons.append(Reason("not finite", "the gradient holds nan or infinity"))
     kinks = found.count + len(evaluation.turns)
@@ -136,12 +128,33 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
         status="undecided" if reasons else "computed",
         direction=way.directions[0]() if kinks else None,
         margin=found.margin,
-        draws=attempt + 1 if kinks else 0,
+        draws=drawn if kinks else 0,
         kinks=kinks,
         flat=found.flat,
-        reasons=tuple(reasons),
+        reasons=tuple(dict.fromkeys(reasons)),
     )
     return Subgradient(value, gradient, certificate)
+
+
+def _decide(
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], seed: int, draws: int
+) -> tuple[Way, Evaluation, Resolution, int]:
+    """Draw directions until one decides every kink; give it, the evaluation along it, and how many were drawn."""
+    if framework.rewrites(program):
+        quiet = _evaluated_without_kinks(framework, program, x, data)
+        if quiet is not None:
+            return Way(framework, x, data, ()), quiet, Resolution(), 0
+    for attempt in range(draws):
+        way = Way(framework, x, data, [partial(_drawn, framework, x, seed, attempt, k) for k in range(WITNESSES)])
+        try:
+            evaluation = follow(way, program)
+            found = resolve(evaluation, WITNESSES)
+        except NoDerivative as error:
+            found = Resolution(reasons=[Reason("no tangent", str(error))])
+            evaluation = framework.evaluate(program, x, data)
+        if not found.open or found.reasons:
+            break
+    return way, evaluation, found, attempt + 1
 
 
 def _drawn(framework: Framework, x: Any, seed: int, attempt: int, k: int) -> Any:
@@ -174,8 +187,10 @@ def _broken_conditions(way: Way, own: Evaluation, evaluation: Evaluation, found:
         if abs(values[0] - values[1]) > 1e-9 * max(abs(v) for v in values):
             reasons.append(Reason("jump", f"the branches of an `if` on data that ties differ in value: {values}"))
         reasons += join_branches(way, evaluation, WITNESSES)
+    reasons += join_choices(way, program, found.suspects) if found.suspects else []
+    reasons += leads_nearby(way, evaluation) if way.directions else []
     if found.open:
         reasons.append(
             Reason("tie", f"{found.open} active kink(s) could not be decided: their tangents are lost in rounding")
         )
-    return list(dict.fromkeys(reasons))
+    return reasons

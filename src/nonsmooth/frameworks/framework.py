@@ -159,6 +159,27 @@ class Framework(Protocol):
         """Stack trees of arrays of one structure along a new last axis."""
         ...
 
+    def combine(self, trees: Sequence[Any], weights: Sequence[float]) -> Any:
+        """Add trees of arrays up, each times a number."""
+        ...
+
+    def eps(self, tree: Any) -> float:
+        """Give the unit of rounding of the arrays of a tree."""
+        ...
+
+    def unforced(self, program: Program) -> Program:
+        """Give a program whose ties come out as they do by themselves."""
+        ...
+
+    def holds_at(
+        self, program: Program, x: Any, data: tuple[Any, ...], directions: Sequence[Any], distance: float
+    ) -> bool:
+        """Tell whether the program, its guards unforced, is that of the function at x + t v_1 + t^2 v_2 + ...
+
+        t is the distance times the square root of rounding, relative to the size of the point and the direction.
+        """
+        ...
+
     def columns(self, x: Any, directions: Any) -> list[Any]:
         """Read directions: a list of trees like the point, or for an array one array whose last axis counts them."""
         ...

@@ -9,14 +9,16 @@ directions are all within rounding: then the argument has the derivative zero, a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from nonsmooth.dictionary import Along, Call, Nonsmooth, Rule, Select
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.program import Source, Step
 
-__all__ = ["ROUNDING", "Reason", "Resolution", "follow_directions", "resolve", "rounding_of"]
+__all__ = ["ROUNDING", "Reason", "Resolution", "Suspect", "follow_directions", "resolve", "rounding_of"]
+
+Suspect: TypeAlias = tuple[Step, int, tuple[float, ...]]
 
 ROUNDING = 16.0
 """How many units of rounding, relative to the scale of its terms, a tangent must exceed to be a margin."""
@@ -45,6 +47,8 @@ class Resolution:
         margin: the smallest |a'| of a decided one, relative to the scale of its terms.
         open: how many are left to another direction.
         reasons: what no direction can mend.
+        suspects: ties of `where`, as (step, element, tangents of what is compared), at which the branches do not join
+            as far as the selection of this direction tells; the directions along the tie itself have to be asked.
     """
 
     count: int = 0
@@ -52,6 +56,7 @@ class Resolution:
     margin: float = float("inf")
     open: int = 0
     reasons: list[Reason] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
 
 
 def follow_directions(deciding: int = 1) -> Selector:
@@ -150,9 +155,10 @@ def _resolve_select(met: NonsmoothCall, directions: int, found: Resolution) -> N
     if motion.scale and bool(xp.any(decided)):
         size = xp.where(decided, xp.abs(moved[0]), xp.full_like(moved[0], float("inf")))
         found.margin = min(found.margin, float(xp.min(size)) / motion.scale)
-    if directions > 1 and bool(xp.any(decided & ~_parallel(xp, jumps, noises, moved, noise))):
-        text = "its branches do not join where its predicate ties nearby: their derivatives differ along the tie"
-        found.reasons.append(_reason(met.step, "jump", text))
+    suspects = decided & ~_parallel(xp, jumps, noises, moved, noise)
+    for element in [int(e) for e in xp.nonzero(xp.reshape(suspects, (-1,)))[0]]:
+        tangents = tuple(float(xp.reshape(xp.broadcast_to(m, mask.shape), (-1,))[element]) for m in moved)
+        found.suspects.append((met.step, element, tangents))
 
 
 def _parallel(xp: Any, jumps: list[Any], noises: list[float], moved: Any, noise: float) -> Any:

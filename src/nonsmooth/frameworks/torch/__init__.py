@@ -251,6 +251,40 @@ class TorchFramework:
         leaves = zip(*(flatten(t)[0] for t in trees), strict=True)
         return unflatten([torch.stack(row, dim=-1) for row in leaves], structure)
 
+    def combine(self, trees: Sequence[Any], weights: Sequence[float]) -> Any:
+        """Add trees of tensors up, each times a number."""
+        rows, structure = zip(*(flatten(t)[0] for t in trees), strict=True), flatten(trees[0])[1]
+        return unflatten([sum(w * t.detach() for w, t in zip(weights, r, strict=True)) for r in rows], structure)
+
+    def eps(self, tree: Any) -> float:
+        """Give the unit of rounding of the tensors of a tree."""
+        return max((torch.finfo(t.dtype).eps for t in flatten(tree)[0] if t.is_floating_point()), default=0.0)
+
+    def unforced(self, program: Program) -> Program:
+        """Give a program whose ties come out as they do by themselves."""
+        return unforced(program)
+
+    def holds_at(
+        self, program: Program, x: Any, data: tuple[Any, ...], directions: Sequence[Any], distance: float
+    ) -> bool:
+        """Tell whether the program, its guards unforced, is that of the function at x + t v_1 + t^2 v_2 + ..."""
+        moved, items = self._point(program, x), self._data(program, data)
+        step = distance * self.eps(moved) ** 0.5
+        size = max((float(t.detach().abs().max()) for t in moved if t.numel()), default=0.0)
+        for power, v in enumerate(directions):
+            parts = self._direction(program, v)
+            length = max((float(p.abs().max()) for p in parts if p.numel()), default=0.0)
+            scale = step * 2.0 ** (-8 * power) * (1 + size) / length if length else 0.0
+            moved = [t.detach() + scale * p for t, p in zip(moved, parts, strict=True)]
+        with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes(), random_state():
+            try:
+                replay(unforced(program), moved, items)
+            except StaleProgram:
+                return False
+            except RuntimeError:  # the function need not be defined there
+                return False
+        return True
+
     def columns(self, x: Any, directions: Any) -> list[Any]:
         """Read directions: a list of trees like the point, or for a tensor one tensor whose last axis counts them."""
         if isinstance(x, torch.Tensor) and isinstance(directions, torch.Tensor):

@@ -159,17 +159,20 @@ def _backwards(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch
             if not isinstance(result, torch.Tensor) or not result.requires_grad:
                 found.append(None)
                 continue
-            if result.numel() > ROWS or step.operation.kind is Kind.OPAQUE:
+            if step.operation.kind is Kind.OPAQUE:
+                raise NoDerivative(f"{step} is the user's own function: its one-sided derivative is not known.")
+            if result.numel() > ROWS:
                 raise NoDerivative(
                     f"{step} has no forward mode in torch, and {result.numel()} results are too many to differentiate "
                     "one by one: write it with operations that have one."
                 )
-            rows = []
-            for entry in result.reshape(-1):
+            tangent = torch.zeros(result.numel(), dtype=result.dtype, device=result.device)
+            for place, entry in enumerate(result.reshape(-1)):
                 pulled = torch.autograd.grad(entry, list(leaves.values()), retain_graph=True, allow_unused=True)
-                rows.append(sum((g * t).sum() for g, t in zip(pulled, tangents.values(), strict=True) if g is not None))
-            stacked = [torch.as_tensor(r, dtype=result.dtype, device=result.device).detach() for r in rows]
-            found.append(torch.stack(stacked).reshape(result.shape) if rows else torch.zeros_like(result))
+                for g, t in zip(pulled, tangents.values(), strict=True):
+                    if g is not None:
+                        tangent[place] += (g * t).sum().detach()
+            found.append(tangent.reshape(result.shape))
         return found
 
 
@@ -197,7 +200,7 @@ def _mode(step: Step) -> Iterator[None]:
 def _context(step: Step) -> AbstractContextManager[Any]:
     """Choose the kernels that have a forward mode."""
     if step.operation.name == "scaled_dot_product_attention":
-        return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+        return sdpa_kernel(SDPBackend.MATH)
     if step.operation.name in ("lstm", "gru", "rnn_tanh"):
-        return torch.backends.mkldnn.flags(enabled=False)  # type: ignore[no-any-return]
+        return torch.backends.mkldnn.flags(enabled=False)
     return nullcontext()

@@ -63,9 +63,9 @@ class Predicate:
         far = torch.full(value.shape, float("inf"), device=value.device)
         return Predicate(value, value, value, torch.zeros_like(value, dtype=torch.bool), far)
 
-    def attributes(self) -> Mapping[str, torch.Tensor]:
+    def attributes(self) -> Mapping[str, Any]:
         """Give what the record of `where` reads."""
-        found = {"left": self.left, "right": self.right, "tie": self.tie, "distance": self.distance}
+        found: dict[str, Any] = {"left": self.left, "right": self.right, "tie": self.tie, "distance": self.distance}
         return {**found, "along": self.along, "motion": self.motion}
 
 

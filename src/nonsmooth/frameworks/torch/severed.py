@@ -32,6 +32,8 @@ class _Slice:
         self.found: dict[int, Severed] = {}
         self.discrete: dict[int, Step] = {}
         self.reached: set[int] = set()
+        self.compared = {c for g in program.guards for c in g.comparisons}
+        self.moving = _moving(program)
         self._seen: set[tuple[int, bool]] = set()
         self._writers: dict[int, list[Step]] = {}
         for step in program.steps:
@@ -55,18 +57,17 @@ class _Slice:
     def _step(self, step: Step, value: int, predicate: bool) -> Iterator[tuple[int, bool]]:
         """Say what a value depends on through one of the steps that write it."""
         refs = list(refs_of((step.args, dict(step.kwargs))))
-        reals = [r for r in refs if self._real(r) and self.program.values[r.value].depends_on_point]
+        reals = [r for r in refs if r.value in self.moving]
         if step.operation.kind is Kind.OPAQUE:
             message = f"the user's own function {step} has kinks that are not known"
             self.found[step.index] = Severed("opaque", step, message)
         if self._real(Ref(value)):
-            if reals and not self.program.values[value].differentiable:
+            if reals and value in self.moving and not self.program.values[value].differentiable:
                 message = f"the result depends on the point through {step}, which is cut off from the derivative"
                 self.found[step.index] = Severed("detached", step, message)
-                return
             chosen = step.operands[0] if isinstance(step.operation, Select) else None
             yield from ((r.value, r == chosen) for r in refs)
-        elif predicate and not step.mutates and _looked_after(step):
+        elif predicate and not step.mutates and (_looked_after(step) or step.index in self.compared):
             yield from () if reals else ((r.value, True) for r in refs)
         elif reals:
             self.discrete[step.index] = step
@@ -77,15 +78,28 @@ class _Slice:
         """Follow what Python has seen."""
         refs = [r for r in refs_of((step.args, dict(step.kwargs))) if self.program.values[r.value].depends_on_point]
         left = isinstance(outcome, float) or (isinstance(outcome, torch.Tensor) and outcome.is_floating_point())
-        if left and refs:
+        if left and any(r.value in self.moving for r in refs):
             message = f"a value that depends on the point left the program at {step.where}"
             self.found[step.index] = Severed("escaped", step, message)
         else:
-            self._walk([(r.value, True) for r in refs if not self._real(r)])
+            self._walk([(r.value, True) for r in refs if r.value not in self.moving])
 
     def _real(self, ref: Ref) -> bool:
         """Tell a value that can carry a derivative."""
         return self.program.values[ref.value].dtype.startswith(("float", "bfloat", "complex"))
+
+
+def _moving(program: Program) -> set[int]:
+    """Give the values that move with the point: real ones computed from real ones, but for their shape alone."""
+    moving = set(program.inputs)
+    for step in program.steps:
+        chosen = step.operands[:1] if isinstance(step.operation, Select) else ()
+        reads = [r for r in refs_of((step.args, dict(step.kwargs))) if r not in chosen]
+        if step.operation.name != "create" and any(r.value in moving for r in reads):
+            for value in {*step.results, *step.mutates} - {None}:
+                if program.values[value].dtype.startswith(("float", "bfloat", "complex")):  # type: ignore[index]
+                    moving.add(value)  # type: ignore[arg-type]
+    return moving
 
 
 def _looked_after(step: Step) -> bool:

@@ -239,7 +239,7 @@ class Tangents:
         """Give a result its tangent: a view of that of an operand whose memory it shows, else memory of its own."""
         shown = self.env[value]
         for ref in refs_of((step.args, dict(step.kwargs))):
-            base = self.env.get(ref.value)
+            base: Any = self.env.get(ref.value)
             if ref.value != value and _is_real(base) and storage_of(base) == storage_of(shown):
                 below = self.known.get((ref.value, k))
                 if below is None:
