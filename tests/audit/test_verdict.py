@@ -166,6 +166,19 @@ def test_the_other_branch_of_an_if_is_a_line_too() -> None:
     assert turned[0].alone.absolute > 0
 
 
+def test_lines_that_write_in_place() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        up, down = x.clone(), -x
+        up.relu_()
+        down.relu_()
+        return (up - down + x).sum()
+
+    verdict = ns.audit(f, torch.zeros(3, dtype=torch.float64)).verdict
+    assert verdict.word == "differs"
+    assert {cause.text for cause in verdict.causes} <= {"up.relu_()", "down.relu_()"} and verdict.causes
+    assert verdict.total is not None and verdict.total.absolute == pytest.approx(math.sqrt(3))
+
+
 def test_the_report_has_it() -> None:
     audit = ns.audit(lambda x: identity(x).sum(), torch.zeros(2, dtype=torch.float64))
     text, flat = str(audit), " ".join(str(audit).split())
