@@ -79,6 +79,22 @@ def test_the_difference_in_total_and_by_parameter() -> None:
     assert verdict.parameters["b"].relative == 0.0
 
 
+def test_a_small_parameter_counts_beside_a_large_one() -> None:
+    point = {name: torch.zeros((), dtype=torch.float64) for name in "ab"}
+    verdict = ns.audit(lambda p: 1e18 * p["a"] + identity(p["b"]) + p["b"], point).verdict
+    assert verdict.total is not None and verdict.total.size <= verdict.rounding
+    assert verdict.word == "differs" and verdict.differing == ("b",)
+    assert verdict.parameters["b"].relative == pytest.approx(1.0)
+
+
+def test_the_search_ends_where_backprop_is_met() -> None:
+    f, point = torch.nn.functional.relu, torch.zeros((), dtype=torch.float64)
+    verdicts = [ns.audit(lambda x, sign=sign: f(sign * x), point).verdict for sign in (1.0, -1.0)]
+    assert {v.word for v in verdicts} == {"certified"}
+    assert [v.seed for v in verdicts] == [v.directions - 1 for v in verdicts]
+    assert min(v.directions for v in verdicts) == 1 < max(v.directions for v in verdicts) <= DIRECTIONS
+
+
 def test_the_words_claim_no_more_than_is_known() -> None:
     verdict = ns.audit(lambda x: identity(x).sum() + x.sum(), torch.zeros(2, dtype=torch.float64)).verdict
     assert verdict.message == (
