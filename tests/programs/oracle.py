@@ -43,17 +43,17 @@ def gradient_at(f: Function, x: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_near(f: Function, x: torch.Tensor, v: torch.Tensor) -> Estimate | None:
-    """Give the limit of gradients at x + t v as t > 0 tends to 0, or None where two successive t do not agree.
+    """Give the limit of gradients at x + t v as t > 0 tends to 0, or None where extrapolations do not agree.
 
     At a point without an active kink the framework's gradient is the gradient. That x + t v is one, is seen by the
     gradients at points around it (`gradients_around`).
     """
     found = [gradient_at(f, x + t * v) for t in STEPS]
-    scale = 1 + max(float(g.abs().max()) for g in found)
-    for near, far in itertools.pairwise(found):
-        change = float((near - far).abs().max())
-        if change <= SETTLED * scale:
-            return Estimate(near, change + 1e-7 * scale)
+    scale = 1 + max(float(g.abs().max()) for g in found[:2])
+    limits = [near - (far - near) / 9 for near, far in itertools.pairwise(found)]
+    for (near, far), here, there in zip(itertools.pairwise(found), limits, limits[1:], strict=False):
+        if float((here - there).abs().max()) <= SETTLED * scale and float((near - far).abs().max()) <= 0.01 * scale:
+            return Estimate(here, 2 * float((here - there).abs().max()) + 1e-7 * scale)
     return None
 
 
@@ -61,7 +61,7 @@ def gradients_around(f: Function, x: torch.Tensor, v: torch.Tensor, count: int, 
     """Sample gradients at x + t (v + small random vectors), t small."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, *x.shape, generator=generator, dtype=x.dtype)
-    return [gradient_at(f, x + 1e-5 * (v + 1e-3 * u)) for u in noise]
+    return [gradient_at(f, x + 1e-6 * (v + 1e-3 * u)) for u in noise]
 
 
 def is_limit(f: Function, x: torch.Tensor, v: torch.Tensor, gradient: torch.Tensor, count: int = 40) -> bool:

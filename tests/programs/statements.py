@@ -193,7 +193,6 @@ def choose(w: Writer) -> str | None:
         "torch.where({p} * {p} > 0, {p} * {p} * {c}, torch.zeros_like({p}))",
         "torch.where({a} > {b}, {a} - {b}, {b} - {a})",
         "torch.where({a}.abs() > 1, 2 * {a} - torch.clamp({a}, -1, 1), {a})",
-        "torch.where({a} == {b}, {b}, {a})",
     )
     return pick(w, forms, a=a, b=b, c=c, p=p, k=str(w.integer(-2, 3)))
 

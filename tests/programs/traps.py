@@ -53,6 +53,7 @@ TRAPS: dict[str, Trap] = {
     "where zero predicate": Trap("r = torch.where(t * 0 >= 0, t, 2 * t)"),
     "where equal": Trap("r = torch.where(t == 0, -t, t)"),
     "where not equal": Trap("r = torch.where(t != 0, t, 5 * t)"),
+    "where equal, joined": Trap("r = torch.where(t == u, u, t)"),
     "where equal, vector": Trap(
         "r = torch.where(torch.stack([t, u]) == 0, 2 * torch.stack([u, t]), 0 * u).sum()", must_refuse=True
     ),
@@ -63,6 +64,13 @@ TRAPS: dict[str, Trap] = {
     "if jump": Trap("if t > 0:\n    r = t + 1\nelse:\n    r = t", must_refuse=True),
     "if all equal": Trap("r = 3 * t if torch.equal(t, torch.zeros_like(t)) else t"),
     "if both": Trap("r = t + u if t * t > 0 and u * u > 0 else 2 * t", must_refuse=True),
+    "if both, continuous": Trap("r = t + min(abs(t), abs(u)) if t * t > 0 and u * u > 0 else t"),
+    "if nested": Trap("r = t\nif t * t > 0:\n    if u * u > 0:\n        r = t + torch.minimum(abs(t), abs(u))"),
+    "if all": Trap("v = torch.stack([t, u])\nr = t + v.abs().amin() if (v * v > 0).all() else t"),
+    "if any": Trap("v = torch.stack([t, u])\nr = v.max() + t if (v > 0).any() else 1 * t"),
+    "if close": Trap("r = 3 * t - 2 * u if torch.allclose(t, u, rtol=0.0, atol=0.0) else t"),
+    "where both": Trap("r = torch.where((t * t > 0) & (u * u > 0), t + torch.minimum(abs(t), abs(u)), t)"),
+    "where nested": Trap("r = torch.where(t * t > 0, torch.where(u * u > 0, t + torch.abs(u), t), u)"),
     "max by another key": Trap("r = max([t, u], key=lambda term: term * term)", must_refuse=True),
     # singular operations at their bad points
     "square root": Trap("r = torch.sqrt(torch.abs(t)) ** 2 - torch.abs(t)", must_refuse=True),
@@ -72,11 +80,14 @@ TRAPS: dict[str, Trap] = {
     "entropy": Trap("r = torch.special.entr(torch.relu(t))", must_refuse=True),
     # values that leave the program
     "item": Trap("r = t * (1.0 if t.item() > 0 else 2.0) - torch.relu(t)", must_refuse=True),
-    "float": Trap("r = t - float(t) + torch.abs(u)", must_refuse=True),
-    "escaped maximum": Trap("r = max(float(t), 0.0) + u", must_refuse=True),
+    "float": Trap("r = t - float(t.detach()) + torch.abs(u)", must_refuse=True),
+    "escaped maximum": Trap("r = max(float(t.detach()), 0.0) + u", must_refuse=True),
     "tolist": Trap("r = t * (3.0 if t.tolist() > 0 else 1.0)", must_refuse=True),
     "numpy": Trap("r = u + torch.as_tensor(np.abs(t.detach().numpy()).item(), dtype=DTYPE)", must_refuse=True),
     "escaped index": Trap("r = torch.stack([t, 2 * t])[int(u > 0)]", must_refuse=True),
+    "truth value": Trap("r = t if t else 2 * t"),
+    "whole number": Trap("r = t.long().to(DTYPE) + u", must_refuse=True),
+    "boolean": Trap("r = t.bool() * t * 2 - t"),
     # derivatives that are not those of the values
     "detach": Trap("r = t - t.detach() / 2", must_refuse=True),
     "detached kink": Trap("r = torch.relu(t) - torch.relu(t).detach() + u", must_refuse=True),
@@ -91,7 +102,6 @@ TRAPS: dict[str, Trap] = {
     "fraction": Trap("r = t - torch.floor(t)", must_refuse=True),
     "round": Trap("r = torch.round(t + 0.5) * u", must_refuse=True),
     "truncated": Trap("r = torch.trunc(t + 1.0)", must_refuse=True),
-    "heaviside": Trap("r = torch.heaviside(t, torch.zeros((), dtype=DTYPE)) + t", must_refuse=True),
     "hard shrink": Trap("r = F.hardshrink(t + 0.5, 0.5)", must_refuse=True),
     "remainder": Trap("r = torch.remainder(t + 2.0, 1.0)", must_refuse=True),
     "mask": Trap("r = (t > 0).double() * (t + 1)", must_refuse=True),
