@@ -37,6 +37,7 @@ class Way:
     data: tuple[Any, ...]
     directions: Sequence[Any]
     deciding: int = 1
+    wide: bool = False
 
 
 def follow(
@@ -60,6 +61,7 @@ def follow(
             select=follow_directions(way.deciding),
             directions=way.directions,
             deciding=way.deciding,
+            wide=way.wide,
         )
         turned = [t for t in evaluation.turns if t.turned and t.key not in kept]
         if not turned:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +121,7 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
     own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
     value, gradient = framework.scalar(own).detach(), framework.pull(evaluation)
     reasons = _broken_conditions(way, own, evaluation, found)
-    if not all(np.all(np.isfinite(a)) for a in framework.arrays(gradient)):
+    if not framework.finite(gradient):
         reasons.append(Reason("not finite", "the gradient holds nan or infinity"))
     kinks = found.count + len(evaluation.turns)
     certificate = Certificate(
@@ -145,10 +145,11 @@ def _decide(
         if quiet is not None:
             return Way(framework, x, data, ()), quiet, Resolution(), 0
     for attempt in range(draws):
-        way = Way(framework, x, data, [partial(_drawn, framework, x, seed, attempt, k) for k in range(WITNESSES)])
+        directions = [cache(partial(_drawn, framework, x, seed, attempt, k)) for k in range(WITNESSES)]
+        way = Way(framework, x, data, directions, wide=attempt > 1)
         try:
             evaluation = follow(way, program)
-            found = resolve(evaluation, WITNESSES)
+            found = resolve(evaluation, WITNESSES, hasty=attempt == 0 < draws - 1)
         except NoDerivative as error:
             found = Resolution(reasons=[Reason("no tangent", str(error))])
             evaluation = framework.evaluate(program, x, data)

@@ -89,7 +89,8 @@ class Cone(Nonsmooth):
     def _sign_at_zero(self, call: Call, weight: Rule, d: Array) -> Array:
         """Give the slope of |entry| at a zero entry."""
         if isinstance(weight, Along):
-            return lexicographic_sign(call.xp, weight.map(lambda tangents: self.image(call, tangents)))
+            sign = lexicographic_sign(call.xp, weight.map(lambda tangents: self.image(call, tangents)))
+            return call.xp.astype(sign, d.dtype)
         if isinstance(weight, str):
             raise ConventionError(f"at_kinks gives {weight!r} for {self.name!r} at a zero entry: it takes a number.")
         return (2 * weight - 1) * call.xp.ones_like(d)
@@ -112,11 +113,12 @@ class Cone(Nonsmooth):
             for other in moved[1:]:
                 first = xp.where(xp.max(xp.abs(first), axis=-1, keepdims=True) == 0, other, first)
             at_zero = xp.max(xp.abs(first), axis=-1, keepdims=True) == 0
-            if p != float("inf"):
-                return xp.where(at_zero, xp.zeros_like(first), _dual_vector(xp, first, p, at_zero))
-            sign = lexicographic_sign(xp, moved)
-            shares = self._shares(call, rule, xp.ones_like(sign), sign)
-            return xp.where(at_zero, xp.zeros_like(sign), sign * shares)
+            if p == float("inf"):
+                sign = lexicographic_sign(xp, moved)
+                dual = sign * self._shares(call, rule, xp.ones_like(sign), sign)
+            else:
+                dual = _dual_vector(xp, first, p, at_zero)
+            return xp.astype(xp.where(at_zero, xp.zeros_like(dual), dual), like.dtype)
         if isinstance(rule, str):
             if rule not in ("zero", "nan"):
                 raise ConventionError(
@@ -133,7 +135,7 @@ class Cone(Nonsmooth):
 
     def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
         """Give the largest |entry of the image of the tangents| at zero vectors, |entry| at zero entries, gaps at ties."""
-        xp, p, masks = call.xp, self.exponent(call), self.active(call)
+        xp, p, masks = call.xp, self.exponent(call), self.active_under(call, rules)
         d, moved = self.image(call, call.operands), self.image(call, tangents)
         if p == 1:
             return {"zero entry": far_unless(xp, masks["zero entry"], moved)}

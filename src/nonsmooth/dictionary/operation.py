@@ -39,12 +39,14 @@ class Along:
     """The rule that lets directions decide: the first one, then at its ties the second one, and so on.
 
     `tangents` holds, for each direction, the tangents of the operands. Along x + t v, t > 0 small, every kink that the
-    direction decides lies on one side, and the rule is the weight of that side.
+    direction decides lies on one side, and the rule is the weight of that side. It is the rule of one call, so that
+    `known` keeps what several methods of the record would compute again: the masks of its active kinks.
 
     Source: Nesterov2005, KhanBarton2015.
     """
 
     tangents: tuple[tuple[Array, ...], ...]
+    known: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def map(self, function: Callable[[tuple[Array, ...]], Array]) -> list[Array]:
         """Apply a linear function of the operands to the tangents of every direction."""
@@ -184,6 +186,14 @@ class Nonsmooth(Operation):
     def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
         """Give the masks of the elements within `tol` of each named kink."""
         return {name: margin <= tol for name, margin in self.margins(call).items()}
+
+    def active_under(self, call: Call, rules: Mapping[str, Rule]) -> Mapping[str, Array]:
+        """Give the masks of the active kinks, computed once for the rules of a call."""
+        along = next((r for r in rules.values() if isinstance(r, Along)), None)
+        known = {} if along is None else along.known
+        if "active" not in known:
+            known["active"] = self.active(call)
+        return known["active"]  # type: ignore[no-any-return]
 
     @abstractmethod
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:

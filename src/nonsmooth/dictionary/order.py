@@ -99,18 +99,18 @@ class Extremum(Nonsmooth):
     def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
         """Mark the results that several candidates with a derivative tie for.
 
-        Ties among entries whose derivative is zero cannot matter. The program may give them as the attribute `dead` (1
-        where the operand's entry has none), or `flats`: values that only such entries have.
+        Ties among entries whose derivative is zero cannot matter. The program may give them as the attribute `dead` (a
+        function that gives 1 where the operand's entry has none), or `flats`: values that only such entries have.
         """
-        xp = call.xp
+        xp, dead = call.xp, call.attributes.get("dead")
         tied = self._tied(call, tol)
-        mask = xp.sum(xp.astype(tied, xp.int64), axis=-1) > 1
-        if call.attributes.get("dead") is not None:
-            alive = 1 - call.attributes["dead"]
-            mask = mask & xp.any(tied & (self.candidates(call, alive, 0.0) > 0), axis=-1)
-        mask = xp.reshape(mask, call.result.shape)
+        mask = xp.reshape(xp.sum(xp.astype(tied, xp.int64), axis=-1) > 1, call.result.shape)
         for value in call.attributes.get("flats") or ():
             mask = mask & (call.result != value)
+        marks = dead() if dead is not None and bool(xp.any(mask)) else None
+        if marks is not None:
+            alive = xp.any(tied & (self.candidates(call, 1 - marks, 0.0) > 0), axis=-1)
+            mask = mask & xp.reshape(alive, call.result.shape)
         return {"tie": mask}
 
     def simplex(self, call: Call, rule: Rule, tol: float = 0.0) -> Array:
@@ -132,7 +132,7 @@ class Extremum(Nonsmooth):
         """Give, where a tie is active, how far the tangent of each tied candidate is from that of the chosen one."""
         xp, q = call.xp, self.simplex(call, rules["tie"])
         behind = behind_the_first(xp, self._tied(call, 0.0), q, self.candidates(call, tangents[0], 0.0))
-        mask = xp.reshape(self.active(call)["tie"], (*behind.shape[:-1], 1))
+        mask = xp.reshape(self.active_under(call, rules)["tie"], (*behind.shape[:-1], 1))
         return {"tie": xp.where(mask, behind, xp.full_like(behind, float("inf")))}
 
 

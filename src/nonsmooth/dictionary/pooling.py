@@ -12,6 +12,7 @@ import numpy as np
 
 from nonsmooth.dictionary.operation import Along, Array, Call, Nonsmooth, Rule
 from nonsmooth.dictionary.order import Extremum
+from nonsmooth.dictionary.switch import far_unless
 
 __all__ = ["POOLINGS", "Pooling", "pooling_windows", "window_slices"]
 
@@ -62,7 +63,8 @@ class Pooling(Extremum):
             return {"tie": mask}
         for value in call.attributes.get("flats") or ():
             mask = mask & (call.result != value)
-        dead = call.attributes.get("dead")
+        marks = call.attributes.get("dead")
+        dead = marks() if marks is not None and bool(xp.any(mask)) else None
         if dead is not None:
             far = 0.25 * float(xp.finfo(call.result.dtype).max)
             signed = call.operands[0] if self.sign > 0 else -call.operands[0]
@@ -80,14 +82,16 @@ class Pooling(Extremum):
             share = 1 / sum(tied)
             return [t * share for t in tied]
         if tol == 0 and isinstance(rule, Along):
-            return self._shares_along(call, rule)
+            if "shares" not in rule.known:
+                rule.known["shares"] = self._shares_along(call, rule)
+            return rule.known["shares"]  # type: ignore[no-any-return]
         q = self.simplex(call, rule, tol)
         return [q[..., k] for k in range(q.shape[-1])]
 
     def _shares_along(self, call: Call, along: Along) -> list[Array]:
         """Give the weights q that directions decide, window place by window place."""
         xp, far = call.xp, float("inf")
-        tied = [c == call.result for c in self.slices(call, call.operands[0], -self.sign * far)]
+        tied = along.known["tied"] = [c == call.result for c in self.slices(call, call.operands[0], -self.sign * far)]
         for tangents in along.tangents:
             moved = [self.sign * t for t in self.slices(call, tangents[0], 0.0)]
             low = xp.full_like(moved[0], -far)
@@ -96,6 +100,21 @@ class Pooling(Extremum):
         shares = [xp.astype(a, call.result.dtype) for a in tied]
         total = sum(shares)
         return [s / total for s in shares]
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give how far the tangent of each tied entry is from that of the chosen one, window place by window place."""
+        xp, rule = call.xp, rules["tie"]
+        if not isinstance(rule, Along):
+            return super().arguments_along(call, rules, tangents)
+        shares, moved = self.shares(call, rule), self.slices(call, tangents[0], 0.0)
+        mask = self.active_under(call, rules)["tie"]
+        best, taken, others = xp.zeros_like(moved[0]), xp.zeros_like(mask), []
+        for share, tangent, tied in zip(shares, moved, rule.known["tied"], strict=True):
+            first = (share > 0) & ~taken
+            taken = taken | first
+            best = xp.where(first, tangent, best)
+            others.append(tied & mask & ~first)
+        return {"tie": xp.stack([far_unless(xp, o, best - t) for o, t in zip(others, moved, strict=True)], axis=-1)}
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give sum_k q_k (tangent of c_k)."""

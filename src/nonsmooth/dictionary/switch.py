@@ -56,7 +56,7 @@ class Switch(Nonsmooth):
 
     def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
         """Give |tangent of a_j| where kink j is active."""
-        masks, moved = self.active(call), self.moved(call, tangents)
+        masks, moved = self.active_under(call, rules), self.moved(call, tangents)
         return {name: far_unless(call.xp, masks[name], m) for name, m in zip(self.kinks, moved, strict=True)}
 
     def _followed(self, call: Call, rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
@@ -65,7 +65,7 @@ class Switch(Nonsmooth):
         if along is None:
             return rules
         parts = zip(*along.map(lambda t: self.moved(call, t)), strict=True)
-        signs = [lexicographic_sign(call.xp, list(p)) for p in parts]
+        signs = [p[0] if len(p) == 1 else lexicographic_sign(call.xp, list(p)) for p in parts]
         decided = {k: call.xp.astype(s > 0, call.result.dtype) for k, s in zip(self.kinks, signs, strict=True)}
         return {k: decided[k] if isinstance(r, Along) else r for k, r in rules.items()}
 
@@ -171,7 +171,7 @@ class Select(Nonsmooth):
 
         The comparison itself is no operand; its tangents are the attribute `motions`.
         """
-        return {"tie": far_unless(call.xp, self.active(call)["tie"], tangents[1] - tangents[2])}
+        return {"tie": far_unless(call.xp, self.active_under(call, rules)["tie"], tangents[1] - tangents[2])}
 
 
 def piecewise_linear(

@@ -93,11 +93,13 @@ class Framework(Protocol):
         observe: bool = False,
         directions: Sequence[Any] | None = None,
         deciding: int = 1,
+        wide: bool = False,
     ) -> Evaluation:
         """Evaluate a program at a point, recaptured if it is stale there, under a selection.
 
         With `directions`, trees like the point or functions that give them when they are needed, calls can be asked
         for the tangents of their operands; the first `deciding` of them decide comparisons that tie.
+        `wide` carries the tangents in double precision.
         """
         ...
 
@@ -161,6 +163,10 @@ class Framework(Protocol):
 
     def combine(self, trees: Sequence[Any], weights: Sequence[float]) -> Any:
         """Add trees of arrays up, each times a number."""
+        ...
+
+    def finite(self, tree: Any) -> bool:
+        """Tell whether all entries of a tree of arrays are finite."""
         ...
 
     def eps(self, tree: Any) -> float:

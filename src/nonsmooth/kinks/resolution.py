@@ -20,7 +20,7 @@ __all__ = ["ROUNDING", "Reason", "Resolution", "Suspect", "follow_directions", "
 
 Suspect: TypeAlias = tuple[Step, int, tuple[float, ...]]
 
-ROUNDING = 16.0
+ROUNDING = 8.0
 """How many units of rounding, relative to the scale of its terms, a tangent must exceed to be a margin."""
 
 
@@ -65,43 +65,55 @@ def follow_directions(deciding: int = 1) -> Selector:
     def select(step: Step, call: Call, masks: Any) -> dict[str, Rule] | None:
         if call.tangents is None:
             return None
-        rule = Along(tuple(call.tangents(k) for k in range(deciding)))
+        known = {} if any(m is None for m in masks.values()) else {"active": masks}
+        rule = Along(tuple(call.tangents(k) for k in range(deciding)), known)
         assert isinstance(step.operation, Nonsmooth)
         return dict.fromkeys(step.operation.kinks, rule)
 
     return select
 
 
-def resolve(evaluation: Evaluation, directions: int) -> Resolution:
-    """Judge the kinks that the first direction of an evaluation has decided; the others are its witnesses."""
+def resolve(evaluation: Evaluation, directions: int, *, hasty: bool = False) -> Resolution:
+    """Judge the kinks that the first direction of an evaluation has decided; the others are its witnesses.
+
+    A `hasty` judge leaves tangents lost in rounding, though not zero, to another direction and calls no witness.
+    """
     found = Resolution()
     for met in evaluation.decided:
         if isinstance(met.step.operation, Select):
             _resolve_select(met, directions, found)
         else:
-            _resolve_kink(met, directions, found)
+            _resolve_kink(met, directions, found, hasty)
     return found
 
 
 def rounding_of(call: Call) -> float:
     """Give the unit of rounding of a call, relative to the scale of its terms."""
-    return ROUNDING * float(call.xp.finfo(call.result.dtype).eps)
+    tangents = () if call.tangents is None else call.tangents(0)
+    dtypes = [t.dtype for t in tangents if call.xp.isdtype(t.dtype, ("real floating", "complex floating"))]
+    return ROUNDING * max(float(call.xp.finfo(d).eps) for d in (dtypes or [call.result.dtype]))
 
 
-def _resolve_kink(met: NonsmoothCall, directions: int, found: Resolution) -> None:
+def _resolve_kink(met: NonsmoothCall, directions: int, found: Resolution, hasty: bool) -> None:
     """Judge the kinks of one step by the tangents of their switching arguments."""
     call, operation = met.call, met.step.operation
     assert isinstance(operation, Nonsmooth) and met.rules is not None and call.tangents is not None and call.scale
     xp, rounding = call.xp, rounding_of(call)
     for name, moved in operation.arguments_along(call, met.rules, call.tangents(0)).items():
         scale = call.scale(0)
-        active, near = moved < float("inf"), moved <= rounding * scale
-        found.count += int(xp.sum(xp.astype(active, xp.int64)))
+        active = moved < float("inf")
+        found.count += int(xp.count_nonzero(active))
+        smallest = float(xp.min(moved)) if 0 not in moved.shape else float("inf")
+        if smallest > rounding * scale:
+            found.margin = min(found.margin, smallest / scale if scale else float("inf"))
+            continue
+        near = moved <= rounding * scale
         if scale and bool(xp.any(active & ~near)):
             found.margin = min(
                 found.margin, float(xp.min(xp.where(near, xp.full_like(moved, float("inf")), moved))) / scale
             )
-        if not bool(xp.any(near)):
+        if hasty and smallest > 0:
+            found.open += int(xp.count_nonzero(near))
             continue
         moving = xp.zeros_like(near)
         for k in range(1, directions):

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from nonsmooth.dictionary import Kind
@@ -24,6 +25,7 @@ from nonsmooth.frameworks.torch.tree import (
     check_data,
     check_point,
     flatten,
+    is_finite,
     laid_out,
     random_state,
     same_content,
@@ -73,11 +75,12 @@ class TorchFramework:
         observe: bool = False,
         directions: Sequence[Any] | None = None,
         deciding: int = 1,
+        wide: bool = False,
     ) -> Evaluation:
         """Evaluate a program at a point, recaptured if it is stale there, under a selection, along directions."""
         point, items = self._point(program, x), self._data(program, data)
         moving = None if directions is None else [partial(self._direction, program, v) for v in directions]
-        options: Any = {"select": select, "observe": observe, "directions": moving, "deciding": deciding}
+        options: Any = {"select": select, "observe": observe, "directions": moving, "deciding": deciding, "wide": wide}
         plain = _plain(data)
         random = random_state() if _draws(program) else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), torchs_own_slopes(), random:
@@ -135,15 +138,18 @@ class TorchFramework:
     def draw(self, x: Any, seed: int, digits: int = 1) -> Any:
         """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
         leaves, structure = flatten(x)
-        generator = torch.Generator().manual_seed(seed)
+        generator = np.random.Generator(np.random.SFC64(seed))
         drawn = []
         for leaf in leaves:
-            total = torch.zeros(leaf.shape, dtype=leaf.dtype)
-            for digit in range(digits):
-                size = torch.randint(-256, 256, leaf.shape, generator=generator, dtype=torch.int16)
-                size += size >= 0
-                total += size.to(leaf.dtype) / (256 * 512**digit)
-            drawn.append(total.to(leaf.device))
+            total: torch.Tensor | None = None
+            for digit in range(digits):  # odd multiples of 1/256, so that none is 0; then finer ones
+                draws = torch.frombuffer(bytearray(generator.bytes(max(leaf.numel(), 1))), dtype=torch.uint8)
+                part = (
+                    draws[: leaf.numel()].to(leaf.dtype).mul_(2 / 256.0 ** (digit + 1)).sub_(255 / 256.0 ** (digit + 1))
+                )
+                total = part if total is None else total.add_(part)
+            assert total is not None
+            drawn.append(total.reshape(leaf.shape).to(leaf.device))
         return unflatten(drawn, structure)
 
     def _direction(self, program: Program, v: Any) -> list[torch.Tensor]:
@@ -157,9 +163,9 @@ class TorchFramework:
             if not isinstance(leaf, torch.Tensor) or tuple(leaf.shape) != known.shape:
                 shape = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
                 raise UsageError(f"the direction of {known.name} must have its shape {known.shape}; found {shape}.")
-            if leaf.is_complex() or not bool(torch.isfinite(leaf).all()):
+            if leaf.is_complex() or not is_finite(leaf):
                 raise UsageError(f"the direction of {known.name} must be real and finite.")
-            fitting.append(leaf.detach().to(getattr(torch, known.dtype)))
+            fitting.append(leaf.detach())
         return fitting
 
     def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
@@ -255,6 +261,10 @@ class TorchFramework:
         """Add trees of tensors up, each times a number."""
         rows, structure = zip(*(flatten(t)[0] for t in trees), strict=True), flatten(trees[0])[1]
         return unflatten([sum(w * t.detach() for w, t in zip(weights, r, strict=True)) for r in rows], structure)
+
+    def finite(self, tree: Any) -> bool:
+        """Tell whether all entries of a tree of tensors are finite."""
+        return all(is_finite(t) for t in flatten(tree)[0])
 
     def eps(self, tree: Any) -> float:
         """Give the unit of rounding of the tensors of a tree."""

@@ -41,7 +41,7 @@ class _Dead:
 
     def attributes(self) -> Mapping[str, Any]:
         """Give what the records of order operations read."""
-        return {"flats": self.flats, "dead": self.mask() if self.mask else None}
+        return {"flats": self.flats, "dead": self.mask}
 
 
 def replay(
@@ -53,6 +53,7 @@ def replay(
     observe: bool = False,
     directions: Sequence[Callable[[], list[torch.Tensor]]] | None = None,
     deciding: int = 1,
+    wide: bool = False,
 ) -> Evaluation:
     """Run the steps of a program on given leaves, checking every guard; with `directions`, tangents can be asked for.
 
@@ -64,7 +65,7 @@ def replay(
     env.update(zip(program.data, data, strict=True))
     env.update(program.constants)
     env.update(fresh_copies(program))
-    tangents = None if directions is None else Tangents(program, env, directions, deciding)
+    tangents = None if directions is None else Tangents(program, env, directions, deciding, wide)
     run = _Run(program, plan, env, select, observe, tangents)
     watching = select is not None or observe
     release = {} if tangents is not None and tangents.late else plan.release
@@ -269,6 +270,8 @@ class _Run:
             if rules is not None and self.tangents is not None and self.tangents.count:
                 self.tangents.decide(step, call, rules)
                 self.decided.append(NonsmoothCall(step, call, None, rules))
+                if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
+                    self.dead[step.results[0] or 0] = _dead_along(operation, call, rules)
             if rules is not None:
                 if isinstance(operation, Select):
                     self.masks[step.index] = operation.coefficient(call, rules)
@@ -311,7 +314,8 @@ class _Run:
             rule = self.dead.get(ref.value) if isinstance(ref, Ref) else None
             if rule is None:
                 return step.attributes
-            return {**step.attributes, **(rule.attributes() if self.observe else {"flats": rule.flats})}
+            asked = self.observe or self.tangents is not None
+            return {**step.attributes, **(rule.attributes() if asked else {"flats": rule.flats})}
         if isinstance(step.operation, Select):
             ref = step.operands[0]
             predicate = self.predicates.get(ref.value) if isinstance(ref, Ref) else None
@@ -319,6 +323,11 @@ class _Run:
                 predicate = Predicate.untied(self.env[ref.value] if isinstance(ref, Ref) else ref)
             return {**step.attributes, **predicate.attributes()}
         return step.attributes
+
+
+def _dead_along(operation: Switch, call: Call, rules: Mapping[str, Any]) -> _Dead:
+    """Find the entries of a switch whose slope is zero on the side that directions have decided."""
+    return _Dead((), lambda: (torch.as_tensor(operation.partials(call, rules)[0]) == 0).to(call.result.dtype))
 
 
 def _dead_of_switch(operation: Switch, call: Call, quiet: bool) -> _Dead:

@@ -61,14 +61,14 @@ def bilinear_tangents(
     kwargs, rest = map_refs((dict(step.kwargs), args[3:]), lambda r: read[r.value])
     total: torch.Tensor | None = None
     scale = scales.get(args[2].value, 0.0) if t_c is not None else 0.0
-    root = 3 * float(terms(a, b)) ** 0.5
+    root = 1.5 * float(terms(a, b)) ** 0.5
     with torch.no_grad(), _mode(step):
         for first, second, other, ref in parts:
             third = () if len(args) < 3 else (t_c if total is None else None,)
             part = step.target(first, second, *third, *rest, **kwargs)
             total = part if total is None else total.add_(part)
-            mean_square = float(other.float().square().mean()) if other.numel() else 0.0
-            scale += root * mean_square**0.5 * scales.get(ref.value, 0.0)
+            size = float(torch.linalg.vector_norm(other)) / max(other.numel(), 1) ** 0.5
+            scale += root * size * scales.get(ref.value, 0.0)
     return [total], scale
 
 

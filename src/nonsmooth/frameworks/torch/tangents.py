@@ -10,7 +10,7 @@ from. Rounding is relative to the scale: a tangent of 1e-17 that is left of term
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,9 +43,16 @@ class Tangents:
     """
 
     def __init__(
-        self, program: Program, env: dict[int, Any], directions: Sequence[Callable[[], Point]], deciding: int
+        self,
+        program: Program,
+        env: dict[int, Any],
+        directions: Sequence[Callable[[], Point]],
+        deciding: int,
+        wide: bool,
     ) -> None:
         self.program, self.env, self.count, self.deciding = program, env, len(directions), deciding
+        self.wide = wide
+        self._cast: dict[int, tuple[Any, torch.Tensor]] = {}
         self.late, self._directions = not rewrites(program), list(directions)
         self._started: set[int] = set()
         self.known: dict[tuple[int, int], torch.Tensor | None] = {}
@@ -61,7 +68,8 @@ class Tangents:
         """Set out along the k-th direction."""
         self._started.add(k)
         for value, tangent in zip(self.program.inputs, self._directions[k](), strict=True):
-            self._set(value, k, tangent, _size(tangent))
+            known = getattr(torch, self.program.values[value].dtype)
+            self._set(value, k, tangent.to(_widened(known) if self.wide else known), _size(tangent))
 
     def of(self, value: int, k: int) -> torch.Tensor | None:
         """Give the tangent of a value along the k-th direction; None stands for zero."""
@@ -80,7 +88,8 @@ class Tangents:
             tangent = self.of(ref.value, k) if isinstance(ref, Ref) else None
             if tangent is None:
                 floating = operand.is_floating_point() or operand.is_complex()
-                tangent = torch.zeros_like(operand) if floating else operand
+                wide = _widened(operand.dtype) if self.wide else operand.dtype
+                tangent = torch.zeros_like(operand, dtype=wide) if floating else operand
             found.append(tangent)
         return tuple(found)
 
@@ -158,7 +167,7 @@ class Tangents:
         elif step.index in self.decided:
             outputs, scale = self._decided(step, k, scale)
         else:
-            outputs, scale = self._smooth(step, k, read, tangents, scale)
+            outputs, scale = self._smooth(step, k, _Widened(read, self._cast) if self.wide else read, tangents, scale)
         if self.late:
             for value, tangent in zip(step.results, outputs, strict=True):
                 if value is not None:
@@ -204,6 +213,8 @@ class Tangents:
 
     def _set(self, value: int, k: int, tangent: torch.Tensor | None, scale: float) -> None:
         """Write down the tangent of a value."""
+        if tangent is not None and self.wide:
+            tangent = tangent.to(_widened(tangent.dtype))
         if tangent is not None and not self.late and value in self.env:
             tangent = _laid_out_as(tangent, self.env[value])
         self.known[value, k] = tangent
@@ -253,6 +264,36 @@ class Tangents:
         return self.known[value, k]  # type: ignore[return-value]
 
 
+class _Widened(Mapping[int, Any]):
+    """The values of a run in double precision, each cast when it is read."""
+
+    def __init__(self, read: Mapping[int, Any], known: dict[int, tuple[Any, torch.Tensor]]) -> None:
+        self._read, self._known = read, known
+
+    def __getitem__(self, value: int) -> Any:
+        """Give a value in double precision."""
+        found = self._read[value]
+        if not _is_real(found) or found.dtype is _widened(found.dtype):
+            return found
+        known = self._known.get(value)
+        if known is None or known[0] is not found:
+            known = self._known[value] = found, found.detach().to(_widened(found.dtype))
+        return known[1]
+
+    def __iter__(self) -> Iterator[int]:
+        """Walk the values."""
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        """Count the values."""
+        return len(self._read)
+
+
+def _widened(dtype: torch.dtype) -> torch.dtype:
+    """Give the type of double precision."""
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
 def _laid_out_as(tangent: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Copy a tangent into memory laid out as that of its value."""
     size = int(value.untyped_storage().nbytes() // value.element_size()) if value.numel() else 0
@@ -269,4 +310,9 @@ def _is_real(value: Any) -> bool:
 
 def _size(tensor: torch.Tensor | None) -> float:
     """Give the largest absolute entry."""
-    return float(tensor.detach().abs().max()) if tensor is not None and tensor.numel() else 0.0
+    if tensor is None or not tensor.numel():
+        return 0.0
+    if tensor.is_complex():
+        return float(tensor.detach().abs().max())
+    low, high = tensor.detach().aminmax()
+    return max(-float(low), float(high))
