@@ -15,7 +15,7 @@ from typing import Any
 
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.following import Way, bad_points, follow, severed_reasons
-from nonsmooth.derivatives.joining import join_branches, leads_nearby
+from nonsmooth.derivatives.joining import join_branches, join_values, leads_nearby
 from nonsmooth.dictionary import Select
 from nonsmooth.errors import NoDerivative
 from nonsmooth.frameworks.framework import Evaluation
@@ -59,11 +59,11 @@ def directional(f: Callable[..., Any] | Program, x: Any, v: Any, *data: Any) -> 
     program, framework = as_program(f, x, data)
     way = Way(framework, x, data, (v,))
     evaluation = follow(way, program)
-    check_one_sided(way, evaluation)
+    check_one_sided(way, program, evaluation)
     return framework.push(evaluation, 0)
 
 
-def check_one_sided(way: Way, evaluation: Evaluation) -> None:
+def check_one_sided(way: Way, own: Program, evaluation: Evaluation) -> None:
     """Refuse a derivative along directions that the program does not have, or that cannot be decided.
 
     Raises:
@@ -74,7 +74,9 @@ def check_one_sided(way: Way, evaluation: Evaluation) -> None:
     reasons = bad_points(framework, evaluation)
     reasons += [r for r in severed_reasons(way, program) if r.rule != "detached"]
     reasons += _undecided_choices(evaluation, way.deciding)
-    reasons += join_branches(way, evaluation, 1) if evaluation.turns else []
+    if evaluation.turns:
+        reasons += join_values(way, framework.evaluate(own, way.x, way.data), evaluation)
+        reasons += join_branches(way, evaluation, 1)
     reasons += leads_nearby(way, evaluation)
     if reasons:
         raise NoDerivative(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.derivatives.following import Way, follow, outcomes_upto
-from nonsmooth.frameworks.framework import Evaluation, Turn
-from nonsmooth.kinks.resolution import ROUNDING, Reason, Suspect, rounding_of
+from nonsmooth.frameworks.framework import ROUNDING, Evaluation, Turn
+from nonsmooth.kinks.resolution import Reason, Suspect, rounding_of
 from nonsmooth.program import Program
 
 __all__ = ["join_branches", "join_choices", "leads_nearby"]
@@ -77,6 +77,18 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
         if text:
             reasons.append(Reason("jump", f"an `if` on data ties ({turn.step.where}): {text}", turn.step.source))
     return reasons
+
+
+def join_values(way: Way, own: Evaluation, along: Evaluation) -> list[Reason]:
+    """Say so if the branch to which the directions lead has another value at the point than the program itself."""
+    one, other = _flat(way, own.result), _flat(way, along.result)
+    size = max(float(np.max(np.abs(a), initial=0.0)) for a in (one, other))
+    if one.shape == other.shape and bool(np.all(np.abs(one - other) <= 64 * ROUNDING * np.finfo(one.dtype).eps * size)):
+        return []
+    guard = next((t.step for t in along.turns), None)
+    where = "" if guard is None else f" ({guard.where})"
+    text = f"an `if` on data ties{where}: the branch along the direction has another value, the program jumps"
+    return [Reason("jump", text, None if guard is None else guard.source)]
 
 
 def join_choices(way: Way, program: Program, suspects: list[Suspect]) -> list[Reason]:

@@ -56,7 +56,7 @@ def lexicographic(f: Callable[..., Any] | Program, x: Any, directions: Any, *dat
     columns = framework.columns(x, directions)
     way = Way(framework, x, data, columns, deciding=len(columns))
     evaluation = follow(way, program)
-    check_one_sided(way, evaluation)
+    check_one_sided(way, program, evaluation)
     return framework.stack([framework.push(evaluation, k) for k in range(len(columns))])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.following import Way, bad_points, follow, severed_reasons
-from nonsmooth.derivatives.joining import join_branches, join_choices, leads_nearby
+from nonsmooth.derivatives.joining import join_branches, join_choices, join_values, leads_nearby
 from nonsmooth.dictionary import Call
 from nonsmooth.errors import NoDerivative, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Framework
@@ -184,9 +184,7 @@ def _broken_conditions(way: Way, own: Evaluation, evaluation: Evaluation, found:
     reasons = [*found.reasons, *bad_points(framework, evaluation), *severed_reasons(way, program)]
     if own is not evaluation:
         reasons += bad_points(framework, own)
-        values = [float(framework.numpy(framework.scalar(e).detach())) for e in (own, evaluation)]
-        if abs(values[0] - values[1]) > 1e-9 * max(abs(v) for v in values):
-            reasons.append(Reason("jump", f"the branches of an `if` on data that ties differ in value: {values}"))
+        reasons += join_values(way, own, evaluation)
         reasons += join_branches(way, evaluation, WITNESSES)
     reasons += join_choices(way, program, found.suspects) if found.suspects else []
     reasons += leads_nearby(way, evaluation) if way.directions else []

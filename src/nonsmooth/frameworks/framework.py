@@ -11,7 +11,10 @@ from nonsmooth.dictionary.operation import Array, Call, Rule
 from nonsmooth.errors import PointError
 from nonsmooth.program import Program, Step
 
-__all__ = ["Evaluation", "Framework", "NonsmoothCall", "Select", "Severed", "Turn", "find_framework"]
+__all__ = ["ROUNDING", "Evaluation", "Framework", "NonsmoothCall", "Select", "Severed", "Turn", "find_framework"]
+
+ROUNDING = 8.0
+"""How many units of rounding, relative to the scale of its terms, a number must exceed to be told from zero."""
 
 Select = Callable[[Step, Call, Mapping[str, Array]], "Mapping[str, Rule] | None"]
 """A selection as the evaluation asks it: step, call and masks of the active kinks -> rules; None keeps the native ones."""

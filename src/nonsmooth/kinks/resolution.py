@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from nonsmooth.dictionary import Along, Call, Nonsmooth, Rule, Select
-from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
+from nonsmooth.frameworks.framework import ROUNDING, Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.program import Source, Step
 
-__all__ = ["ROUNDING", "Reason", "Resolution", "Suspect", "follow_directions", "resolve", "rounding_of"]
+__all__ = ["Reason", "Resolution", "Suspect", "follow_directions", "resolve", "rounding_of"]
 
 Suspect: TypeAlias = tuple[Step, int, tuple[float, ...]]
-
-ROUNDING = 8.0
-"""How many units of rounding, relative to the scale of its terms, a tangent must exceed to be a margin."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from nonsmooth.dictionary.operation import lexicographic_sign
+from nonsmooth.frameworks.framework import ROUNDING
 
 __all__ = ["SIDES", "Motion", "Predicate", "combine", "compare", "motion_of"]
 
@@ -87,7 +88,8 @@ def motion_of(
 ) -> Motion:
     """Decide the ties of a comparison by the tangents of a - b along the deciding directions, the first one first."""
     moved = [torch.where(tie, m, torch.zeros_like(m)) for m in (m.broadcast_to(value.shape) for m in moved)]
-    sign = lexicographic_sign(torch, list(moved[:deciding]))
+    noise = ROUNDING * scale * max((torch.finfo(m.dtype).eps for m in moved), default=0.0)
+    sign = lexicographic_sign(torch, [torch.where(m.abs() > noise, m, 0.0) for m in moved[:deciding]])
     left, right = (torch.full_like(value, side) for side in SIDES[name])
     along = torch.where(sign > 0, right, torch.where(sign < 0, left, value))
     return Motion(along, tuple(moved), scale, torch.zeros_like(tie))

@@ -19,6 +19,7 @@ from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.forcing import RANKING, choices
 from nonsmooth.frameworks.torch.pieces import met_at
 from nonsmooth.frameworks.torch.predicates import SIDES
+from nonsmooth.frameworks.torch.protection import RUNNING_STATISTICS
 from nonsmooth.program import Program, Ref, Step
 
 __all__ = ["reached_steps", "severed"]
@@ -34,30 +35,38 @@ class _Slice:
         self.reached: set[int] = set()
         self.compared = {c for g in program.guards for c in g.comparisons}
         self.moving = _moving(program)
-        self._seen: set[tuple[int, bool]] = set()
+        self._seen: dict[tuple[int, bool], int] = {}
         self._writers: dict[int, list[Step]] = {}
         for step in program.steps:
             for value in {*step.results, *step.mutates} - {None}:
                 self._writers.setdefault(value, []).append(step)  # type: ignore[arg-type]
-        self._walk([(r.value, False) for r in refs_of(program.result)])
+        self._walk([(r.value, False) for r in refs_of(program.result)], len(program.steps))
         for guard in program.guards:
             self._guard(program.steps[guard.step], guard.outcome)
 
-    def _walk(self, stack: list[tuple[int, bool]]) -> None:
-        """Follow values back to the point; True marks a predicate, whose comparisons are looked after elsewhere."""
+    def _walk(self, start: list[tuple[int, bool]], end: int) -> None:
+        """Follow values, as they are before a step, back to the point.
+
+        True marks a predicate, whose comparisons are looked after elsewhere.
+        """
+        stack = [(*item, end) for item in start]
         while stack:
-            value, predicate = stack.pop()
-            if (value, predicate) in self._seen or not self.program.values[value].depends_on_point:
+            value, predicate, before = stack.pop()
+            if self._seen.get((value, predicate), -1) >= before or not self.program.values[value].depends_on_point:
                 continue
-            self._seen.add((value, predicate))
+            self._seen[value, predicate] = before
             for step in self._writers.get(value, ()):
-                self.reached.add(step.index)
-                stack += self._step(step, value, predicate)
+                if step.index < before:
+                    stack += [(*item, step.index) for item in self._step(step, value, predicate)]
 
     def _step(self, step: Step, value: int, predicate: bool) -> Iterator[tuple[int, bool]]:
         """Say what a value depends on through one of the steps that write it."""
         refs = list(refs_of((step.args, dict(step.kwargs))))
+        if step.label.rstrip("_") in RUNNING_STATISTICS:  # they are written, not read, unless nothing is written
+            refs = [r for r in refs if r.value not in step.mutates]
         reals = [r for r in refs if r.value in self.moving]
+        if reals or isinstance(step.operation, Select):
+            self.reached.add(step.index)
         if step.operation.kind is Kind.OPAQUE:
             message = f"the user's own function {step} has kinks that are not known"
             self.found[step.index] = Severed("opaque", step, message)
@@ -82,7 +91,7 @@ class _Slice:
             message = f"a value that depends on the point left the program at {step.where}"
             self.found[step.index] = Severed("escaped", step, message)
         else:
-            self._walk([(r.value, True) for r in refs if r.value not in self.moving])
+            self._walk([(r.value, True) for r in refs if r.value not in self.moving], step.index)
 
     def _real(self, ref: Ref) -> bool:
         """Tell a value that can carry a derivative."""

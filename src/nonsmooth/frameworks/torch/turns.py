@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from nonsmooth.frameworks.framework import Turn
+from nonsmooth.frameworks.framework import ROUNDING, Turn
 from nonsmooth.frameworks.torch.arguments import map_tensors
 from nonsmooth.frameworks.torch.forcing import RANKING, choices, force, forceable, ranked_rows
 from nonsmooth.frameworks.torch.predicates import SIDES
@@ -57,7 +57,8 @@ def _turn(
         now = bool(outcome.reshape(-1)[element])
     else:
         moved, now = tuple(float(d.abs().max()) for d in differences), bool(outcome)
-    first = next((m for m in moved[:deciding] if m != 0), 0.0)
+    noise = _noise(differences, scale)
+    first = next((m for m in moved[:deciding] if abs(m) > noise), 0.0)
     empty = name in ("eq", "ne", "equal", "is_nonzero")
     if first == 0:
         return Turn(step, key, None, False, tuple((way, moved) for way in ways), scale, empty)
@@ -87,7 +88,7 @@ def _ranked(
     leading = list(range(len(places)))
     for moved in entries[:deciding]:
         best = max(float(moved[i]) for i in leading)
-        leading = [i for i in leading if float(moved[i]) == best]
+        leading = [i for i in leading if best - float(moved[i]) <= _noise(differences, scale)]
     chosen = leading[0]
     others = tuple(
         (place, tuple(float(e[chosen] - e[i]) for e in entries)) for i, place in enumerate(places) if i != chosen
@@ -95,6 +96,12 @@ def _ranked(
     if len(leading) > 1:
         return Turn(step, key, None, False, others, scale)
     return Turn(step, key, places[chosen], places[chosen] != now, others, scale)
+
+
+def _noise(differences: list[torch.Tensor], scale: float) -> float:
+    """Give the rounding of tangents."""
+    dtypes = [d.dtype for d in differences if d.is_floating_point()]
+    return ROUNDING * max((torch.finfo(d).eps for d in dtypes), default=0.0) * scale
 
 
 def _outcome(step: Step, args: Any, kwargs: Any) -> Any:
