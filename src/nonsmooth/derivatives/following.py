@@ -89,7 +89,10 @@ def bad_points(framework: Framework, evaluation: Evaluation) -> list[Reason]:
         if step.index not in reached:
             continue
         count = int(np.sum(framework.numpy(met.mask)))
-        if isinstance(step.operation, Select):
+        if met.near:
+            text = f"{step} misses a kink at {count} element(s) by no more than rounding"
+            found.append(Reason("near tie", text, step.source))
+        elif isinstance(step.operation, Select):
             text = f"{step}: its branches differ in value at {count} tie(s): the program jumps"
             found.append(Reason("jump", text, step.source))
         else:

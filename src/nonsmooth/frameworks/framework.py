@@ -29,6 +29,7 @@ class NonsmoothCall:
     output: Any
     rules: Mapping[str, Rule] | None = None
     mask: Any = None
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Evaluation:
     """A program evaluated at a point: its result, and what it met on the way if that was asked for.
 
     Where tangents were carried: `decided` are the steps with active kinks and the rules that decided them, `bad` those
-    at a jump or a singular point, `turns` the tied elements behind guards.
+    at a jump or a singular point, or so near a kink that rounding decides, `turns` the tied elements behind guards.
     """
 
     result: Any

@@ -19,6 +19,7 @@ from nonsmooth.errors import StaleProgram
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall, Turn
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.forcing import force
+from nonsmooth.frameworks.torch.near import TermScale, near_compared, near_margins
 from nonsmooth.frameworks.torch.plan import MOVES, Plan, plan_of
 from nonsmooth.frameworks.torch.predicates import SIDES, Motion, Predicate, combine, compare, motion_of
 from nonsmooth.frameworks.torch.protection import fresh_copies
@@ -116,6 +117,7 @@ class _Run:
         self.bad: list[NonsmoothCall] = []
         self.turns: list[Turn] = []
         self.untied: dict[int, Any] = {}
+        self.terms = TermScale(program, env)
         self.predicates: dict[int, Predicate] = {}
         self.dead: dict[int, _Dead] = {}
         self.masks: dict[int, Any] = {}
@@ -123,6 +125,10 @@ class _Run:
     def step(self, step: Step, watching: bool) -> None:
         """Run one step."""
         args, kwargs = _fill(step.args, self.env), _fill(step.kwargs, self.env)
+        if self.tangents is not None and step.index in self.plan.compared | self.plan.predicates:
+            near = near_compared(step, args, self.terms.of)
+            if near is not None:
+                self.bad.append(NonsmoothCall(step, Call(None, (), {}), None, mask=near, near=True))
         if self.tangents is not None and step.index in self.plan.compared:
             self.turns += turns_of(self.program, step, args, kwargs, self.tangents)
         if step.index in self.plan.checks:
@@ -262,6 +268,10 @@ class _Run:
         masks = active_masks(operation, call)
         if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
             self.dead[step.results[0] or 0] = _dead_of_switch(operation, call, masks is None)
+        if self.tangents is not None and not isinstance(operation, Select):
+            near = near_margins(operation, call, step, self.terms.of)
+            if near is not None:
+                self.bad.append(NonsmoothCall(step, call, None, mask=near, near=True))
         if self.select is not None:
             if masks and self.tangents is not None and self.tangents.count:
                 asked = self.tangents.ask(step, detached)
