@@ -78,7 +78,9 @@ class Subgradient(NamedTuple):
     certificate: Certificate
 
 
-def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int = 0, draws: int = 6) -> Subgradient:
+def subgradient(
+    f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int = 0, draws: int = 6, direction: Any = None
+) -> Subgradient:
     """Give a true subgradient of a scalar function, with a certificate, at the price of backpropagation.
 
         g = lim_(t -> 0+) grad F(x + t v)   for a generic direction v, hence g in dF(x), Clarke's subdifferential
@@ -91,8 +93,11 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
         f: a scalar function f(x, *data), or its captured program.
         x: the point.
         data: what is not differentiated.
-        seed: of the directions; no generator of the user's is touched.
+        seed: of the directions; no generator of the user's is touched. Each odd seed begins with the opposite of the
+            direction of the seed before.
         draws: how many directions are tried, each finer than the one before.
+        direction: a direction to follow instead of drawn ones, in the structure of the point; a special one may leave
+            kinks open.
 
     Returns:
         Value, gradient (in the structure of the point, also if undecided: then it is what backprop gives under the last
@@ -117,7 +122,9 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
     if isinstance(seed, bool) or seed < 0:
         raise UsageError(f"seed={seed!r}: pass an integer, 0 or more.")
     program, framework = as_program(f, x, data)
-    way, evaluation, found, drawn = _decide(framework, program, x, data, seed, draws)
+    way, evaluation, found, drawn = _decide(
+        framework, program, x, data, seed, 1 if direction is not None else draws, direction
+    )
     own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
     value, gradient = framework.scalar(own).detach(), framework.pull(evaluation)
     reasons = _broken_conditions(way, own, evaluation, found)
@@ -126,7 +133,7 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
     kinks = found.count + len(evaluation.turns)
     certificate = Certificate(
         status="undecided" if reasons else "computed",
-        direction=way.directions[0]() if kinks else None,
+        direction=(way.directions[0] if direction is not None else way.directions[0]()) if kinks else None,
         margin=found.margin,
         draws=drawn if kinks else 0,
         kinks=kinks,
@@ -137,7 +144,7 @@ def subgradient(f: Callable[..., Any] | Program, x: Any, *data: Any, seed: int =
 
 
 def _decide(
-    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], seed: int, draws: int
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], seed: int, draws: int, direction: Any
 ) -> tuple[Way, Evaluation, Resolution, int]:
     """Draw directions until one decides every kink; give it, the evaluation along it, and how many were drawn."""
     if framework.rewrites(program):
@@ -145,7 +152,9 @@ def _decide(
         if quiet is not None:
             return Way(framework, x, data, ()), quiet, Resolution(), 0
     for attempt in range(draws):
-        directions = [cache(partial(_drawn, framework, x, seed, attempt, k)) for k in range(WITNESSES)]
+        directions: list[Any] = [cache(partial(_drawn, framework, x, seed, attempt, k)) for k in range(WITNESSES)]
+        if direction is not None:
+            directions[0] = direction
         way = Way(framework, x, data, directions, wide=attempt > 1)
         try:
             evaluation = follow(way, program)
@@ -160,8 +169,9 @@ def _decide(
 
 def _drawn(framework: Framework, x: Any, seed: int, attempt: int, k: int) -> Any:
     """Draw a direction; each attempt draws finer ones, so that fewer linear forms vanish at them by accident."""
-    state = np.random.SeedSequence([seed, attempt, k]).generate_state(1, np.uint64)
-    return framework.draw(x, int(state[0] >> np.uint64(1)), attempt + 1)
+    state = np.random.SeedSequence([seed // 2, attempt, k]).generate_state(1, np.uint64)
+    drawn = framework.draw(x, int(state[0] >> np.uint64(1)), attempt + 1)
+    return framework.combine((drawn,), (-1.0,)) if seed % 2 else drawn
 
 
 def _evaluated_without_kinks(

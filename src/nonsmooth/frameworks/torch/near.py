@@ -59,7 +59,7 @@ class TermScale:
                 terms = BILINEAR[name](*(self._env[p] for p in parts[:2]))
             a, b = parts[:2]
             cross = max(self.of(a, depth - 1) * self._size(b), self._size(a) * self.of(b, depth - 1))
-            return max(float(terms) ** 0.5 * cross, *(self.of(p, depth - 1) for p in parts[2:]), 0.0)
+            return max(float(terms ** 0.5) * cross, *(self.of(p, depth - 1) for p in parts[2:]), 0.0)
         if step.operation.kind is Kind.SMOOTH:
             return 0.0
         return max((self.of(p, depth - 1) for p in parts), default=0.0)
