@@ -95,7 +95,8 @@ class Call:
     """One evaluation of an operation: what it was given and what it returned.
 
     `operands` are the arrays in the order of the record, `result` the array that carries the derivative. A framework
-    may bring its own `heaviside` (a, w) -> 0 for a < 0, w for a = 0, 1 for a > 0, where it has a faster one. Where
+    may bring its own `heaviside` (a, w) -> 0 for a < 0, w for a = 0 (w a number or an array, also of booleans), 1 for
+    a > 0, where it has a faster one. Where
     tangents are carried beside the values, `tangents(k)` are those of the operands along the k-th direction, and
     `scale(k)` is the size of the terms that they were summed from: rounding is relative to it.
     """

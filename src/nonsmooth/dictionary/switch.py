@@ -66,8 +66,15 @@ class Switch(Nonsmooth):
             return rules
         parts = zip(*along.map(lambda t: self.moved(call, t)), strict=True)
         signs = [p[0] if len(p) == 1 else lexicographic_sign(call.xp, list(p)) for p in parts]
-        decided = {k: call.xp.astype(s > 0, call.result.dtype) for k, s in zip(self.kinks, signs, strict=True)}
+        decided = {k: s > 0 for k, s in zip(self.kinks, signs, strict=True)}
+        if call.heaviside is None or self.slopes_of(call) is None:
+            decided = {k: call.xp.astype(w, call.result.dtype) for k, w in decided.items()}
         return {k: decided[k] if isinstance(r, Along) else r for k, r in rules.items()}
+
+    def slopes_of(self, call: Call) -> list[float] | None:
+        """List the slopes of all pieces if all of them are constants; None elsewhere."""
+        slopes = [slope for piece in self.pieces(call) for slope in piece]
+        return slopes if all(isinstance(s, float) for s in slopes) else None
 
     def margins(self, call: Call) -> dict[str, Array]:
         """Give |a_j| for each kink j."""
@@ -85,7 +92,16 @@ class Switch(Nonsmooth):
         return masks
 
     def partials(self, call: Call, rules: Mapping[str, Rule], tol: float = 0.0) -> Partials:
-        """Give the derivative with respect to each operand under the weights: the telescope above."""
+        """Give the derivative with respect to each operand under the weights, once for each `Along`."""
+        along = next((r for r in rules.values() if isinstance(r, Along)), None)
+        if along is None or tol:
+            return self._telescope(call, rules, tol)
+        if "partials" not in along.known:
+            along.known["partials"] = self._telescope(call, rules, tol)
+        return along.known["partials"]  # type: ignore[no-any-return]
+
+    def _telescope(self, call: Call, rules: Mapping[str, Rule], tol: float) -> Partials:
+        """Give the telescope above."""
         where, rules = call.xp.where, self._followed(call, rules)
         pieces = self.pieces(call)
         slopes = list(pieces[0])

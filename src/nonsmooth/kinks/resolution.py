@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from nonsmooth.dictionary import Along, Call, Nonsmooth, Rule, Select
+from nonsmooth.dictionary import Along, Call, Kind, Nonsmooth, Rule, Select
 from nonsmooth.frameworks.framework import ROUNDING, Evaluation, NonsmoothCall
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.program import Source, Step
@@ -43,6 +43,7 @@ class Resolution:
         flat: those whose argument has the derivative zero.
         margin: the smallest |a'| of a decided one, relative to the scale of its terms.
         open: how many are left to another direction.
+        lost: how many have a tangent lost in rounding, though not zero, which no witness was asked about.
         reasons: what no direction can mend.
         suspects: ties of `where`, as (step, element, tangents of what is compared), at which the branches do not join
             as far as the selection of this direction tells; the directions along the tie itself have to be asked.
@@ -52,6 +53,7 @@ class Resolution:
     flat: int = 0
     margin: float = float("inf")
     open: int = 0
+    lost: int = 0
     reasons: list[Reason] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
 
@@ -73,7 +75,9 @@ def follow_directions(deciding: int = 1) -> Selector:
 def resolve(evaluation: Evaluation, directions: int, *, hasty: bool = False) -> Resolution:
     """Judge the kinks that the first direction of an evaluation has decided; the others are its witnesses.
 
-    A `hasty` judge leaves tangents lost in rounding, though not zero, to another direction and calls no witness.
+    A `hasty` judge calls no witness about tangents lost in rounding, though not zero. A single one is harmless: if its
+    argument has the derivative zero nothing depends on it, and else directions arbitrarily near decide it either way,
+    all other kinks as they are. Several of them are left to another direction.
     """
     found = Resolution()
     for met in evaluation.decided:
@@ -81,6 +85,8 @@ def resolve(evaluation: Evaluation, directions: int, *, hasty: bool = False) -> 
             _resolve_select(met, directions, found)
         else:
             _resolve_kink(met, directions, found, hasty)
+    if found.lost > 1:
+        found.open += found.lost
     return found
 
 
@@ -109,8 +115,9 @@ def _resolve_kink(met: NonsmoothCall, directions: int, found: Resolution, hasty:
             found.margin = min(
                 found.margin, float(xp.min(xp.where(near, xp.full_like(moved, float("inf")), moved))) / scale
             )
-        if hasty and smallest > 0:
-            found.open += int(xp.count_nonzero(near))
+        if hasty and smallest > 0 and operation.kind in (Kind.SWITCH, Kind.ORDER):
+            found.lost += int(xp.count_nonzero(near))
+            found.margin = min(found.margin, smallest / scale)
             continue
         moving = xp.zeros_like(near)
         for k in range(1, directions):

@@ -144,9 +144,8 @@ class TorchFramework:
             total: torch.Tensor | None = None
             for digit in range(digits):  # odd multiples of 1/256, so that none is 0; then finer ones
                 draws = torch.frombuffer(bytearray(generator.bytes(max(leaf.numel(), 1))), dtype=torch.uint8)
-                part = (
-                    draws[: leaf.numel()].to(leaf.dtype).mul_(2 / 256.0 ** (digit + 1)).sub_(255 / 256.0 ** (digit + 1))
-                )
+                unit, part = 256.0 ** -(digit + 1), torch.empty(leaf.numel(), dtype=leaf.dtype)
+                torch.mul(draws[: leaf.numel()], 2 * unit, out=part).sub_(255 * unit)
                 total = part if total is None else total.add_(part)
             assert total is not None
             drawn.append(total.reshape(leaf.shape).to(leaf.device))

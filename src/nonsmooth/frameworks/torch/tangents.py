@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nonsmooth.dictionary import Call, Kind, Nonsmooth
+from nonsmooth.dictionary import Call, Kind, Nonsmooth, Switch
 from nonsmooth.frameworks.torch.arguments import refs_of, storage_of
 from nonsmooth.frameworks.torch.forward import bilinear_tangents, carry, push_forward
 from nonsmooth.program import Program, Ref, Step
@@ -181,7 +181,10 @@ class Tangents:
         with torch.no_grad():
             assert call.tangents is not None
             tangent = operation.push(call, rules, call.tangents(k))
-            if operation.kind is not Kind.ORDER:
+            slopes = operation.slopes_of(call) if isinstance(operation, Switch) else None
+            if slopes is not None:
+                scale = max(map(abs, slopes)) * self.scale(step.operands, k)
+            elif operation.kind is not Kind.ORDER:
                 draws = tuple(
                     self._drawn(t, self.scale(ref, k)) if t.is_floating_point() else t
                     for t, ref in zip(call.tangents(k), step.operands, strict=True)

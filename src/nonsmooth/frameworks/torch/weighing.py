@@ -76,6 +76,8 @@ def heaviside(argument: torch.Tensor, weight: Any) -> torch.Tensor:
     like = torch.empty_like(argument)
     if isinstance(weight, float) and weight in (0.0, 1.0):
         return torch.gt(argument, 0, out=like) if weight == 0.0 else torch.ge(argument, 0, out=like)
+    if isinstance(weight, torch.Tensor) and weight.dtype is torch.bool:
+        return (argument > 0).logical_or_((argument == 0).logical_and_(weight)).to(argument.dtype)
     at_zero = torch.eq(argument, 0, out=torch.empty_like(argument))
     return torch.gt(argument, 0, out=like).add_(at_zero.mul_(weight))
 
@@ -94,7 +96,7 @@ def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, Any] | None:
         arguments = operation.arguments(call)
         if all(a.numel() == 0 or bool(a.abs().min() > 0) for a in arguments):
             return None
-        if all(isinstance(slope, float) for piece in operation.pieces(call) for slope in piece):
+        if operation.slopes_of(call) is not None:
             return dict.fromkeys(operation.kinks)
     masks = operation.active(call)
     return masks if any(bool(m.any()) for m in masks.values()) else None
