@@ -72,6 +72,13 @@ class Cone(Nonsmooth):
 
     def slope(self, call: Call, rules: Mapping[str, Rule], tol: float = 0.0) -> Array:
         """Give the derivative of each norm with respect to its entries, under the weights."""
+        along = next((r for r in rules.values() if isinstance(r, Along)), None)
+        if along is None or tol:
+            return self._slope(call, rules, tol)
+        return along.once("slope", lambda: self._slope(call, rules, tol))
+
+    def _slope(self, call: Call, rules: Mapping[str, Rule], tol: float) -> Array:
+        """Compute the derivative of each norm with respect to its entries."""
         xp, p = call.xp, self.exponent(call)
         d = self.image(call, call.operands)
         size = xp.abs(d)

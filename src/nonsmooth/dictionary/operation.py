@@ -52,6 +52,12 @@ class Along:
         """Apply a linear function of the operands to the tangents of every direction."""
         return [function(tangents) for tangents in self.tangents]
 
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Compute something when it is asked for the first time."""
+        if name not in self.known:
+            self.known[name] = compute()
+        return self.known[name]
+
 
 def lexicographic_sign(xp: Any, parts: list[Array]) -> Array:
     """Give the sign of the first part that is not zero, element by element."""
@@ -191,10 +197,9 @@ class Nonsmooth(Operation):
     def active_under(self, call: Call, rules: Mapping[str, Rule]) -> Mapping[str, Array]:
         """Give the masks of the active kinks, computed once for the rules of a call."""
         along = next((r for r in rules.values() if isinstance(r, Along)), None)
-        known = {} if along is None else along.known
-        if "active" not in known:
-            known["active"] = self.active(call)
-        return known["active"]  # type: ignore[no-any-return]
+        if along is None:
+            return self.active(call)
+        return along.once("active", lambda: self.active(call))  # type: ignore[no-any-return]
 
     @abstractmethod
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:

@@ -116,6 +116,12 @@ class Extremum(Nonsmooth):
     def simplex(self, call: Call, rule: Rule, tol: float = 0.0) -> Array:
         """Give the weights q over the candidates."""
         check_tie_rule(rule, self.name)
+        if isinstance(rule, Along) and not tol:
+            return rule.once("simplex", lambda: self._simplex(call, rule, 0.0))
+        return self._simplex(call, rule, tol)
+
+    def _simplex(self, call: Call, rule: Rule, tol: float) -> Array:
+        """Compute the weights q over the candidates."""
         tied = call.xp.astype(self._tied(call, tol), call.result.dtype)
         if isinstance(rule, Along):
             moved = rule.map(lambda tangents: self.sign * self.candidates(call, tangents[0], 0.0))
@@ -206,8 +212,14 @@ class Ranking(Nonsmooth):
 
     def _by_priority(self, call: Call, rule: Rule, order: Array, start: Array) -> Array:
         """Give the places of the sorted entries once each tied block is sorted by its priorities."""
+        if isinstance(rule, Along):
+            keys = rule.map(lambda tangents: tangents[0])
+            return rule.once("places", lambda: self._sorted_places(call, keys, order, start))
+        return self._sorted_places(call, [rule], order, start)
+
+    def _sorted_places(self, call: Call, keys: list[Array], order: Array, start: Array) -> Array:
+        """Sort each tied block by the first key, its ties by the next."""
         xp, place = call.xp, _places(call.xp, order)
-        keys = rule.map(lambda tangents: tangents[0]) if isinstance(rule, Along) else [rule]
         descending = bool(call.attributes.get("descending", False))
         for key in reversed(keys):
             priority = xp.take_along_axis(xp.broadcast_to(_last(call, key), order.shape), order, axis=-1)

@@ -82,9 +82,7 @@ class Pooling(Extremum):
             share = 1 / sum(tied)
             return [t * share for t in tied]
         if tol == 0 and isinstance(rule, Along):
-            if "shares" not in rule.known:
-                rule.known["shares"] = self._shares_along(call, rule)
-            return rule.known["shares"]  # type: ignore[no-any-return]
+            return rule.once("shares", lambda: self._shares_along(call, rule))  # type: ignore[no-any-return]
         q = self.simplex(call, rule, tol)
         return [q[..., k] for k in range(q.shape[-1])]
 

@@ -96,9 +96,7 @@ class Switch(Nonsmooth):
         along = next((r for r in rules.values() if isinstance(r, Along)), None)
         if along is None or tol:
             return self._telescope(call, rules, tol)
-        if "partials" not in along.known:
-            along.known["partials"] = self._telescope(call, rules, tol)
-        return along.known["partials"]  # type: ignore[no-any-return]
+        return along.once("partials", lambda: self._telescope(call, rules, tol))  # type: ignore[no-any-return]
 
     def _telescope(self, call: Call, rules: Mapping[str, Rule], tol: float) -> Partials:
         """Give the telescope above."""
@@ -115,6 +113,8 @@ class Switch(Nonsmooth):
                 if step is not None and isinstance(after, float) and isinstance(before, float):
                     slopes[i] = step if (before, after) == (0.0, 1.0) else before + (after - before) * step
                     continue
+                if getattr(weight, "dtype", None) == call.xp.bool:
+                    weight = call.xp.astype(weight, like.dtype)
                 at_kink = weight * after + (1 - weight) * before
                 beyond = where(argument > tol, _full(call.xp, after, like), _full(call.xp, before, like))
                 slopes[i] = where(call.xp.abs(argument) <= tol, _full(call.xp, at_kink, like), beyond)
