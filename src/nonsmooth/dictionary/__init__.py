@@ -14,6 +14,7 @@ from nonsmooth.dictionary.order import ORDERS, Extremum, Ranking
 from nonsmooth.dictionary.pooling import POOLINGS, Pooling
 from nonsmooth.dictionary.singular import SINGULARS
 from nonsmooth.dictionary.smooth import AFFINE, INDEX, SMOOTH, opaque
+from nonsmooth.dictionary.spectral import SPECTRALS, Spectral
 from nonsmooth.dictionary.switch import Select, Switch, piecewise_linear
 from nonsmooth.dictionary.switches import SWITCHES
 from nonsmooth.errors import RegistrationError
@@ -33,6 +34,7 @@ __all__ = [
     "Rule",
     "Select",
     "Singularity",
+    "Spectral",
     "Switch",
     "opaque",
     "operations",
@@ -42,7 +44,7 @@ __all__ = [
 
 OPERATIONS: dict[str, Operation] = {
     record.name: record
-    for family in (AFFINE, SMOOTH, INDEX, SWITCHES, ORDERS, POOLINGS, CONES, SINGULARS, JUMPS)
+    for family in (AFFINE, SMOOTH, INDEX, SWITCHES, ORDERS, POOLINGS, CONES, SPECTRALS, SINGULARS, JUMPS)
     for record in family
 }
 """Every record, by name."""

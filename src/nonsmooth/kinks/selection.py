@@ -110,7 +110,7 @@ def _centre(operation: Nonsmooth, kink: str) -> Rule:
     """Give the middle of the set of an operation."""
     if operation.kind is Kind.CONE:
         return {"tie": "even", "zero entry": 0.5}.get(kink, "zero")
-    return {Kind.SWITCH: 0.5, Kind.ORDER: "even"}.get(operation.kind, "zero")
+    return {Kind.SWITCH: 0.5, Kind.ORDER: "even", Kind.SPECTRAL: "even"}.get(operation.kind, "zero")
 
 
 def _by_number(weight: float) -> Selector:
@@ -203,6 +203,8 @@ def _minimum_norm(step: Step, kink: str, call: Call) -> Rule:
         return call.xp.clip(-inner / call.xp.where(length == 0, call.xp.ones_like(length), length), 0.0, 1.0)
     if isinstance(operation, Select):
         return 0.5
+    if operation.kind is Kind.SPECTRAL:
+        return "even"
     return {"tie": "even", "zero entry": 0.5}.get(kink, "zero")
 
 
@@ -218,6 +220,9 @@ def _randomly(generator: np.random.Generator) -> Callable[[Step, str, Call], Rul
 
         if operation.kind is Kind.ORDER:
             return uniform(tuple(call.operands[0].shape))
+        if operation.kind is Kind.SPECTRAL:
+            matrix = uniform(tuple(operation.image(call, call.operands).shape))  # type: ignore[attr-defined]
+            return matrix + call.xp.matrix_transpose(matrix)
         if operation.kind is Kind.CONE and kink != "zero entry":
             if kink == "tie":
                 return "even"

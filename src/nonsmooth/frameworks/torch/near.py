@@ -59,7 +59,7 @@ class TermScale:
                 terms = BILINEAR[name](*(self._env[p] for p in parts[:2]))
             a, b = parts[:2]
             cross = max(self.of(a, depth - 1) * self._size(b), self._size(a) * self.of(b, depth - 1))
-            return max(float(terms ** 0.5) * cross, *(self.of(p, depth - 1) for p in parts[2:]), 0.0)
+            return max(float(terms**0.5) * cross, *(self.of(p, depth - 1) for p in parts[2:]), 0.0)
         if step.operation.kind is Kind.SMOOTH:
             return 0.0
         return max((self.of(p, depth - 1) for p in parts), default=0.0)
@@ -69,10 +69,10 @@ def near_margins(operation: Nonsmooth, call: Call, step: Step, scale: Callable[[
     """Mark the elements of a step that miss a kink by rounding alone; None if there is none, or in single precision."""
     if call.result.dtype is not torch.float64:
         return None
-    for margin in operation.margins(call).values():
+    for name, margin in operation.margins(call).items():
         if bool(((margin > 0) & (margin < SMALL)).any()):
             size = sum(scale(r.value) for r in step.operands if isinstance(r, Ref))
-            near: torch.Tensor = (margin > 0) & (margin <= ROUNDING * torch.finfo(torch.float64).eps * size)
+            near: torch.Tensor = ~operation.active(call)[name] & (margin > 0) & (margin <= ROUNDING * torch.finfo(torch.float64).eps * size)
             if bool(near.any()):
                 return near
     return None

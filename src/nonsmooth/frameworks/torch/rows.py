@@ -211,6 +211,8 @@ SPECIAL: dict[str, Row] = {
     "xlogy": Row("xlogy", operands=("self", "other")),
     "copysign": Row(_copysign, operands=("self", "other")),
     "special_entr": Row("entr"),
+    "linalg_eigvalsh": Row("eigvalsh", operands=("self",)),
+    "linalg_svdvals": Row("svdvals", operands=("A",)),
     "special_xlog1py": Row("xlog1py", operands=("self", "other")),
     "special_ndtri": Row("ndtri"),
 }

@@ -1,0 +1,188 @@
+"""Spectral operations: eigenvalues of symmetric matrices, kinked where they are repeated.
+
+With A = U diag(l) U' and the orthonormal columns U_c of a cluster of equal eigenvalues, the derivatives of these
+eigenvalues along T are the eigenvalues of the compression U_c' A(T) U_c in ascending order; the set is made of the
+diagonals of Q' U_c' A(T) U_c Q over the orthonormal bases Q. Singular values are the largest eigenvalues of the dilation
+[0 M; M' 0], so that repeated and zero singular values are the same theory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule
+from nonsmooth.errors import ConventionError
+
+__all__ = ["SPECTRALS", "Spectral"]
+
+ROUNDING = 8.0
+"""Eigenvalues nearer than this, in units of rounding times size of the matrix times largest eigenvalue, are repeated."""
+
+RULES = ("even", "first", "last")
+"""The words for a basis of an eigenspace: the mean over all bases; the basis as the eigenvalue solver returns it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectral(Nonsmooth):
+    """Eigenvalues of a symmetric matrix that is linear in the operand.
+
+    `image(call, operands)` gives the matrices, their two axes last; `picked(call, values)` picks the returned values out
+    of all eigenvalues in ascending order. As eigenvalues are rounded, two of them within rounding are repeated.
+
+    The rule is "even" (or a number): the mean over a cluster; "first" or "last": the basis as it comes; an array of the
+    matrix's shape: the basis that diagonalises its compression.
+
+    >>> import array_api_compat.numpy as xp
+    >>> call = Call(xp, (xp.eye(2),), {}, xp.ones(2))
+    >>> SPECTRALS[0].active(call)["repeated"].tolist()
+    [True, True]
+
+    Source: Lewis1996.
+    """
+
+    kind: Kind = Kind.SPECTRAL
+    kinks: tuple[str, ...] = ("repeated",)
+    image: Callable[[Call, tuple[Array, ...]], Array] = field(repr=False)
+    picked: Callable[[Call, Array], Array] = field(repr=False)
+
+    def margins(self, call: Call) -> dict[str, Array]:
+        """Give the gap of each value to the nearest other eigenvalue."""
+        return {"repeated": self.picked(call, self._nearest(call))}
+
+    def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
+        """Mark the values that are repeated, up to rounding."""
+        values, _ = self._spectrum(call)
+        limit = self.picked(call, call.xp.broadcast_to(self._limit(call, values, tol), values.shape))
+        return {"repeated": self.margins(call)["repeated"] <= limit}
+
+    def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
+        """Give the diagonal of Q' U' A(T) U Q, averaged over clusters by "even"."""
+        xp, rule = call.xp, rules["repeated"]
+        if isinstance(rule, str) and rule not in RULES:
+            raise ConventionError(
+                f"at_kinks gives {rule!r} for {self.name!r} at repeated values: use one of {RULES} or an array."
+            )
+        basis, same = self._chosen(call, rule, tol)
+        moved = self.image(call, tangents)
+        rates = xp.real(xp.sum(xp.conj(basis) * xp.matmul(moved, basis), axis=-2))
+        if isinstance(rule, int | float) or (isinstance(rule, str) and rule == "even"):
+            weights = xp.astype(same, rates.dtype)
+            rates = xp.sum(weights * rates[..., None, :], axis=-1) / xp.sum(weights, axis=-1)
+        return self.picked(call, rates)
+
+    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
+        """Give, for each pair of a cluster, the gap of the eigenvalues of its compressed tangent, divided by the size."""
+        xp = call.xp
+        basis, same = self._chosen(call, rules["repeated"], 0.0)
+        moved = xp.matmul(xp.conj(xp.matrix_transpose(basis)), xp.matmul(self.image(call, tangents), basis))
+        rates = xp.real(xp.linalg.diagonal(moved))
+        gap = (rates[..., :, None] - rates[..., None, :]) ** 2 + 4 * xp.abs(moved) ** 2
+        n = gap.shape[-1]
+        pair = same & (xp.arange(n, device=gap.device)[:, None] < xp.arange(n, device=gap.device)[None, :])
+        return {"repeated": xp.where(pair, xp.sqrt(gap) / n, xp.full_like(gap, float("inf")))}
+
+    def _spectrum(self, call: Call) -> tuple[Array, Array]:
+        """Give all eigenvalues in ascending order, and the eigenvectors as columns."""
+        values, vectors = call.xp.linalg.eigh(self.image(call, call.operands))
+        return values, vectors
+
+    def _nearest(self, call: Call) -> Array:
+        """Give the gap of each eigenvalue to its nearer neighbour."""
+        xp = call.xp
+        values, _ = self._spectrum(call)
+        gap = values[..., 1:] - values[..., :-1]
+        edge = xp.full_like(values[..., :1], float("inf"))
+        return xp.minimum(xp.concat((edge, gap), axis=-1), xp.concat((gap, edge), axis=-1))
+
+    def _limit(self, call: Call, values: Array, tol: float) -> Array:
+        """Give the gap up to which neighbours are repeated."""
+        xp, n = call.xp, values.shape[-1]
+        size = xp.max(xp.abs(values), axis=-1, keepdims=True) if n else xp.ones_like(values)
+        rounding = ROUNDING * n * float(xp.finfo(values.dtype).eps) * size
+        return xp.where(rounding > tol, rounding, xp.full_like(rounding, tol))
+
+    def _chosen(self, call: Call, rule: Rule, tol: float) -> tuple[Array, Array]:
+        """Give the chosen basis of eigenvectors, and which of them share a cluster."""
+        if isinstance(rule, Along):
+            return rule.once("basis", lambda: self._basis(call, rule.map(lambda t: self.image(call, t)), tol))  # type: ignore[no-any-return]
+        plain = isinstance(rule, str | int | float)
+        return self._basis(call, [] if plain else [rule], tol)
+
+    def _basis(self, call: Call, matrices: Sequence[Array], tol: float) -> tuple[Array, Array]:
+        """Diagonalise the compressions of matrices one after the other, each inside the clusters that are left.
+
+        The cluster's number, times more than the norm, is added to the diagonal: one decomposition keeps the order.
+        """
+        xp = call.xp
+        values, basis = self._spectrum(call)
+        limit = self._limit(call, values, tol)
+        first = same = _clusters(xp, values, limit)
+        for matrix in matrices:
+            matrix = xp.astype(matrix, basis.dtype)
+            inner = xp.matmul(xp.conj(xp.matrix_transpose(basis)), xp.matmul(matrix, basis))
+            inner = xp.where(same, inner, xp.zeros_like(inner))
+            size = xp.max(xp.sum(xp.abs(inner), axis=-1), axis=-1)[..., None]
+            number = xp.astype(_numbers(xp, same), values.dtype)
+            shift = number * (4 * size + 1)
+            rates, turn = xp.linalg.eigh(inner + _diagonal(xp, shift, inner))
+            basis = xp.matmul(basis, turn)
+            split = ROUNDING * values.shape[-1] * float(xp.finfo(values.dtype).eps)
+            same = same & _clusters(xp, rates, split * (xp.max(shift, axis=-1, keepdims=True) + size))
+        return basis, first
+
+
+def _clusters(xp: Any, values: Array, limit: Array) -> Array:
+    """Mark the pairs that belong to one run of neighbours within the limit."""
+    head = xp.zeros_like(values[..., :1], dtype=xp.int64)
+    apart = xp.astype(values[..., 1:] - values[..., :-1] > limit, xp.int64)
+    number = xp.cumulative_sum(xp.concat((head, apart), axis=-1), axis=-1)
+    return number[..., :, None] == number[..., None, :]
+
+
+def _numbers(xp: Any, same: Array) -> Array:
+    """Number the clusters: how many entries precede the first of each."""
+    n = same.shape[-1]
+    place = xp.broadcast_to(xp.arange(n, device=same.device), same.shape)
+    return xp.min(xp.where(same, place, xp.full_like(place, n)), axis=-1)
+
+
+def _diagonal(xp: Any, entries: Array, like: Array) -> Array:
+    """Put entries on the diagonal of a matrix."""
+    eye = xp.eye(entries.shape[-1], dtype=xp.bool, device=entries.device)
+    spread = xp.broadcast_to(entries[..., None, :], like.shape)
+    return xp.astype(xp.where(eye, spread, xp.zeros_like(spread)), like.dtype)
+
+
+def _symmetric(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Give the symmetric (Hermitian) part, as frameworks differentiate it."""
+    (a,), xp = operands, call.xp
+    return (a + xp.conj(xp.matrix_transpose(a))) / 2
+
+
+def _dilation(call: Call, operands: tuple[Array, ...]) -> Array:
+    """Give [0 M; M' 0]."""
+    (a,), xp = operands, call.xp
+    m, n = a.shape[-2:]
+    top = xp.concat((xp.zeros((*a.shape[:-2], m, m), dtype=a.dtype, device=a.device), a), axis=-1)
+    zero = xp.zeros((*a.shape[:-2], n, n), dtype=a.dtype, device=a.device)
+    bottom = xp.concat((xp.conj(xp.matrix_transpose(a)), zero), axis=-1)
+    return xp.concat((top, bottom), axis=-2)
+
+
+def _largest(call: Call, values: Array) -> Array:
+    """Pick the largest values, in descending order, as many as are returned."""
+    return call.xp.flip(values, axis=-1)[..., : call.result.shape[-1]]
+
+
+SPECTRALS: tuple[Spectral, ...] = (
+    Spectral(
+        name="eigvalsh",
+        image=_symmetric,
+        picked=lambda call, values: values,
+        summary="the eigenvalues of a symmetric matrix, ascending",
+    ),
+    Spectral(name="svdvals", image=_dilation, picked=_largest, summary="the singular values, descending"),
+)
+"""The spectral operations of the dictionary."""
