@@ -102,7 +102,11 @@ CONES: dict[str, list[Example]] = {
     "cdist": [(lambda x: torch.cdist(x[None], torch.ones(1, 2).double()), at(0) * 0 + 1)],
     "pdist": [(lambda x: F.pdist(torch.stack([x, torch.ones(2).double()])), at(0) * 0 + 1)],
 }
-EXAMPLES = {**SWITCHES, **ORDERS, **CONES}
+SPECTRALS: dict[str, list[Any]] = {  # at repeated values: test_spectral.py
+    "eigvalsh": [(lambda x: torch.linalg.eigvalsh(torch.outer(x, x) + torch.diag(x)), at(0) * 0)],
+    "svdvals": [(lambda x: torch.linalg.svdvals(torch.outer(x, x) + torch.diag(x)), at(0) * 0)],
+}
+EXAMPLES = {**SWITCHES, **ORDERS, **CONES, **SPECTRALS}
 
 
 def test_every_record_with_kinks_has_an_example() -> None:

@@ -104,7 +104,8 @@ class Call:
     may bring its own `heaviside` (a, w) -> 0 for a < 0, w for a = 0 (w a number or an array, also of booleans), 1 for
     a > 0, where it has a faster one. Where
     tangents are carried beside the values, `tangents(k)` are those of the operands along the k-th direction, and
-    `scale(k)` is the size of the terms that they were summed from: rounding is relative to it.
+    `scale(k)` is the size of the terms that they were summed from: rounding is relative to it. `known` keeps what a
+    record has found out about the call.
     """
 
     xp: Any
@@ -114,6 +115,7 @@ class Call:
     heaviside: Callable[[Array, Any], Array] | None = None
     tangents: Callable[[int], tuple[Array, ...]] | None = None
     scale: Callable[[int], float] | None = None
+    known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def step(self, argument: Array, weight: Any) -> Array:
         """Give H_w(a): 0 for a < 0, w for a = 0, 1 for a > 0."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
+from operator import or_
 from typing import Any
 
 import numpy as np
 
 from nonsmooth.dictionary.operation import Along, Array, Call, Nonsmooth, Rule
 from nonsmooth.dictionary.order import Extremum
-from nonsmooth.dictionary.switch import far_unless
 
 __all__ = ["POOLINGS", "Pooling", "pooling_windows", "window_slices"]
 
@@ -56,22 +56,26 @@ class Pooling(Extremum):
 
     def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
         """Mark the windows with a tie in which an entry with a derivative takes part."""
-        xp = call.xp
-        gap = self.margins(call)["tie"]
-        mask = gap <= tol
-        if gap.shape and float(xp.min(gap)) > tol:
-            return {"tie": mask}
+        xp, tied = call.xp, self.tied_places(call, tol)
+        mask = sum(xp.astype(t, xp.uint8) for t in tied) > 1
         for value in call.attributes.get("flats") or ():
             mask = mask & (call.result != value)
         marks = call.attributes.get("dead")
         dead = marks() if marks is not None and bool(xp.any(mask)) else None
         if dead is not None:
-            far = 0.25 * float(xp.finfo(call.result.dtype).max)
-            signed = call.operands[0] if self.sign > 0 else -call.operands[0]
-            entries = self.slices(call, signed + dead * -far, -far)
-            alive = reduce(xp.maximum, entries)
-            mask = mask & (self.sign * call.result - alive <= tol)
+            alive = self.slices(call, 1 - dead, 0.0)
+            mask = mask & reduce(or_, (t & (a > 0) for t, a in zip(tied, alive, strict=True)))
         return {"tie": mask}
+
+    def tied_places(self, call: Call, tol: float = 0.0) -> list[Array]:
+        """Mark the windows whose largest entry is at a place, one array for each place."""
+        if tol or "tied" not in call.known:
+            entries = self.slices(call, call.operands[0], -self.sign * float("inf"))
+            tied = [c == call.result if tol == 0 else call.xp.abs(c - call.result) <= tol for c in entries]
+            if tol:
+                return tied
+            call.known["tied"] = tied
+        return call.known["tied"]  # type: ignore[no-any-return]
 
     def shares(self, call: Call, rule: Rule, tol: float = 0.0) -> list[Array]:
         """Give the weights q, one array for each place in the window."""
@@ -82,42 +86,47 @@ class Pooling(Extremum):
             share = 1 / sum(tied)
             return [t * share for t in tied]
         if tol == 0 and isinstance(rule, Along):
-            return rule.once("shares", lambda: self._shares_along(call, rule))  # type: ignore[no-any-return]
+            return rule.once("shares", lambda: [call.xp.astype(c, call.result.dtype) for c in self._chosen(call, rule)])  # type: ignore[no-any-return]
         q = self.simplex(call, rule, tol)
         return [q[..., k] for k in range(q.shape[-1])]
 
-    def _shares_along(self, call: Call, along: Along) -> list[Array]:
-        """Give the weights q that directions decide, window place by window place."""
-        xp, far = call.xp, float("inf")
-        tied = along.known["tied"] = [c == call.result for c in self.slices(call, call.operands[0], -self.sign * far)]
+    def _chosen(self, call: Call, along: Along) -> list[Array]:
+        """Mark the windows in which directions choose a place: the first of those that move up fastest."""
+        return along.once("chosen", lambda: self._choose(call, along))  # type: ignore[no-any-return]
+
+    def _choose(self, call: Call, along: Along) -> list[Array]:
+        """Let each direction leave the places that move up fastest, then take the first."""
+        xp, tied = call.xp, self.tied_places(call)
         for tangents in along.tangents:
             moved = [self.sign * t for t in self.slices(call, tangents[0], 0.0)]
-            low = xp.full_like(moved[0], -far)
-            best = reduce(xp.maximum, (xp.where(a, m, low) for a, m in zip(tied, moved, strict=True)))
+            best = reduce(xp.maximum, (xp.where(a, m, -float("inf")) for a, m in zip(tied, moved, strict=True)))
             tied = [a & (m == best) for a, m in zip(tied, moved, strict=True)]
-        shares = [xp.astype(a, call.result.dtype) for a in tied]
-        total = sum(shares)
-        return [s / total for s in shares]
+        chosen, free = [], xp.ones_like(tied[0])
+        for place in tied:
+            chosen.append(place & free)
+            free = free & ~place
+        return chosen
 
     def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
         """Give how far the tangent of each tied entry is from that of the chosen one, window place by window place."""
         xp, rule = call.xp, rules["tie"]
         if not isinstance(rule, Along):
             return super().arguments_along(call, rules, tangents)
-        shares, moved = self.shares(call, rule), self.slices(call, tangents[0], 0.0)
-        mask = self.active_under(call, rules)["tie"]
-        best, taken, others = xp.zeros_like(moved[0]), xp.zeros_like(mask), []
-        for share, tangent, tied in zip(shares, moved, rule.known["tied"], strict=True):
-            first = (share > 0) & ~taken
-            taken = taken | first
-            best = xp.where(first, tangent, best)
-            others.append(tied & mask & ~first)
-        return {"tie": xp.stack([far_unless(xp, o, best - t) for o, t in zip(others, moved, strict=True)], axis=-1)}
+        chosen, mask = self._chosen(call, rule), self.active_under(call, rules)["tie"]
+        best, moved = self.push(call, rules, tangents), self.slices(call, tangents[0], 0.0)
+        places = zip(self.tied_places(call), chosen, moved, strict=True)
+        gaps = [xp.where(t & mask & ~c, xp.abs(best - m), float("inf")) for t, c, m in places]
+        return {"tie": xp.stack(gaps, axis=-1)}
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give sum_k q_k (tangent of c_k)."""
-        shares = self.shares(call, rules["tie"], tol)
-        return sum(q * t for q, t in zip(shares, self.slices(call, tangents[0], 0.0), strict=True))
+        rule, moved = rules["tie"], self.slices(call, tangents[0], 0.0)
+        if tol == 0 and isinstance(rule, Along):
+            total = moved[0]
+            for place, tangent in zip(self._chosen(call, rule)[1:], moved[1:], strict=True):
+                total = call.xp.where(place, tangent, total)
+            return total
+        return sum(q * t for q, t in zip(self.shares(call, rule, tol), moved, strict=True))
 
 
 def window_slices(call: Call, offset: tuple[int, ...]) -> tuple[slice, ...]:

@@ -71,6 +71,10 @@ class Switch(Nonsmooth):
             decided = {k: call.xp.astype(w, call.result.dtype) for k, w in decided.items()}
         return {k: decided[k] if isinstance(r, Along) else r for k, r in rules.items()}
 
+    def _exact(self, call: Call) -> dict[str, Array]:
+        """Mark the elements at which an argument is zero."""
+        return {name: a == 0 for name, a in zip(self.kinks, self.arguments(call), strict=True)}
+
     def slopes_of(self, call: Call) -> list[float] | None:
         """List the slopes of all pieces if all of them are constants; None elsewhere."""
         slopes = [slope for piece in self.pieces(call) for slope in piece]
@@ -82,7 +86,7 @@ class Switch(Nonsmooth):
 
     def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
         """Mark the elements at a breakpoint, but for those at which the two slopes agree."""
-        masks = super().active(call, tol)
+        masks = super().active(call, tol) if tol else self._exact(call)
         pieces = self.pieces(call)
         for name, before, after in zip(self.kinks, pieces[:-1], pieces[1:], strict=True):
             differs = [b != a for b, a in zip(before, after, strict=True) if b is not a]
@@ -228,8 +232,7 @@ def piecewise_linear(
 
 def far_unless(xp: Any, mask: Array, moved: Array) -> Array:
     """Give |moved| where a mask holds, infinity elsewhere."""
-    moved = xp.abs(moved)
-    return xp.where(mask, moved, xp.full_like(moved, float("inf")))
+    return xp.where(mask, xp.abs(moved), float("inf"))
 
 
 def _beyond(call: Call, breakpoint: float) -> Array:
