@@ -6,7 +6,8 @@ zeros there, it stops at `detach`, and some operators have none; those are taken
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -24,18 +25,16 @@ from nonsmooth.program import Ref, Step
 __all__ = ["bilinear_tangents", "carry", "push_forward"]
 
 Pushed = list[torch.Tensor | None]
+Shape = Sequence[int]
 
 ROWS = 4096
 """Up to how many results an operator without forward mode is differentiated backwards, one by one."""
 
-BILINEAR: Mapping[str, Callable[[torch.Tensor, torch.Tensor], int]] = {
-    "linear": lambda a, b: a.shape[-1],
-    "matmul": lambda a, b: a.shape[-1],
-    "mm": lambda a, b: a.shape[-1],
-    "bmm": lambda a, b: a.shape[-1],
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), lambda a, b: b[0].numel()),
+BILINEAR: Mapping[str, Callable[[Shape, Shape], int]] = {
+    **dict.fromkeys(("linear", "matmul", "mm", "bmm"), lambda a, b: a[-1]),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), lambda a, b: math.prod(b[1:])),
 }
-"""Operators bilinear in their first two operands (and affine in a third), with the number of terms that they add up."""
+"""Operators bilinear in two operands (and affine in a third): how many terms they add up, from the operands' shapes."""
 
 
 def carry(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> tuple[Pushed, None] | None:
@@ -61,7 +60,7 @@ def bilinear_tangents(
     kwargs, rest = map_refs((dict(step.kwargs), args[3:]), lambda r: read[r.value])
     total: torch.Tensor | None = None
     scale = scales.get(args[2].value, 0.0) if t_c is not None else 0.0
-    root = 1.5 * float(terms(a, b)) ** 0.5
+    root = 1.5 * float(terms(a.shape, b.shape)) ** 0.5
     with torch.no_grad(), _mode(step):
         for first, second, other, ref in parts:
             third = () if len(args) < 3 else (t_c if total is None else None,)

@@ -56,7 +56,7 @@ class TermScale:
         if name in ("mul", *BILINEAR) and len(parts) >= 2:
             terms = 1
             if name != "mul":
-                terms = BILINEAR[name](*(self._env[p] for p in parts[:2]))
+                terms = BILINEAR[name](*(self._program.values[p].shape for p in parts[:2]))
             a, b = parts[:2]
             cross = max(self.of(a, depth - 1) * self._size(b), self._size(a) * self.of(b, depth - 1))
             return max(float(terms**0.5) * cross, *(self.of(p, depth - 1) for p in parts[2:]), 0.0)
@@ -72,7 +72,11 @@ def near_margins(operation: Nonsmooth, call: Call, step: Step, scale: Callable[[
     for name, margin in operation.margins(call).items():
         if bool(((margin > 0) & (margin < SMALL)).any()):
             size = sum(scale(r.value) for r in step.operands if isinstance(r, Ref))
-            near: torch.Tensor = ~operation.active(call)[name] & (margin > 0) & (margin <= ROUNDING * torch.finfo(torch.float64).eps * size)
+            near: torch.Tensor = (
+                ~operation.active(call)[name]
+                & (margin > 0)
+                & (margin <= ROUNDING * torch.finfo(torch.float64).eps * size)
+            )
             if bool(near.any()):
                 return near
     return None
