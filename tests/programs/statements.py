@@ -174,6 +174,32 @@ def norm(w: Writer) -> str | None:
     return pick(w, tuple(forms), u=u, a=w.scalar(), b=w.like(v))
 
 
+def spectral(w: Writer) -> str | None:
+    """Write eigenvalues or singular values of a small matrix, often with repeated ones or zero."""
+    a, b, c = w.scalar(), w.scalar(), w.scalar()
+    symmetric = (
+        f"torch.stack([{a}, {b}, {b}, {c}]).reshape(2, 2)",
+        f"torch.stack([{a}, {b}, {b}, {a}]).reshape(2, 2)",
+        f"torch.stack([{a}, {b}, {c}, {b}, {a}, {b}, {c}, {b}, {a}]).reshape(3, 3)",
+        f"torch.diag(torch.stack([{a}, {b}, {c}]))",
+    )
+    any_shape = (
+        *symmetric,
+        f"torch.stack([{a}, {b}, {c}, -{a}]).reshape(2, 2)",
+        f"torch.stack([{a}, {b}]).reshape(1, 2)",
+    )
+    forms = (
+        ("torch.linalg.eigvalsh({m})", symmetric),
+        ("torch.linalg.eigvalsh({m})[0]", symmetric),
+        ("torch.linalg.eigvalsh({m}).abs().sum()", symmetric),
+        ("torch.linalg.svdvals({m})", any_shape),
+        ("torch.linalg.matrix_norm({m}, 'nuc')", any_shape),
+        ("torch.linalg.matrix_norm({m}, 2)", any_shape),
+    )
+    form, matrices = w.rng.choice(forms)
+    return pick(w, (form,), m=w.rng.choice(matrices))
+
+
 def choose(w: Writer) -> str | None:
     """Write a `where` on a comparison whose branches join."""
     a = w.anything()
@@ -270,6 +296,7 @@ KINDS: dict[str, tuple[Statement, int]] = {
     "switch": (switch, 7),
     "order": (order, 4),
     "norm": (norm, 2),
+    "spectral": (spectral, 1),
     "choose": (choose, 3),
     "branch": (branch, 2),
     "cancelling": (cancelling, 3),
