@@ -2,7 +2,8 @@
 
 An `Extremum` returns the largest (or smallest) of the candidates c_1 .. c_n, so its set at a tie is the simplex over
 the tied candidates: the derivative is sum_k q_k (derivative of c_k) with q >= 0, sum q = 1, q_k = 0 off the tie.
-A `Ranking` returns several ranks at once (sort, topk), so its set is the Birkhoff polytope of each tied block.
+A `Ranking` returns several ranks at once (sort, topk), so its set is the Birkhoff polytope of each tied block. Both
+share their rules for ties, hence a long file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""PyTorch: capture by a tape at torch's pre-dispatch key, evaluation and differentiation by torch itself."""
+"""PyTorch: capture by a tape at torch's pre-dispatch key, evaluation and differentiation by torch itself.
+
+The whole contract of a framework is in one class, hence a long file.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select, Severed
+from nonsmooth.frameworks.torch import space
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.forcing import unforced
@@ -44,6 +47,19 @@ class TorchFramework:
 
     name = "torch"
     objective = staticmethod(make_objective)
+    draw = staticmethod(space.draw)
+    arrays = staticmethod(space.arrays)
+    stack = staticmethod(space.stack)
+    combine = staticmethod(space.combine)
+    finite = staticmethod(space.finite)
+    eps = staticmethod(space.eps)
+    columns = staticmethod(space.columns)
+    units = staticmethod(space.units)
+    unflatten_entries = staticmethod(space.unflatten_entries)
+    numpy = staticmethod(space.numpy)
+    reached = staticmethod(reached_steps)
+    rewrites = staticmethod(rewrites)
+    unforced = staticmethod(unforced)
 
     @property
     def version(self) -> str:
@@ -126,30 +142,6 @@ class TorchFramework:
         """List where the result depends on the point through what carries no derivative at this point."""
         with torch.inference_mode(False), torchs_own_slopes(), random_state() if _draws(program) else nullcontext():
             return severed(program, self._point(program, x), self._data(program, data))
-
-    def reached(self, program: Program) -> set[int]:
-        """Give the steps on which the result depends."""
-        return reached_steps(program)
-
-    def rewrites(self, program: Program) -> bool:
-        """Tell whether the program writes in place, so that tangents must be carried beside the values."""
-        return rewrites(program)
-
-    def draw(self, x: Any, seed: int, digits: int = 1) -> Any:
-        """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
-        leaves, structure = flatten(x)
-        generator = np.random.Generator(np.random.SFC64(seed))
-        drawn = []
-        for leaf in leaves:
-            total: torch.Tensor | None = None
-            for digit in range(digits):  # odd multiples of 1/256, so that none is 0; then finer ones
-                draws = torch.frombuffer(bytearray(generator.bytes(max(leaf.numel(), 1))), dtype=torch.uint8)
-                unit, part = 256.0 ** -(digit + 1), torch.empty(leaf.numel(), dtype=leaf.dtype)
-                torch.mul(draws[: leaf.numel()], 2 * unit, out=part).sub_(255 * unit)
-                total = part if total is None else total.add_(part)
-            assert total is not None
-            drawn.append(total.reshape(leaf.shape).to(leaf.device))
-        return unflatten(drawn, structure)
 
     def _direction(self, program: Program, v: Any) -> list[torch.Tensor]:
         """Check that a direction fits the point of a program."""
@@ -246,33 +238,6 @@ class TorchFramework:
             for k, (a, b) in pairs.items()
         }
 
-    def arrays(self, tree: Any) -> list[Any]:
-        """Give the leaves of a tree of tensors to numpy."""
-        return [self.numpy(t) for t in flatten(tree)[0]]
-
-    def stack(self, trees: list[Any]) -> Any:
-        """Stack trees of tensors of one structure along a new last axis."""
-        structure = flatten(trees[0])[1]
-        leaves = zip(*(flatten(t)[0] for t in trees), strict=True)
-        return unflatten([torch.stack(row, dim=-1) for row in leaves], structure)
-
-    def combine(self, trees: Sequence[Any], weights: Sequence[float]) -> Any:
-        """Add trees of tensors up, each times a number."""
-        rows, structure = zip(*(flatten(t)[0] for t in trees), strict=True), flatten(trees[0])[1]
-        return unflatten([sum(w * t.detach() for w, t in zip(weights, r, strict=True)) for r in rows], structure)
-
-    def finite(self, tree: Any) -> bool:
-        """Tell whether all entries of a tree of tensors are finite."""
-        return all(is_finite(t) for t in flatten(tree)[0])
-
-    def eps(self, tree: Any) -> float:
-        """Give the unit of rounding of the tensors of a tree."""
-        return max((torch.finfo(t.dtype).eps for t in flatten(tree)[0] if t.is_floating_point()), default=0.0)
-
-    def unforced(self, program: Program) -> Program:
-        """Give a program whose ties come out as they do by themselves."""
-        return unforced(program)
-
     def holds_at(
         self, program: Program, x: Any, data: tuple[Any, ...], directions: Sequence[Any], distance: float
     ) -> bool:
@@ -293,41 +258,6 @@ class TorchFramework:
             except RuntimeError:  # the function need not be defined there
                 return False
         return True
-
-    def columns(self, x: Any, directions: Any) -> list[Any]:
-        """Read directions: a list of trees like the point, or for a tensor one tensor whose last axis counts them."""
-        if isinstance(x, torch.Tensor) and isinstance(directions, torch.Tensor):
-            if directions.shape[:-1] != x.shape or directions.dim() == 0:
-                raise UsageError(
-                    f"directions of a point of shape {tuple(x.shape)} are a tensor of shape {tuple(x.shape)} + (k,), or a "
-                    f"list of k tensors of that shape; found shape {tuple(directions.shape)}."
-                )
-            return list(directions.unbind(-1))
-        if not isinstance(directions, list | tuple) or not directions:
-            raise UsageError(f"directions are a list of trees like the point; found {type(directions).__name__}.")
-        return list(directions)
-
-    def units(self, x: Any) -> list[Any]:
-        """Give the unit vectors of the point's space, one for each of its entries."""
-        leaves, structure = flatten(x)
-        found = []
-        for place, leaf in enumerate(leaves):
-            for entry in range(leaf.numel()):
-                parts = [torch.zeros_like(t.detach()) for t in leaves]
-                parts[place].view(-1)[entry] = 1.0
-                found.append(unflatten(parts, structure))
-        return found
-
-    def unflatten_entries(self, x: Any, entries: torch.Tensor) -> Any:
-        """Put one number for each entry of the point into its structure."""
-        leaves, structure = flatten(x)
-        parts = entries.detach().reshape(-1).split([t.numel() for t in leaves])
-        return unflatten([p.reshape(t.shape).to(t.dtype) for p, t in zip(parts, leaves, strict=True)], structure)
-
-    def numpy(self, array: torch.Tensor) -> Any:
-        """Give the values of an array to numpy."""
-        array = torch.as_tensor(array).detach().cpu()
-        return (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).numpy()
 
 
 def _fitting(program: Program, tensors: list[torch.Tensor], values: tuple[int, ...], which: int) -> list[torch.Tensor]:

@@ -2,13 +2,13 @@
 
 At a step whose kinks are active and weighed, the value is torch's own and the derivative is the record's `push`: the
 step returns a tensor with the native value whose graph is that of the linear map `push`, so that torch transposes it.
-A step without an active kink stays native.
+A step without an active kink stays native. One run is one object, hence a long file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from nonsmooth.dictionary.order import Extremum
 from nonsmooth.errors import StaleProgram
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall, Turn
 from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.torch.dead import Dead, dead_along, dead_of_switch, moved_with
 from nonsmooth.frameworks.torch.forcing import force
 from nonsmooth.frameworks.torch.near import TermScale, near_compared, near_margins
 from nonsmooth.frameworks.torch.plan import MOVES, Plan, plan_of
@@ -31,18 +32,6 @@ from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["replay"]
-
-
-@dataclass(frozen=True)
-class _Dead:
-    """The entries of a value whose derivative is zero: those of certain values, or those that a function marks by 1."""
-
-    flats: tuple[Any, ...]
-    mask: Callable[[], torch.Tensor | None] | None
-
-    def attributes(self) -> Mapping[str, Any]:
-        """Give what the records of order operations read."""
-        return {"flats": self.flats, "dead": self.mask}
 
 
 def replay(
@@ -119,7 +108,7 @@ class _Run:
         self.untied: dict[int, Any] = {}
         self.terms = TermScale(program, env)
         self.predicates: dict[int, Predicate] = {}
-        self.dead: dict[int, _Dead] = {}
+        self.dead: dict[int, Dead] = {}
         self.masks: dict[int, Any] = {}
 
     def step(self, step: Step, watching: bool) -> None:
@@ -173,7 +162,9 @@ class _Run:
         if step.index in self.plan.dead:
             for value in step.results:
                 if value is not None and step.operation.name in MOVES and not step.mutates:
-                    rule = self._dead_rule(step, value)
+                    rule = moved_with(
+                        step, value, self.dead, lambda: _fill((step.args[1:], dict(step.kwargs)), self.env)
+                    )
                     if rule is not None:
                         self.dead[value] = rule
 
@@ -208,23 +199,6 @@ class _Run:
             if bool(mask.any()):
                 found.append(replace(met, mask=mask))
         return found
-
-    def _dead_rule(self, step: Step, value: int) -> _Dead | None:
-        """Move what is known of the dead entries of an operand to a result that holds the same entries."""
-        source = step.args[0]
-        known = self.dead.get(source.value) if isinstance(source, Ref) else None
-        if known is None or known.mask is None or step.operation.name == "cast":
-            return known
-        mask, position = known.mask, step.results.index(value)
-
-        def moved() -> torch.Tensor | None:
-            before = mask()
-            if before is None:
-                return None
-            after = step.target(before, *_fill(step.args[1:], self.env), **_fill(step.kwargs, self.env))
-            return after if step.single else after[position]  # type: ignore[no-any-return]
-
-        return _Dead((), moved)
 
     def _operands(self, step: Step) -> tuple[Any, ...]:
         """Give the operands of a step as tensors of one device."""
@@ -267,7 +241,7 @@ class _Run:
         output = native
         masks = active_masks(operation, call)
         if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
-            self.dead[step.results[0] or 0] = _dead_of_switch(operation, call, masks is None)
+            self.dead[step.results[0] or 0] = dead_of_switch(operation, call, masks is None)
         if self.tangents is not None and not isinstance(operation, Select):
             near = near_margins(operation, call, step, self.terms.of)
             if near is not None:
@@ -281,7 +255,7 @@ class _Run:
                 self.tangents.decide(step, call, rules)
                 self.decided.append(NonsmoothCall(step, call, None, rules))
                 if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
-                    self.dead[step.results[0] or 0] = _dead_along(operation, call, rules)
+                    self.dead[step.results[0] or 0] = dead_along(operation, call, rules)
             if rules is not None:
                 if isinstance(operation, Select):
                     self.masks[step.index] = operation.coefficient(call, rules)
@@ -333,18 +307,6 @@ class _Run:
                 predicate = Predicate.untied(self.env[ref.value] if isinstance(ref, Ref) else ref)
             return {**step.attributes, **predicate.attributes()}
         return step.attributes
-
-
-def _dead_along(operation: Switch, call: Call, rules: Mapping[str, Any]) -> _Dead:
-    """Find the entries of a switch whose slope is zero on the side that directions have decided."""
-    return _Dead((), lambda: (torch.as_tensor(operation.partials(call, rules)[0]) == 0).to(call.result.dtype))
-
-
-def _dead_of_switch(operation: Switch, call: Call, quiet: bool) -> _Dead:
-    """Find the entries of a switch whose slope is zero; by their value alone where no kink of it is active."""
-    if quiet and operation.flats is not None:
-        return _Dead(tuple(operation.flats(call.attributes)), None)
-    return _Dead((), lambda: operation.dead(call))
 
 
 def _native(step: Step, args: Any, kwargs: Any, clones: Any) -> tuple[torch.Tensor, Any]:

@@ -1,0 +1,98 @@
+"""The space of points: trees of tensors as vectors, with directions, unit vectors and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from nonsmooth.errors import UsageError
+from nonsmooth.frameworks.torch.tree import flatten, is_finite, unflatten
+
+__all__ = ["arrays", "columns", "combine", "draw", "eps", "finite", "numpy", "stack", "unflatten_entries", "units"]
+
+
+def draw(x: Any, seed: int, digits: int = 1) -> Any:
+    """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
+    leaves, structure = flatten(x)
+    generator = np.random.Generator(np.random.SFC64(seed))
+    drawn = []
+    for leaf in leaves:
+        total: torch.Tensor | None = None
+        for digit in range(digits):  # odd multiples of 1/256, so that none is 0; then finer ones
+            draws = torch.frombuffer(bytearray(generator.bytes(max(leaf.numel(), 1))), dtype=torch.uint8)
+            unit, part = 256.0 ** -(digit + 1), torch.empty(leaf.numel(), dtype=leaf.dtype)
+            torch.mul(draws[: leaf.numel()], 2 * unit, out=part).sub_(255 * unit)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        drawn.append(total.reshape(leaf.shape).to(leaf.device))
+    return unflatten(drawn, structure)
+
+
+def arrays(tree: Any) -> list[Any]:
+    """Give the leaves of a tree of tensors to numpy."""
+    return [numpy(t) for t in flatten(tree)[0]]
+
+
+def stack(trees: list[Any]) -> Any:
+    """Stack trees of tensors of one structure along a new last axis."""
+    structure = flatten(trees[0])[1]
+    leaves = zip(*(flatten(t)[0] for t in trees), strict=True)
+    return unflatten([torch.stack(row, dim=-1) for row in leaves], structure)
+
+
+def combine(trees: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Add trees of tensors up, each times a number."""
+    rows, structure = zip(*(flatten(t)[0] for t in trees), strict=True), flatten(trees[0])[1]
+    return unflatten([sum(w * t.detach() for w, t in zip(weights, r, strict=True)) for r in rows], structure)
+
+
+def finite(tree: Any) -> bool:
+    """Tell whether all entries of a tree of tensors are finite."""
+    return all(is_finite(t) for t in flatten(tree)[0])
+
+
+def eps(tree: Any) -> float:
+    """Give the unit of rounding of the tensors of a tree."""
+    return max((torch.finfo(t.dtype).eps for t in flatten(tree)[0] if t.is_floating_point()), default=0.0)
+
+
+def columns(x: Any, directions: Any) -> list[Any]:
+    """Read directions: a list of trees like the point, or for a tensor one tensor whose last axis counts them."""
+    if isinstance(x, torch.Tensor) and isinstance(directions, torch.Tensor):
+        if directions.shape[:-1] != x.shape or directions.dim() == 0:
+            raise UsageError(
+                f"directions of a point of shape {tuple(x.shape)} are a tensor of shape {tuple(x.shape)} + (k,), or a "
+                f"list of k tensors of that shape; found shape {tuple(directions.shape)}."
+            )
+        return list(directions.unbind(-1))
+    if not isinstance(directions, list | tuple) or not directions:
+        raise UsageError(f"directions are a list of trees like the point; found {type(directions).__name__}.")
+    return list(directions)
+
+
+def units(x: Any) -> list[Any]:
+    """Give the unit vectors of the point's space, one for each of its entries."""
+    leaves, structure = flatten(x)
+    found = []
+    for place, leaf in enumerate(leaves):
+        for entry in range(leaf.numel()):
+            parts = [torch.zeros_like(t.detach()) for t in leaves]
+            parts[place].view(-1)[entry] = 1.0
+            found.append(unflatten(parts, structure))
+    return found
+
+
+def unflatten_entries(x: Any, entries: torch.Tensor) -> Any:
+    """Put one number for each entry of the point into its structure."""
+    leaves, structure = flatten(x)
+    parts = entries.detach().reshape(-1).split([t.numel() for t in leaves])
+    return unflatten([p.reshape(t.shape).to(t.dtype) for p, t in zip(parts, leaves, strict=True)], structure)
+
+
+def numpy(array: torch.Tensor) -> Any:
+    """Give the values of an array to numpy."""
+    array = torch.as_tensor(array).detach().cpu()
+    return (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).numpy()
