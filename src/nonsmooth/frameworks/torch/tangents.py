@@ -5,7 +5,7 @@ by which the kinks before it were decided: the chain rule of directional derivat
 through smooth steps, the records of the dictionary through kinks. A program without active kinks asks for none.
 
 Beside each tangent goes its *scale*: a bound (estimated with random signs) of the size of the terms that it was summed
-from. Rounding is relative to the scale: a tangent of 1e-17 that is left of terms of is no margin.
+from. Rounding is relative to the scale: a tangent of 1e-17 that is left of terms of size 1 is no margin.
 
 Both ways of carrying tangents, late and beside the values, are here: hence a long file.
 """
