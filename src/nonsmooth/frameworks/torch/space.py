@@ -17,14 +17,14 @@ __all__ = ["arrays", "columns", "combine", "draw", "eps", "finite", "numpy", "st
 def draw(x: Any, seed: int, digits: int = 1) -> Any:
     """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
     leaves, structure = flatten(x)
-    generator = np.random.Generator(np.random.SFC64(seed))
+    source = np.random.SFC64(seed)
     drawn = []
     for leaf in leaves:
         total: torch.Tensor | None = None
         for digit in range(digits):  # odd multiples of 1/256, so that none is 0; then finer ones
-            draws = torch.frombuffer(bytearray(generator.bytes(max(leaf.numel(), 1))), dtype=torch.uint8)
+            draws = torch.from_numpy(source.random_raw(leaf.numel() // 8 + 1).view(np.uint8))[: leaf.numel()]
             unit, part = 256.0 ** -(digit + 1), torch.empty(leaf.numel(), dtype=leaf.dtype)
-            torch.mul(draws[: leaf.numel()], 2 * unit, out=part).sub_(255 * unit)
+            part.copy_(draws).mul_(2 * unit).sub_(255 * unit)
             total = part if total is None else total.add_(part)
         assert total is not None
         drawn.append(total.reshape(leaf.shape).to(leaf.device))
