@@ -279,3 +279,18 @@ def test_fail_on_refuses_unknown_words(failing: str, words: str, message: str) -
     result = run("audit", f"{failing}:differs", "--fail-on", words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
+
+
+def test_a_model_of_torchs_own_modules_names_its_modules(tmp_path: Path) -> None:
+    """No line of the user's runs the relu: the module is named, and never a line of the command."""
+    problem = tmp_path / "problem.py"
+    problem.write_text(
+        "import torch\nimport nonsmooth as ns\n\n\ndef problem():\n"
+        "    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))\n"
+        "    torch.nn.init.zeros_(model[0].bias)\n"
+        "    f, x = ns.objective(model, lambda output, target: (output - target).square().sum())\n"
+        "    return f, x, torch.zeros(4, 2), torch.ones(4, 1)\n"
+    )
+    result = run("audit", f"{problem}:problem")
+    assert result.exit_code == 0, result.output
+    assert "cli.py" not in result.output and "own modules" in result.output

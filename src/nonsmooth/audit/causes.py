@@ -9,10 +9,11 @@ from typing import Any
 from nonsmooth.audit.effects import GROUPS, Bench
 from nonsmooth.audit.gradients import Gradient, bad_entries, compare
 from nonsmooth.audit.result import Change, KinkSummary
+from nonsmooth.audit.summary import place_name
 from nonsmooth.derivatives.following import Way, follow
 from nonsmooth.dictionary import Call, Rule, Select
 from nonsmooth.frameworks.framework import NonsmoothCall
-from nonsmooth.program import Program, Source, Step
+from nonsmooth.program import Program, Step
 
 __all__ = ["Cause", "find_causes"]
 
@@ -57,10 +58,11 @@ def find_causes(
     program, rules = _certified_rules(bench, direction)
     base = bench.reference if program is bench.program else bench.gradient("framework", program)[1]
     causes = [] if program is bench.program else [_turned(bench, program, base)]
-    lines: dict[tuple[str, int], list[int]] = {}
+    lines: dict[tuple[str, int | str], list[int]] = {}
     for index in rules:
-        source = program.steps[index].source
-        lines.setdefault((source.file, source.line) if source else ("", 0), []).append(index)
+        step = program.steps[index]
+        key = (step.source.file, step.source.line) if step.source else ("", step.module)
+        lines.setdefault(key, []).append(index)
     own = {row.step: row.label for row in rows if row.active} if program is bench.program else {}
     for number, steps in enumerate(list(lines.values())[:GROUPS]):
         bench.report("lines of the certified selection", number, min(len(lines), GROUPS))
@@ -70,7 +72,8 @@ def find_causes(
         total, parts = compare(alone, base, bench.reference)
         rest, _ = compare(without, certified, bench.reference)
         groups = dict.fromkeys(own.get(k, program.steps[k].operation.name) for k in steps)
-        causes.append(Cause(*_line(program.steps[steps[0]].source), tuple(groups), total, rest, parts))
+        first = program.steps[steps[0]]
+        causes.append(Cause(*place_name(first.source, first.module), tuple(groups), total, rest, parts))
     causes = [cause for cause in causes if cause.size > bench.rounding]
     causes.sort(key=lambda cause: -cause.size)
     left_out = len(lines) - GROUPS
@@ -102,12 +105,7 @@ def _turned(bench: Bench, program: Program, base: Gradient) -> Cause:
     own = [(g.source, str(g.outcome)) for g in bench.program.guards]
     turned = [g for g in program.guards if (g.source, str(g.outcome)) not in own]
     total, parts = compare(base, bench.reference, bench.reference)
-    return Cause(*_line(next((g.source for g in turned if g.source), None)), ("if",), total, None, parts)
-
-
-def _line(source: Source | None) -> tuple[str, str]:
-    """Give the place and the text of a line."""
-    return (source.place, source.text) if source else ("an unknown line", "")
+    return Cause(*place_name(next((g.source for g in turned if g.source), None), ""), ("if",), total, None, parts)
 
 
 def _following(rules: Mapping[int, Mapping[str, Rule]], steps: frozenset[int]) -> Any:

@@ -75,7 +75,7 @@ def findings_text(findings: tuple[LintFinding, ...]) -> str:
     """Print the findings, each with its line and its fix."""
     blocks = []
     for finding in findings:
-        place = f"{finding.source}" if finding.source else "an unknown line"
+        place = f"{finding.source}" if finding.source else "inside the framework's own modules"
         head = _wrap(f"[{finding.rule}] {plain(place)}", "    ")
         body = _wrap(f"{finding.message} ({finding.status})", "    ", "    ")
         blocks.append("\n".join((head, body, _wrap(f"fix: {finding.fix}", "    ", "    "))))

@@ -11,9 +11,9 @@ import numpy as np
 from nonsmooth.audit.result import HISTOGRAM_EDGES, QUANTILES, KinkSummary, OperationUse, Place, ProgramSummary
 from nonsmooth.dictionary import Kind
 from nonsmooth.kinks.kink import KinkRow, Kinks
-from nonsmooth.program import Program
+from nonsmooth.program import Program, Source
 
-__all__ = ["by_line", "by_module", "summarise_kinks", "summarise_operations", "summarise_program"]
+__all__ = ["by_line", "by_module", "place_name", "summarise_kinks", "summarise_operations", "summarise_program"]
 
 
 def summarise_program(program: Program, names: Iterable[str]) -> ProgramSummary:
@@ -93,8 +93,8 @@ def _summary(row: KinkRow, label: str, tol: float, jump: Any) -> KinkSummary:
 
 
 def by_line(rows: tuple[KinkSummary, ...]) -> tuple[Place, ...]:
-    """Add up the rows of each line of source."""
-    return _grouped(rows, lambda r: (r.source.file, r.source.line) if r.source else ("", 0), _line_name)
+    """Add up the rows of each line of source; of each module where the lines are the framework's own."""
+    return _grouped(rows, lambda r: (r.source.file, r.source.line) if r.source else ("", r.module), _line_name)
 
 
 def by_module(rows: tuple[KinkSummary, ...]) -> tuple[Place, ...]:
@@ -104,7 +104,18 @@ def by_module(rows: tuple[KinkSummary, ...]) -> tuple[Place, ...]:
 
 def _line_name(row: KinkSummary) -> tuple[str, str]:
     """Give the place and the text of a line."""
-    return (row.source.place, row.source.text) if row.source else ("an unknown line", "")
+    return place_name(row.source, row.module)
+
+
+def place_name(source: Source | None, module: str) -> tuple[str, str]:
+    """Give the place and the text of a line, or the module where no line of the user's is known.
+
+    >>> place_name(None, "layers.0"), place_name(None, "")
+    (('module layers.0', ''), ('an unknown line', ''))
+    """
+    if source is not None:
+        return source.place, source.text
+    return (f"module {module}" if module else "an unknown line"), ""
 
 
 def _grouped(

@@ -16,14 +16,20 @@ __all__ = ["user_frame"]
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "audit", "program"))
+_COMMAND = _OURS + "cli.py"
 _LIBRARY = (_TORCH, *_CHAPTERS, contextlib.__file__, "<frozen", "<__array")
 
 
 def user_frame() -> Source | None:
-    """Find the line of the user's program: the innermost frame outside torch and this library."""
+    """Find the line of the user's program: the innermost frame outside torch and this library.
+
+    A model made of torch's own modules alone, run by the command, has no such line: its modules say where.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
+        if file == _COMMAND:
+            return None
         if not file.startswith(_LIBRARY):
             text = linecache.getline(file, frame.f_lineno).strip()
             return Source(file, frame.f_lineno, frame.f_code.co_name, text)
