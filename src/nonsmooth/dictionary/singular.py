@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity
 
@@ -47,6 +48,29 @@ def _direction(call: Call) -> Array:
     return xp.max(xp.abs(v), axis=axes, keepdims=True) if axes else xp.abs(v)
 
 
+def _gap(values: Array, xp: Any) -> Array:
+    """Give the smallest gap of neighbours along the last axis."""
+    if values.shape[-1] < 2:
+        return xp.full_like(values[..., :1], float("inf"))
+    return xp.min(xp.abs(values[..., 1:] - values[..., :-1]), axis=-1, keepdims=True)
+
+
+def _eigen_gap(call: Call) -> Array:
+    """Give the smallest gap of the eigenvalues of a symmetric matrix: where it is 0 eigenvectors turn at once."""
+    return _gap(call.xp.linalg.eigh(call.operands[0])[0], call.xp)
+
+
+def _singular_gap(call: Call) -> Array:
+    """Give the smallest gap of the singular values, or the smallest of them."""
+    values = call.xp.linalg.svdvals(call.operands[0])
+    return call.xp.minimum(_gap(values, call.xp), values[..., -1:])
+
+
+def _smallest_singular_value(call: Call) -> Array:
+    """Give the distance to the nearest matrix of lower rank."""
+    return call.xp.linalg.svdvals(call.operands[0])[..., -1:]
+
+
 SINGULARS: tuple[Singularity, ...] = (
     _singular("sqrt", "0", lambda c: c.operands[0], "the square root"),
     _singular("rsqrt", "0", lambda c: c.operands[0], "1 / sqrt(u)"),
@@ -66,6 +90,11 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("angle", "0", lambda c: c.xp.abs(c.operands[0]), "the angle of a complex number; 0 or pi of a real one"),
     _singular("pow", "0", _power_distance, "u^p"),
     _singular("norm_singular", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the p-norm with p < 1"),
+    _singular("linalg_eigh", "repeated eigenvalue", _eigen_gap, "eigenvectors of a symmetric matrix"),
+    _singular("linalg_svd", "repeated or zero singular value", _singular_gap, "singular vectors"),
+    _singular("linalg_slogdet", "singular matrix", _smallest_singular_value, "log |det A|"),
+    _singular("linalg_pinv", "lower rank", _smallest_singular_value, "the pseudoinverse"),
+    _singular("linalg_lstsq", "lower rank", _smallest_singular_value, "the least squares solution"),
     _singular("acos", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse cosine"),
     _singular("asin", "end of the domain", lambda c: 1 - c.xp.abs(c.operands[0]), "the inverse sine"),
     _singular("acosh", "end of the domain", lambda c: c.operands[0] - 1, "the inverse hyperbolic cosine"),

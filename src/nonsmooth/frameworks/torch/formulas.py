@@ -150,6 +150,44 @@ def renorm(self: torch.Tensor, p: float, dim: int, maxnorm: float) -> torch.Tens
     return self * torch.where(norm > maxnorm, maxnorm / (norm + 1e-7), 1.0)
 
 
+def embedding_bag(
+    weight: torch.Tensor,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+    **unused: Any,
+) -> Any:
+    """Give the largest entries of the rows of every bag (the other modes have a record), 0 for an empty bag."""
+    del unused
+    starts = offsets[:-1] if include_last_offset else offsets
+    bag = torch.searchsorted(starts, torch.arange(indices.shape[0], device=indices.device), right=True) - 1
+    real = indices != padding_idx
+    rows, bag = weight[indices[real]], bag[real][:, None].expand(-1, weight.shape[1])
+    empty = weight.new_zeros((starts.shape[0], weight.shape[1]))
+    result = torch.scatter_reduce(empty, 0, bag, rows, "amax", include_self=False)
+    return result, bag[:, 0], torch.bincount(bag[:, 0], minlength=starts.shape[0]), bag
+
+
+def max_pool2d_backward(
+    grad_output: torch.Tensor,
+    self: torch.Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    **unused: Any,
+) -> torch.Tensor:
+    """Put every cotangent where the largest entry of its window is, found again: its index is no constant."""
+    del unused
+    index = torch.nn.functional.max_pool2d(
+        self, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True
+    )[1]
+    flat = torch.zeros_like(self).flatten(-2).scatter_add(-1, index.flatten(-2), grad_output.flatten(-2))
+    return flat.reshape(self.shape)
+
+
 FORMULAS: dict[str, Callable[..., Any]] = {
     "multi_margin_loss": multi_margin_loss,
     "multilabel_margin_loss": multilabel_margin_loss,
@@ -165,6 +203,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "fractional_max_pool3d": fractional_max_pool,
     "copysign": copysign,
     "renorm": renorm,
+    "_embedding_bag": embedding_bag,
+    "max_pool2d_with_indices_backward": max_pool2d_backward,
     "scatter_reduce": scatter_reduce,
 }
 """The formulas, by the operator that they stand for."""

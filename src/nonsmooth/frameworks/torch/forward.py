@@ -71,15 +71,23 @@ def bilinear_tangents(
     return [total], scale
 
 
-def push_forward(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> Pushed:
+def push_forward(
+    step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor], differentiable: Sequence[bool]
+) -> Pushed:
     """Give the tangents of the results of a step where it is smooth.
+
+    `differentiable` tells which results have a derivative in torch's backward mode: of some operators (scatter_reduce)
+    its forward mode says that there is none.
 
     Raises:
         NoDerivative: neither torch nor a formula has the derivative.
     """
     with torch.no_grad(), _mode(step), _context(step):
         try:
-            return _dual(step, step.target, read, tangents)
+            pushed = _dual(step, step.target, read, tangents)
+            if not any(t is None and d for t, d in zip(pushed, differentiable, strict=True)):
+                return pushed
+            return _backwards(step, read, tangents)
         except (NotImplementedError, RuntimeError) as error:
             if not _has_no_forward_mode(error):
                 raise
@@ -106,6 +114,8 @@ def _dual(step: Step, target: Callable[..., Any], read: Mapping[int, Any], tange
                 if isinstance(value, torch.Tensor):
                     value = value.detach()
                     value = value.clone() if ref.value in step.mutates else value
+                    if any(n > 1 and s == 0 for n, s in zip(value.shape, value.stride(), strict=True)):
+                        value = value.contiguous()
                     tangent = tangents.get(ref.value)
                     if tangent is not None:
                         value = forward_ad.make_dual(value, tangent.to(value.dtype))

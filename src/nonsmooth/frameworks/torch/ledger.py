@@ -81,6 +81,22 @@ class Ledger:
         """Find the number of another tensor that shows exactly the same memory (`.data`, numpy and back)."""
         return self._views.get(alias_key(tensor)) if tensor.numel() else None
 
+    def covering(self, tensor: torch.Tensor) -> int | None:
+        """Find the number of a dense tensor, as differentiable as this one, whose memory holds all that it shows."""
+        if tensor.layout is not torch.strided or not tensor.numel():
+            return None
+        start = tensor.storage_offset()
+        stop = start + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+        for number in self.sharing(tensor):
+            other = self.tensors[number]
+            dense = (
+                other.dtype == tensor.dtype and other.is_contiguous() and other.requires_grad == tensor.requires_grad
+            )
+            first = other.storage_offset()
+            if dense and first <= start and stop < first + other.numel():
+                return number
+        return None
+
     def depend(self, number: int, tensor: torch.Tensor, on: tuple[bool, bool], ancestors: frozenset[int]) -> None:
         """Let a value depend also on the point, on the data, and on earlier comparisons."""
         value = self.values[number]

@@ -18,7 +18,18 @@ from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS, Operation
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.rows import ALIASES, OPENED, TABLE, Arguments, Row
 
-__all__ = ["ALIASES", "OPENED", "TABLE", "Binding", "Row", "arguments_of", "bind", "missing", "packet_name"]
+__all__ = [
+    "ALIASES",
+    "OPENED",
+    "TABLE",
+    "Binding",
+    "Row",
+    "arguments_of",
+    "bind",
+    "is_listed",
+    "missing",
+    "packet_name",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,11 @@ def _row(target: Any) -> Row | None:
         return None
     plain = name.removesuffix("_copy")  # view_copy computes what view shows
     return TABLE.get(f"{name}.{overload}") or TABLE.get(name) or TABLE.get(f"{plain}.{overload}") or TABLE.get(plain)
+
+
+def is_listed(target: Any) -> bool:
+    """Tell whether an operator has a row in the table, or a registration of the user's."""
+    return _row(target) is not None
 
 
 def arguments_of(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:

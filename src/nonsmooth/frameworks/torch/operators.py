@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from nonsmooth.errors import CaptureError, UnlistedOperation
-from nonsmooth.frameworks.torch.names import packet_name
+from nonsmooth.frameworks.torch.formulas import FORMULAS
+from nonsmooth.frameworks.torch.names import is_listed, packet_name
 from nonsmooth.frameworks.torch.protection import refusal
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "autocast",
     "backward_formula",
     "data_of",
+    "served",
     "unlisted",
+    "window_of",
 ]
 
 LEAVING = frozenset("is_nonzero item _local_scalar_dense equal allclose".split())
@@ -40,12 +43,25 @@ def data_of(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.data
 
 
+def window_of(tensor: torch.Tensor, size: tuple[int, ...], stride: tuple[int, ...], shift: int) -> torch.Tensor:
+    """Show a part of the memory of a tensor, `shift` entries from where it begins."""
+    return tensor.as_strided(size, stride, tensor.storage_offset() + shift)
+
+
 def backward_formula(func: Any) -> Callable[..., Any] | None:
     """Find torch's formula for one of its own backward operators, which a gradient inside the function runs."""
     if not packet_name(func).endswith("_backward"):
         return None
     formula = torch._decomp.decomposition_table.get(func)
     return None if formula is None else lambda **arguments: formula(*arguments.values())
+
+
+def served(func: Any) -> bool:
+    """Tell whether capture knows what to do with an operator: it is listed, opened, drawn from, or leaves torch."""
+    name = packet_name(func)
+    listed = is_listed(func) or name in FORMULAS or name in LEAVING
+    drawn = torch.Tag.nondeterministic_seeded in func.tags
+    return bool(listed or drawn or func._can_decompose() or backward_formula(func) is not None)
 
 
 def autocast() -> tuple[str, str] | None:

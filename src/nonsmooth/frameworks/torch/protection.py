@@ -110,7 +110,7 @@ class Protection(Ledger):
             if not tensor.requires_grad or id(tensor) in self.ids:
                 return tensor
             other = self._cut.get(id(tensor))
-            if other is None and self.made(tensor) is None:
+            if other is None and self.made(tensor) is None and self.covering(tensor) is None:
                 other = self._cut[id(tensor)] = tensor.detach()
                 self.alive += [tensor, other]
             return tensor if other is None else other

@@ -149,9 +149,14 @@ def severed(program: Program, leaves: list[torch.Tensor], items: list[torch.Tens
     """List the severed dependences of the result at a point."""
     sliced = _slice_of(program)
     found = [sliced.found[k] for k in sorted(sliced.found)]
-    if not sliced.discrete:
+    padded = {k for k in sliced.reached if program.steps[k].attributes.get("padding_idx") not in (None, -1)}
+    if not sliced.discrete and not padded:
         return tuple(found)
-    calls = met_at(program, leaves, items, frozenset(sliced.discrete))
+    calls = met_at(program, leaves, items, frozenset(sliced.discrete) | padded)
+    for step in (program.steps[k] for k in sorted(padded)):
+        if bool((calls[step.index][0][1] == step.attributes["padding_idx"]).any()):
+            message = f"{step} reads the row of its padding_idx, to which torch gives no gradient although the value depends on it"
+            found.append(Severed("detached", step, message))
     orders = {k for k, s in sliced.discrete.items() if isinstance(s.operation, Nonsmooth)}
     tied = _tied_orders(program, leaves, items) if orders else set()
     for index, step in sorted(sliced.discrete.items()):

@@ -203,11 +203,12 @@ class Tangents:
         if carried is not None:
             outputs, gain = carried
             return outputs, gain if gain is not None else scale
-        outputs = push_forward(step, read, tangents)
+        known = [value is not None and self.program.values[value].differentiable for value in step.results]
+        outputs = push_forward(step, read, tangents, known)
         if step.operation.kind is Kind.INDEX:
             return outputs, scale
         draws = {v: self._drawn(t, scales[v]) for v, t in tangents.items()}
-        spread = max((_size(t) for t in push_forward(step, read, draws) if t is not None), default=0.0)
+        spread = max((_size(t) for t in push_forward(step, read, draws, known) if t is not None), default=0.0)
         return outputs, max(*(_size(t) for t in outputs if t is not None), 2 * spread, 0.0, 0.0)
 
     def _drawn(self, like: torch.Tensor, scale: float) -> torch.Tensor:
@@ -256,7 +257,8 @@ class Tangents:
         shown = self.env[value]
         for ref in refs_of((step.args, dict(step.kwargs))):
             base: Any = self.env.get(ref.value)
-            if ref.value != value and _is_real(base) and storage_of(base) == storage_of(shown):
+            same = ref.value != value and _is_real(base) and base.dtype == shown.dtype
+            if same and storage_of(base) == storage_of(shown):
                 below = self.known.get((ref.value, k))
                 if below is None:
                     below = _laid_out_as(torch.zeros_like(base.detach()), base)

@@ -30,6 +30,7 @@ from nonsmooth.frameworks.torch.operators import (
     backward_formula,
     data_of,
     unlisted,
+    window_of,
 )
 from nonsmooth.frameworks.torch.protection import Protection, refusal
 from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
@@ -96,7 +97,8 @@ class Tape(Protection):
             return Ref(number)
         number = self.aliased(tensor)
         if number is None:
-            return self.constant(tensor)
+            base = self.covering(tensor)
+            return self.constant(tensor) if base is None else self._window(tensor, base)
         self.alive.append(tensor)
         if self.tensors[number].requires_grad and not tensor.requires_grad:
             (alias,) = self.number((tensor,), "detach", Ref(number), [])
@@ -104,6 +106,16 @@ class Tape(Protection):
             return Ref(alias)  # type: ignore[arg-type]
         self.ids[id(tensor)] = number
         return Ref(number)
+
+    def _window(self, tensor: torch.Tensor, base: int) -> Ref:
+        """Write down a tensor that shows memory of a known one, but was made out of sight: saved for a backward pass."""
+        shown = self.tensors[base]
+        shift = tensor.storage_offset() - shown.storage_offset()
+        args = (Ref(base), tuple(tensor.shape), tensor.stride(), shift)
+        self.alive.append(tensor)
+        (number,) = self.number((tensor,), "window", Ref(base), [])
+        self.write(window_of, args, {}, (number,), operation=OPERATIONS["as_strided"])
+        return Ref(number)  # type: ignore[arg-type]
 
     # --- operators ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,99 @@
+"""A zoo of models: captured with proof, backprop and one-sided derivatives as torch has them, certified, all operators listed."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import pytest
+import torch
+
+import nonsmooth as ns
+from nonsmooth.dictionary import OPERATIONS, Kind
+from nonsmooth.frameworks.torch.tree import flatten, unflatten
+from tests.zoo import HUGGING_FACE, ZOO, Entry, randn
+
+
+def check(entry: Entry, tolerance: float = 1e-9) -> ns.Program:
+    """Compare everything with torch's own gradient at a generic point."""
+    f, x, data = entry
+    leaves, structure = flatten(x)
+    point = [t.detach().clone().requires_grad_() for t in leaves]
+    found = torch.autograd.grad(f(unflatten(point, structure), *data), point, allow_unused=True)
+    expected = [torch.zeros_like(p) if g is None else g for g, p in zip(found, point, strict=True)]
+
+    program = ns.capture(f, x, *data)
+    assert program.proof is not None and program.proof.nearby == 1
+    assert all(s.operation.name in OPERATIONS and s.operation.kind is not Kind.OPAQUE for s in program.steps)
+
+    torch.testing.assert_close(flatten(ns.backprop(program, x, *data))[0], expected, rtol=tolerance, atol=tolerance)
+    _, gradient, certificate = ns.subgradient(program, x, *data)
+    assert certificate.certified, str(certificate)
+    torch.testing.assert_close(flatten(gradient)[0], expected, rtol=tolerance, atol=tolerance)
+
+    v = [randn(*t.shape, seed=7 + i) for i, t in enumerate(leaves)]
+    slope = sum((g * d).sum() for g, d in zip(expected, v, strict=True))
+    along = ns.directional(program, x, unflatten(v, structure), *data)
+    torch.testing.assert_close(along, torch.as_tensor(slope), rtol=tolerance, atol=tolerance)
+    return program
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_model(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+        check(ZOO[name]())
+
+
+@pytest.mark.parametrize("name", HUGGING_FACE)
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_hugging_face_model(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package warns about its own dependencies
+        check(HUGGING_FACE[name](), 1e-5)  # parts of them compute in single precision
+
+
+def test_a_saved_view_of_a_parameter_is_no_constant() -> None:
+    """What a backward pass inside the function reads of a parameter, transposed out of sight, moves with it."""
+
+    def penalty(weight: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        u = u.detach().requires_grad_()
+        (g,) = torch.autograd.grad(torch.nn.functional.linear(u, weight).square().sum(), u, create_graph=True)
+        return g.square().sum()
+
+    weight, u = randn(4, 3), randn(2, 3, seed=1)
+    program = ns.capture(penalty, weight, u)
+    assert not program.constants
+    other = randn(4, 3, seed=2).requires_grad_()
+    (expected,) = torch.autograd.grad(penalty(other, u), other)
+    torch.testing.assert_close(ns.backprop(program, other.detach(), u), expected)
+
+
+def test_a_padding_row_has_no_gradient_but_a_derivative() -> None:
+    """torch's backward drops it on purpose; no certificate stands for that."""
+
+    def f(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding(index, weight, padding_idx=0).square().sum()
+
+    weight = randn(3, 2)
+    assert ns.subgradient(f, weight, torch.tensor([1, 2])).certificate.certified
+    refused = ns.subgradient(f, weight, torch.tensor([1, 0])).certificate
+    assert [r.rule for r in refused.reasons] == ["detached"] and "padding_idx" in str(refused)
+    v = torch.zeros(3, 2, dtype=torch.float64)
+    v[0] = 1.0
+    assert float(ns.directional(f, weight, v, torch.tensor([1, 0]))) == pytest.approx(float(2 * weight[0].sum()))
+
+
+def test_the_index_of_a_pooling_in_a_backward_pass_is_found_again() -> None:
+    """Elsewhere another entry of the window is the largest: a constant index would be silently wrong there."""
+
+    def penalty(x: torch.Tensor) -> torch.Tensor:
+        (g,) = torch.autograd.grad(torch.nn.functional.max_pool2d(x, 2).square().sum(), x, create_graph=True)
+        return (g * torch.arange(4.0, dtype=g.dtype).reshape(g.shape)).sum()
+
+    x = torch.tensor([[[[3.0, 1.0], [2.0, 0.0]]]], dtype=torch.float64)
+    program = ns.capture(penalty, x)
+    for point in (x, x.flip(-1), x.flip(-2)):
+        leaf = point.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(penalty(leaf), leaf)
+        torch.testing.assert_close(ns.backprop(program, point), expected)
