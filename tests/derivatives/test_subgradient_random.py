@@ -58,12 +58,12 @@ def test_certified_gradients_are_limits(block: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(20))
+@pytest.mark.parametrize("block", range(10))
 def test_certified_gradients_are_limits_at_length(block: int) -> None:
     """The same on 10,000 programs; fewer than one in a hundred is undecided."""
-    undecided = [seed for seed in range(10_000 + 500 * block, 10_000 + 500 * (block + 1)) if not check(seed)]
-    print(f"undecided: {len(undecided)} of 500: {undecided}")
-    assert len(undecided) < 5
+    undecided = [seed for seed in range(10_000 + 1000 * block, 10_000 + 1000 * (block + 1)) if not check(seed)]
+    print(f"undecided: {len(undecided)} of 1000: {undecided}")
+    assert len(undecided) < 10
 
 
 def check_trap(name: str, seed: int) -> None:

@@ -142,7 +142,7 @@ def trapped_program(seed: int, name: str) -> RandomProgram:
         write_statements(writer, rng.randint(0, 3), ("affine", "switch", "choose", "cancelling"))
         last = list(writer.sizes)[-1]
         rest = "" if last == "r" else f" + {writer.integer()} * {last}{'.sum()' if writer.size(last) else ''}"
-    weight = rng.choice((1, 1, 2, -1, -3))
+    weight = rng.choice((0.7, 1.3, -1.9))  # so that the rest, in halves of integers, cannot take the trap away again
     return writer.program(f"trap {name} {seed}", f"{weight} * r.sum(){rest}")
 
 
