@@ -41,7 +41,14 @@ def test_hostile_names_are_escaped_in_html(hostile: ns.Audit) -> None:
 
 def test_saving(hostile: ns.Audit, tmp_path: Path) -> None:
     paths = hostile.save(tmp_path / "new" / "folder")
-    assert {p.name for p in paths} == {"report.json", "report.txt", "kinks.png", "margins.png", "effects.png"}
+    assert {p.name for p in paths} == {
+        "report.json",
+        "report.txt",
+        "report.html",
+        "kinks.png",
+        "margins.png",
+        "effects.png",
+    }
     assert all(p.stat().st_size > 1000 for p in paths)
     assert json.loads((tmp_path / "new/folder/report.json").read_text())["function"] == HOSTILE
     assert "Audit of [red]evil" in (tmp_path / "new/folder/report.txt").read_text()
@@ -49,7 +56,7 @@ def test_saving(hostile: ns.Audit, tmp_path: Path) -> None:
 
 def test_saving_an_audit_without_kinks(tmp_path: Path) -> None:
     paths = ns.audit(lambda x: (x * x).sum(), torch.ones(2)).save(tmp_path)
-    assert {p.name for p in paths} == {"report.json", "report.txt"}
+    assert {p.name for p in paths} == {"report.json", "report.txt", "report.html"}
 
 
 def test_saving_an_audit_of_nan(tmp_path: Path) -> None:

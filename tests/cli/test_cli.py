@@ -70,7 +70,7 @@ def test_audit(file: str, tmp_path: Path) -> None:
     assert "loading" not in result.stdout and "making" not in result.stdout
     assert "loading\nmaking\n" in result.stderr and "report.json" in result.stderr
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"report.json", "report.txt", "kinks.png", "margins.png", "effects.png"}
+    assert names == {"report.json", "report.txt", "report.html", "kinks.png", "margins.png", "effects.png"}
 
 
 def test_audit_as_json(file: str) -> None:

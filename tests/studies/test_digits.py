@@ -77,7 +77,7 @@ def test_the_summary_says_it(study: TrainingStudy) -> None:
 
 def test_the_report_is_a_folder(study: TrainingStudy, tmp_path: Path) -> None:
     names = [p.name for p in study.save(tmp_path / "audit")]
-    assert names == ["report.json", "report.txt", "kinks.png", "margins.png", "effects.png"]
+    assert names == ["report.json", "report.txt", "report.html", "kinks.png", "margins.png", "effects.png"]
     data = json.loads((tmp_path / "audit" / "report.json").read_text())
     assert data["format_version"] == 1 and len(data["points"]) == 3
     assert data["points"][0]["audit"]["effects"][0]["moves_most"] == "conv1.bias"

@@ -28,6 +28,7 @@ from nonsmooth.audit.result import (
     ProgramSummary,
     TiedBranch,
 )
+from nonsmooth.audit.slices import Slice, measure_slices
 from nonsmooth.audit.summary import by_line, by_module, summarise_kinks, summarise_operations, summarise_program
 from nonsmooth.audit.verdict import Verdict, judge
 from nonsmooth.derivatives.backprop import as_program
@@ -62,6 +63,7 @@ class Audit:
         verdict: whether the framework's gradient equals a certified subgradient, and which lines part them if not.
         findings: lint, each with its line and its fix.
         costs: wall times.
+        slices: the function along lines through the point, with its one-sided slopes.
     """
 
     format_version: int
@@ -85,6 +87,7 @@ class Audit:
     verdict: Verdict
     findings: tuple[LintFinding, ...]
     costs: tuple[Cost, ...]
+    slices: tuple[Slice, ...] = ()
 
     @property
     def moved_most(self) -> Mapping[str, tuple[str, Change]]:
@@ -126,11 +129,12 @@ class Audit:
         return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Write report.json, report.txt and the pictures into a folder, made if need be; give what was written."""
+        """Write report.json, report.txt, report.html and the pictures into a folder; give what was written."""
+        from nonsmooth.audit.page import audit_page
         from nonsmooth.audit.pictures import audit_pictures
         from nonsmooth.report.files import write_report
 
-        return write_report(folder, self, audit_pictures(self))
+        return write_report(folder, self, audit_pictures(self), page=audit_page([self], ["the point"]))
 
 
 def run_audit(
@@ -198,6 +202,9 @@ def _judge(bench: Bench, table: Kinks, times: list[tuple[str, float]]) -> Audit:
     start = time.perf_counter()
     verdict = judge(bench, rows)
     times.append((f"verdict, {verdict.directions} direction(s)", time.perf_counter() - start))
+    start = time.perf_counter()
+    slices = measure_slices(bench, comparisons)
+    times.append(("slices", time.perf_counter() - start))
     times += [(f"gradient under {c.convention}", c.seconds) for c in comparisons]
     return Audit(
         format_version=FORMAT_VERSION,
@@ -224,4 +231,5 @@ def _judge(bench: Bench, table: Kinks, times: list[tuple[str, float]]) -> Audit:
             Cost(f"one gradient by {framework.name}'s own rules", native, 1.0),
             *(Cost(what, seconds, seconds / native) for what, seconds in times),
         ),
+        slices=slices,
     )

@@ -1,4 +1,4 @@
-"""A report as a folder of files: report.json, report.txt and pictures."""
+"""A report as a folder of files: report.json, report.txt, report.html and pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nonsmooth.errors import UsageError
+from nonsmooth.report.page import Page, render_page
 
 __all__ = ["Draw", "write_report"]
 
@@ -16,9 +17,14 @@ Draw: TypeAlias = Callable[[Path], None]
 
 
 def write_report(
-    folder: str | os.PathLike[str], result: Any, pictures: Mapping[str, Draw], *, text: str = ""
+    folder: str | os.PathLike[str],
+    result: Any,
+    pictures: Mapping[str, Draw],
+    *,
+    text: str = "",
+    page: Page | None = None,
 ) -> tuple[Path, ...]:
-    """Write a result that has `to_json()` and `str()` (or the text given), and its pictures by name; give the paths.
+    """Write a result that has `to_json()` and `str()` (or the text given), its page and its pictures; give the paths.
 
     Raises:
         UsageError: the folder cannot be made or written to.
@@ -29,6 +35,9 @@ def write_report(
         paths = [target / "report.json", target / "report.txt"]
         paths[0].write_text(result.to_json() + "\n", encoding="utf-8")
         paths[1].write_text((text or str(result)) + "\n", encoding="utf-8")
+        if page is not None:
+            paths.append(target / "report.html")
+            paths[-1].write_text(render_page(page), encoding="utf-8")
         for name, draw in pictures.items():
             paths.append(target / f"{name}.png")
             draw(paths[-1])

@@ -11,6 +11,7 @@ from typing import Any
 
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.document import audit_document, findings_text
+from nonsmooth.audit.page import audit_page
 from nonsmooth.audit.pictures import training_pictures
 from nonsmooth.audit.result import Effect
 from nonsmooth.report.files import write_report
@@ -150,7 +151,9 @@ class TrainingStudy:
         """Write report.json, report.txt (with every audit in full) and the pictures; give what was written."""
         audits, names = [p.audit for p in self.points], [p.name for p in self.points]
         full = [render(audit_document(p.audit, f"at {p.name}"), width=100) for p in self.points]
-        return write_report(folder, self, training_pictures(audits, names), text="\n\n\n".join((str(self), *full)))
+        text = "\n\n\n".join((str(self), *full))
+        page = audit_page(audits, names, "Training: kinks along the run")
+        return write_report(folder, self, training_pictures(audits, names), text=text, page=page)
 
 
 def _sentence(point: TrainingPoint) -> str:
