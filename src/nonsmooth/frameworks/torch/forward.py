@@ -22,7 +22,7 @@ from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
 from nonsmooth.program import Ref, Step
 
-__all__ = ["bilinear_tangents", "carry", "push_forward"]
+__all__ = ["bilinear_tangents", "carry", "push_forward", "sum_tangents"]
 
 Pushed = list[torch.Tensor | None]
 Shape = Sequence[int]
@@ -43,6 +43,26 @@ def carry(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tens
         return None
     (ref,) = list(refs_of(step.args))[:1]
     return [tangents[ref.value]], None
+
+
+def sum_tangents(
+    step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor], scales: Mapping[int, float]
+) -> tuple[Pushed, float] | None:
+    """Give (tangent a) + (tangent b) or their difference, and its scale."""
+    args = step.args
+    if step.label not in ("add", "sub") or step.kwargs or len(args) != 2 or not all(isinstance(r, Ref) for r in args):
+        return None
+    a, b = (read[r.value] for r in args)
+    t_a, t_b = (tangents.get(r.value) for r in args)
+    if a.dtype != b.dtype:
+        return None
+    with torch.no_grad():
+        if t_a is None or t_b is None:
+            total = t_a if t_b is None else -t_b if step.label == "sub" else t_b
+        else:
+            total = t_a - t_b if step.label == "sub" else t_a + t_b
+        assert total is not None
+        return [total.expand(torch.broadcast_shapes(a.shape, b.shape))], sum(scales.get(r.value, 0.0) for r in args)
 
 
 def bilinear_tangents(
@@ -118,6 +138,7 @@ def _dual(step: Step, target: Callable[..., Any], read: Mapping[int, Any], tange
                         value = value.contiguous()
                     tangent = tangents.get(ref.value)
                     if tangent is not None:
+                        tangent = tangent.clone() if ref.value in step.mutates else tangent
                         value = forward_ad.make_dual(value, tangent.to(value.dtype))
                 duals[ref.value] = value
             return duals[ref.value]
@@ -133,7 +154,7 @@ def _unpacked(output: Any) -> torch.Tensor | None:
     if not isinstance(output, torch.Tensor) or not (output.is_floating_point() or output.is_complex()):
         return None
     tangent = forward_ad.unpack_dual(output).tangent
-    return None if tangent is None else tangent.clone()
+    return tangent  # type: ignore[no-any-return]
 
 
 def _linear(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> Pushed:

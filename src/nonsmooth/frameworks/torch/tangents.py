@@ -19,7 +19,7 @@ import torch
 
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Switch
 from nonsmooth.frameworks.torch.arguments import refs_of, storage_of
-from nonsmooth.frameworks.torch.forward import bilinear_tangents, carry, push_forward
+from nonsmooth.frameworks.torch.forward import bilinear_tangents, carry, push_forward, sum_tangents
 from nonsmooth.program import Program, Ref, Step
 
 __all__ = ["Tangents", "rewrites"]
@@ -199,7 +199,8 @@ class Tangents:
     ) -> tuple[list[torch.Tensor | None], float]:
         """Push tangents through a step where it is smooth."""
         scales = {v: self.scales.get((v, k), 0.0) for v in tangents}
-        carried = carry(step, read, tangents) or bilinear_tangents(step, read, tangents, scales)
+        carried = carry(step, read, tangents) or sum_tangents(step, read, tangents, scales)
+        carried = carried or bilinear_tangents(step, read, tangents, scales)
         if carried is not None:
             outputs, gain = carried
             return outputs, gain if gain is not None else scale
@@ -246,6 +247,10 @@ class Tangents:
                 if not _is_real(self.env.get(value)):
                     continue
                 mine = self._lay(step, value, k, mine, scale)
+            shown = self.env[value]
+            if mine.shape != shown.shape:  # `unsqueeze_` and the like show the same memory otherwise
+                mine = mine.as_strided(shown.shape, shown.stride(), mine.storage_offset())
+                self.known[value, k] = mine
             mine.copy_(torch.zeros_like(mine) if tangent is None else tangent)
             memory = storage_of(self.env[value])
             for (other, j), _ in list(self.known.items()):
