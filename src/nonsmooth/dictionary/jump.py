@@ -58,6 +58,29 @@ def _to_pixel(call: Call) -> Array:
     return xp.abs(place - xp.round(place))
 
 
+def _to_equal(call: Call) -> Array:
+    """Give the smallest distance of two entries of each slice: where none are equal the mode is the smallest entry."""
+    xp, axis = call.xp, call.attributes.get("dim", -1)
+    u = call.operands[0]
+    if not u.ndim or u.shape[axis] < 2:
+        return xp.full_like(call.result, float("inf"))
+    u = xp.sort(xp.moveaxis(u, axis, -1), axis=-1)
+    return xp.reshape(xp.min(u[..., 1:] - u[..., :-1], axis=-1), call.result.shape)
+
+
+def _to_power_of_two(call: Call) -> Array:
+    """Give the distance of |u| to the nearest power of 2, |u| being 2^k times a mantissa m, 1/2 <= m < 1."""
+    xp, u, mantissa = call.xp, call.xp.abs(call.operands[0]), call.xp.abs(call.result)
+    power = u / xp.where(mantissa == 0, xp.ones_like(mantissa), mantissa)
+    return xp.minimum(u - power / 2, power - u)
+
+
+def _to_other_pivot(call: Call) -> Array:
+    """Give the smallest distance of a multiplier of the elimination to 1, where another row becomes the pivot."""
+    xp, lower = call.xp, call.xp.tril(call.result, k=-1)
+    return xp.min(1 - xp.abs(lower), axis=(-2, -1), keepdims=True)
+
+
 JUMPS: tuple[Singularity, ...] = (
     _jump("sign", "0", lambda c: c.xp.abs(c.operands[0]), "-1, 0 or 1"),
     _jump("heaviside", "0", lambda c: c.xp.abs(c.operands[0]), "0 for u < 0, 1 for u > 0"),
@@ -68,6 +91,9 @@ JUMPS: tuple[Singularity, ...] = (
     _jump("round", "half integer", _to_half, "the nearest integer"),
     _jump("trunc", "integer", _to_nonzero_integer, "the integer part"),
     _jump("frac", "integer", _to_nonzero_integer, "u - trunc(u)"),
+    _jump("mode", "equal entries", _to_equal, "the most frequent entry, the smallest of them"),
+    _jump("frexp", "power of 2", _to_power_of_two, "the mantissa of a number"),
+    _jump("lu_factor", "tied pivots", _to_other_pivot, "the factors of an elimination with row pivots"),
     _jump("floor_divide", "multiple", _to_multiple, "floor(a / b)"),
     _jump("remainder", "multiple", _to_multiple, "a - b floor(a / b)"),
     _jump("fmod", "multiple", _to_nonzero_multiple, "a - b trunc(a / b)"),

@@ -15,6 +15,14 @@ def _singular(name: str, kink: str, distance: Callable[[Call], Array], summary: 
     return Singularity(name=name, kind=Kind.SINGULAR, kink=kink, distance=distance, summary=summary)
 
 
+def _from_zero(call: Call) -> Array:
+    """Give u, of which only the positive part of the line is good; of complex u the distance to the rest of that line."""
+    u, xp = call.operands[0], call.xp
+    if not xp.isdtype(u.dtype, "complex floating"):
+        return u
+    return xp.where(xp.real(u) < 0, xp.abs(xp.imag(u)), xp.abs(u))
+
+
 def _power_distance(call: Call) -> Array:
     """Give |u| where the exponent makes u^p not Lipschitz at 0, infinity elsewhere.
 
@@ -72,11 +80,11 @@ def _smallest_singular_value(call: Call) -> Array:
 
 
 SINGULARS: tuple[Singularity, ...] = (
-    _singular("sqrt", "0", lambda c: c.operands[0], "the square root"),
-    _singular("rsqrt", "0", lambda c: c.operands[0], "1 / sqrt(u)"),
-    _singular("log", "0", lambda c: c.operands[0], "the natural logarithm"),
-    _singular("log2", "0", lambda c: c.operands[0], "the logarithm of base 2"),
-    _singular("log10", "0", lambda c: c.operands[0], "the logarithm of base 10"),
+    _singular("sqrt", "0", _from_zero, "the square root"),
+    _singular("rsqrt", "0", _from_zero, "1 / sqrt(u)"),
+    _singular("log", "0", _from_zero, "the natural logarithm"),
+    _singular("log2", "0", _from_zero, "the logarithm of base 2"),
+    _singular("log10", "0", _from_zero, "the logarithm of base 10"),
     _singular("log1p", "-1", lambda c: c.operands[0] + 1, "log(1 + u)"),
     _singular("reciprocal", "0", lambda c: c.xp.abs(c.operands[0]), "1 / u"),
     _singular("div", "zero denominator", _denominator, "a / b"),
@@ -85,6 +93,7 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("lgamma", "pole", _to_pole, "the logarithm of the gamma function"),
     _singular("digamma", "pole", _to_pole, "the derivative of lgamma"),
     _singular("polygamma", "pole", _to_pole, "the derivatives of digamma"),
+    _singular("special_zeta", "pole", _to_pole, "the zeta function of Hurwitz"),
     _singular("entr", "0", lambda c: c.operands[0], "-u log u"),
     _singular("xlog1py", "-1", lambda c: c.operands[1] + 1, "a log(1 + b)"),
     _singular("angle", "0", lambda c: c.xp.abs(c.operands[0]), "the angle of a complex number; 0 or pi of a real one"),

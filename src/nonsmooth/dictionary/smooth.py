@@ -12,7 +12,7 @@ adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d up
 upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d embedding real imag conj deg2rad
 rad2deg im2col col2im nll_loss nll_loss2d fft_fft fft_fft2 fft_fftn fft_ifft fft_ifft2 fft_ifftn fft_rfft
 fft_rfft2 fft_rfftn fft_irfft fft_irfft2 fft_irfftn fft_hfft fft_ihfft complex constant scatter_add index_add
-scatter_mean
+scatter_mean nextafter lu_unpack
 """
 
 _SMOOTH = """
@@ -25,8 +25,9 @@ cross_entropy_loss mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cr
 glu grid_sampler_2d grid_sampler_3d affine_grid_generator linalg_det linalg_inv linalg_solve linalg_cholesky
 linalg_matrix_exp linalg_cross linalg_solve_triangular linalg_qr linalg_eig kron cross cholesky_solve
 cholesky_inverse scatter_prod special_erfcx special_i0e special_i1 special_i1e special_log_ndtr
-special_bessel_j0 special_bessel_j1 mvlgamma igamma igammac polar ldexp linalg_householder_product
+mvlgamma igamma igammac polar ldexp linalg_householder_product
 linalg_lu_solve linalg_ldl_solve triangular_solve conv_tbc linalg_inv_ex linalg_cholesky_ex
+ormqr
 """
 
 _INDEX = """

@@ -154,38 +154,86 @@ def embedding_bag(
     weight: torch.Tensor,
     indices: torch.Tensor,
     offsets: torch.Tensor,
+    mode: int = 0,
+    per_sample_weights: torch.Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int = -1,
     **unused: Any,
 ) -> Any:
-    """Give the largest entries of the rows of every bag (the other modes have a record), 0 for an empty bag."""
+    """Give the sum (mode 0), the mean (1) or the largest entries (2) of the rows of every bag, 0 for an empty bag."""
     del unused
     starts = offsets[:-1] if include_last_offset else offsets
     bag = torch.searchsorted(starts, torch.arange(indices.shape[0], device=indices.device), right=True) - 1
     real = indices != padding_idx
     rows, bag = weight[indices[real]], bag[real][:, None].expand(-1, weight.shape[1])
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights[real][:, None]
     empty = weight.new_zeros((starts.shape[0], weight.shape[1]))
-    result = torch.scatter_reduce(empty, 0, bag, rows, "amax", include_self=False)
-    return result, bag[:, 0], torch.bincount(bag[:, 0], minlength=starts.shape[0]), bag
+    sizes = torch.bincount(bag[:, 0], minlength=starts.shape[0])
+    if mode == 2:
+        result = torch.scatter_reduce(empty, 0, bag, rows, "amax", include_self=False)
+    else:
+        result = empty.scatter_add(0, bag, rows)
+        result = result / sizes.clamp(min=1).to(result.dtype)[:, None] if mode == 1 else result
+    return result, bag[:, 0], sizes, bag
 
 
-def max_pool2d_backward(
-    grad_output: torch.Tensor,
-    self: torch.Tensor,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
-    **unused: Any,
+def rms_norm(
+    input: torch.Tensor, normalized_shape: Any, weight: torch.Tensor | None = None, eps: float | None = None
 ) -> torch.Tensor:
-    """Put every cotangent where the largest entry of its window is, found again: its index is no constant."""
-    del unused
-    index = torch.nn.functional.max_pool2d(
-        self, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True
-    )[1]
-    flat = torch.zeros_like(self).flatten(-2).scatter_add(-1, index.flatten(-2), grad_output.flatten(-2))
-    return flat.reshape(self.shape)
+    """Give w u / sqrt(mean(u^2) + eps), its parts in sight of a gradient inside the function."""
+    axes = list(range(input.dim() - len(normalized_shape), input.dim()))
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    unit = input * (input.square().mean(axes, True) + eps).rsqrt()
+    return unit if weight is None else unit * weight
+
+
+def index_reduce(
+    self: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, reduce: str, include_self: bool = True
+) -> torch.Tensor:
+    """Give what `scatter_reduce` gives for whole slices."""
+    shape = [1] * source.dim()
+    shape[dim] = -1
+    places = index.reshape(shape).expand(source.shape)
+    return torch.scatter_reduce(self, dim, places, source, reduce, include_self=include_self)
+
+
+def segment_reduce(
+    data: torch.Tensor,
+    reduce: str,
+    lengths: torch.Tensor | None = None,
+    indices: torch.Tensor | None = None,
+    offsets: torch.Tensor | None = None,
+    axis: int = 0,
+    unsafe: bool = False,
+    initial: float | None = None,
+) -> Any:
+    """Give the sum, mean, product or largest (smallest) entry of every segment of the rows."""
+    del indices, unsafe
+    lengths = offsets.diff() if lengths is None and offsets is not None else lengths
+    if lengths is None or lengths.dim() != 1 or axis != 0:
+        return NotImplemented
+    rows = torch.repeat_interleave(torch.arange(lengths.shape[0], device=data.device), lengths)
+    rows = rows.reshape(-1, *(1,) * (data.dim() - 1)).expand(data.shape)
+    kind = {"sum": "sum", "mean": "sum", "prod": "prod", "max": "amax", "min": "amin"}[reduce]
+    neutral = {"sum": 0.0, "prod": 1.0, "amax": -float("inf"), "amin": float("inf")}[kind]
+    start = data.new_full((lengths.shape[0], *data.shape[1:]), neutral if initial is None else initial)
+    result = torch.scatter_reduce(start, 0, rows, data, kind)
+    if reduce != "mean":
+        return result
+    return result / lengths.to(data.dtype).reshape(-1, *(1,) * (data.dim() - 1))
+
+
+def multilabel_margin_loss_forward(self: torch.Tensor, target: torch.Tensor, reduction: int) -> Any:
+    """Give the loss, and the labels as a mask."""
+    marks = torch.zeros_like(self)
+    return multilabel_margin_loss(self, target, reduction), marks
+
+
+def linalg_lu(A: torch.Tensor, pivot: bool = True) -> Any:
+    """Give permutation, lower and upper factor, from the compact factors."""
+    compact, pivots = torch.linalg.lu_factor(A, pivot=pivot)
+    return torch.lu_unpack(compact, pivots)
 
 
 FORMULAS: dict[str, Callable[..., Any]] = {
@@ -204,7 +252,11 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "copysign": copysign,
     "renorm": renorm,
     "_embedding_bag": embedding_bag,
-    "max_pool2d_with_indices_backward": max_pool2d_backward,
     "scatter_reduce": scatter_reduce,
+    "rms_norm": rms_norm,
+    "index_reduce": index_reduce,
+    "segment_reduce": segment_reduce,
+    "multilabel_margin_loss_forward": multilabel_margin_loss_forward,
+    "linalg_lu": linalg_lu,
 }
 """The formulas, by the operator that they stand for."""

@@ -22,6 +22,7 @@ __all__ = [
     "ALIASES",
     "OPENED",
     "TABLE",
+    "WITHOUT_DERIVATIVE",
     "Binding",
     "Row",
     "arguments_of",
@@ -103,9 +104,22 @@ def bind(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bindi
     return Binding(OPERATIONS[name], tuple(named[k] for k in operands if named[k] is not None), plain)
 
 
+WITHOUT_DERIVATIVE = frozenset(
+    "geqrf linalg_ldl_factor_ex linalg__powsum histogram unique_consecutive unique_dim_consecutive embedding_renorm "
+    "special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 "
+    "special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 "
+    "special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_spherical_bessel_j0 "
+    "special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v "
+    "special_chebyshev_polynomial_w special_hermite_polynomial_h special_hermite_polynomial_he "
+    "special_laguerre_polynomial_l special_legendre_polynomial_p special_shifted_chebyshev_polynomial_t "
+    "special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v "
+    "special_shifted_chebyshev_polynomial_w".split()
+)
+"""Operators of which torch itself has no derivative, although they have a kernel for autograd: it raises, or gives none."""
+
 _INTERNAL = re.compile(
     "^_|_$|backward|sparse|quantize|^q_per|indices|^values|^to_mkldnn|_jvp$|^slow_conv|^batch_norm_|_overrideable$|"
-    "^(cudnn|miopen|mkldnn|empty|resize|set|slice_inverse|int_repr|hspmm|native_norm|hash_tensor|unsafe_split)"
+    "^(cudnn|miopen|mkldnn|empty|resize|set|slice_inverse|int_repr|hspmm|native_norm|hash_tensor|unsafe_split|to_padded)"
 )
 """Names of torch's operators that no program of a user calls."""
 
@@ -114,15 +128,15 @@ def missing() -> list[str]:
     """List torch's own differentiable operators that the dictionary neither lists nor opens.
 
     Computed from torch's registry: operators of `aten` with a kernel for autograd, without those that are backward
-    formulas, in-place or out variants, random draws, or implementation details (sparse and quantized layouts, kernels
-    of one library).
+    formulas, in-place or out variants, random draws, of which torch has no derivative, or that are implementation
+    details (sparse, nested and quantized layouts, kernels of one library).
     """
     names = set()
     for full in torch._C._dispatch_get_all_op_names():
         if not full.startswith("aten::"):
             continue
         name = full.split("::", 1)[1].split(".")[0]
-        if _INTERNAL.search(name):
+        if _INTERNAL.search(name) or name in WITHOUT_DERIVATIVE:
             continue
         packet = getattr(torch.ops.aten, name, None)
         if packet is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from nonsmooth.errors import CaptureError, UnlistedOperation
+from nonsmooth.frameworks.torch.backward import backward_formula
 from nonsmooth.frameworks.torch.formulas import FORMULAS
-from nonsmooth.frameworks.torch.names import is_listed, packet_name
+from nonsmooth.frameworks.torch.names import WITHOUT_DERIVATIVE, is_listed, packet_name
 from nonsmooth.frameworks.torch.protection import refusal
 
 __all__ = [
@@ -48,14 +48,6 @@ def window_of(tensor: torch.Tensor, size: tuple[int, ...], stride: tuple[int, ..
     return tensor.as_strided(size, stride, tensor.storage_offset() + shift)
 
 
-def backward_formula(func: Any) -> Callable[..., Any] | None:
-    """Find torch's formula for one of its own backward operators, which a gradient inside the function runs."""
-    if not packet_name(func).endswith("_backward"):
-        return None
-    formula = torch._decomp.decomposition_table.get(func)
-    return None if formula is None else lambda **arguments: formula(*arguments.values())
-
-
 def served(func: Any) -> bool:
     """Tell whether capture knows what to do with an operator: it is listed, opened, drawn from, or leaves torch."""
     name = packet_name(func)
@@ -75,6 +67,12 @@ def autocast() -> tuple[str, str] | None:
 def unlisted(func: Any) -> CaptureError:
     """Write the error for an operator that the dictionary does not list."""
     name = f"{func.namespace}::{packet_name(func)}"
+    if func.namespace == "aten" and packet_name(func) in WITHOUT_DERIVATIVE:
+        return refusal(
+            UnlistedOperation,
+            f"torch itself has no derivative of the operator `{func}`",
+            "detach its argument, or give it a derivative by an autograd.Function",
+        )
     return refusal(
         UnlistedOperation,
         f"the dictionary does not list the operator `{func}`",

@@ -219,8 +219,14 @@ SPECIAL: dict[str, Row] = {
     "linalg_svdvals": Row("svdvals", operands=("A",)),
     "special_xlog1py": Row("xlog1py", operands=("self", "other")),
     "special_ndtri": Row("ndtri"),
+    "special_zeta": Row("special_zeta", operands=("self", "other")),
+    "mode": Row("mode", operands=("self",)),
+    "frexp": Row("frexp", operands=("self",)),
+    "linalg_lu_factor_ex": Row("lu_factor", operands=("A",)),
 }
 """Operators whose arguments need reading, by `name.overload`, or by name for every overload without its own row."""
+
+_UPSAMPLINGS = "nearest1d nearest2d nearest3d linear1d bilinear2d trilinear3d bicubic2d".split()
 
 ALIASES: dict[str, str] = {
     **dict.fromkeys("eq ne lt le gt ge isclose isnan isinf isfinite isin isneginf isposinf signbit".split(), "compare"),
@@ -288,7 +294,36 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), "fft_fft"),
     "convolution_backward": "convolution",
     "avg_pool2d_backward": "avg_pool2d",
+    "avg_pool3d_backward": "avg_pool3d",
     "_adaptive_avg_pool2d_backward": "adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d_backward": "adaptive_avg_pool3d",
+    "_softmax_backward_data": "softmax",
+    "_log_softmax_backward_data": "log_softmax",
+    **{f"replication_pad{d}d_backward": "scatter_add" for d in (1, 2, 3)},
+    **{f"upsample_{m}_backward": f"upsample_{m}" for m in _UPSAMPLINGS},
+    **{f"_upsample_nearest_exact{d}d{b}": f"upsample_nearest{d}d" for d in (1, 2, 3) for b in ("", "_backward")},
+    **{
+        f"_upsample_{m}2d_aa{b}": f"upsample_{r}2d"
+        for m, r in (("bilinear", "bilinear"), ("bicubic", "bicubic"), ("lanczos", "bicubic"))
+        for b in ("", "_backward")
+    },
+    "_unsafe_index_put": "index_put",
+    **dict.fromkeys(("_conj", "_conj_physical", "conj_physical"), "conj"),
+    "_neg_view": "neg",
+    "_reshape_alias": "reshape",
+    "_linalg_solve_ex": "linalg_solve",
+    "_cholesky_solve_helper": "cholesky_solve",
+    "_ctc_loss": "ctc_loss",
+    "_trilinear": "bilinear",
+    "_logcumsumexp": "logcumsumexp",
+    "_linalg_eigvals": "linalg_eig",
+    "_pack_padded_sequence": "index_select",
+    "_thnn_fused_lstm_cell": "lstm_cell",
+    "_thnn_fused_gru_cell": "gru_cell",
+    "_stack": "stack",
+    "_masked_softmax": "softmax",
+    "conv_depthwise3d": "conv3d",
+    "nonzero_static": "nonzero",
     "embedding_dense_backward": "embedding",
     "_linalg_eigh": "linalg_eigh",
     "_linalg_svd": "linalg_svd",
@@ -306,7 +341,8 @@ ALIASES: dict[str, str] = {
 
 OPENED: frozenset[str] = frozenset(
     "l1_loss hinge_embedding_loss margin_ranking_loss triplet_margin_loss cosine_embedding_loss cosine_similarity "
-    "pairwise_distance rnn_relu rnn_relu_cell aminmax std_mean var_mean linalg_norm linalg_matrix_norm prelu".split()
+    "pairwise_distance rnn_relu rnn_relu_cell aminmax std_mean var_mean linalg_norm linalg_matrix_norm prelu rms_norm "
+    "instance_norm group_norm".split()
 )
 """Operators that are opened although a row could be given: they hold kinks of several operations."""
 
