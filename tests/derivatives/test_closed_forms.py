@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import nonsmooth as ns
+from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS
 
 DTYPE = torch.float64
 
@@ -212,3 +213,13 @@ def test_wrong_use_is_said(call: Callable[[], Any], message: str) -> None:
 def test_no_one_sided_derivative_is_said_with_the_line(f: Function) -> None:
     with pytest.raises(ns.errors.NoDerivative, match=r"test_closed_forms.py|torch.floor"):
         ns.directional(f, at(0.0), at(1.0))
+
+
+def test_an_operator_without_derivative_is_no_constant() -> None:
+    """torch's forward mode is silent about it; a one-sided derivative that left it out would be silently wrong."""
+    record = ns.register(ns.Operation(name="bessel", kind=ns.Kind.SMOOTH), torch="aten::special_modified_bessel_i0")
+    try:
+        with pytest.raises(ns.errors.NoDerivative, match="no derivative in torch"):
+            ns.directional(lambda x: torch.special.modified_bessel_i0(x) * x, at(1.0), at(1.0))
+    finally:
+        del OPERATIONS[record.name], FRAMEWORK_NAMES["torch"]["aten::special_modified_bessel_i0"]

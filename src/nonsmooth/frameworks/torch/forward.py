@@ -92,12 +92,17 @@ def bilinear_tangents(
 
 
 def push_forward(
-    step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor], differentiable: Sequence[bool]
+    step: Step,
+    read: Mapping[int, Any],
+    tangents: Mapping[int, torch.Tensor],
+    differentiable: Sequence[bool],
+    lost: bool = False,
 ) -> Pushed:
     """Give the tangents of the results of a step where it is smooth.
 
     `differentiable` tells which results have a derivative in torch's backward mode: of some operators (scatter_reduce)
-    its forward mode says that there is none.
+    its forward mode says that there is none. `lost` tells that the first result is real and moves with the point, so
+    that no tangent at all means no derivative.
 
     Raises:
         NoDerivative: neither torch nor a formula has the derivative.
@@ -105,9 +110,11 @@ def push_forward(
     with torch.no_grad(), _mode(step), _context(step):
         try:
             pushed = _dual(step, step.target, read, tangents)
-            if not any(t is None and d for t, d in zip(pushed, differentiable, strict=True)):
-                return pushed
-            return _backwards(step, read, tangents)
+            if any(t is None and d for t, d in zip(pushed, differentiable, strict=True)):
+                return _backwards(step, read, tangents)
+            if pushed[0] is None and not differentiable[0] and lost:
+                raise NoDerivative(f"{step} has no derivative in torch, although its result depends on the point.")
+            return pushed
         except (NotImplementedError, RuntimeError) as error:
             if not _has_no_forward_mode(error):
                 raise
@@ -232,5 +239,16 @@ def _context(step: Step) -> AbstractContextManager[Any]:
     if step.operation.name == "scaled_dot_product_attention":
         return sdpa_kernel(SDPBackend.MATH)
     if step.operation.name in ("lstm", "gru", "rnn_tanh"):
-        return torch.backends.mkldnn.flags(enabled=False)
+        return _without_mkldnn()
     return nullcontext()
+
+
+@contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    """Switch torch's mkldnn kernels off; `torch.backends.mkldnn.flags` sets other flags too, with a warning."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)

@@ -11,7 +11,7 @@ from nonsmooth.dictionary.order import Extremum
 from nonsmooth.frameworks.torch.strong_zero import unselected_uses
 from nonsmooth.program import Program, Step, references
 
-__all__ = ["MOVES", "Plan", "plan_of"]
+__all__ = ["MOVES", "Plan", "moving_values", "plan_of"]
 
 
 @dataclass
@@ -98,3 +98,19 @@ def _writer(program: Program, value: int, before: int) -> Step | None:
     """Find the last step before another that sets or changes a value."""
     found = [s for s in program.steps[:before] if value in s.results or value in s.mutates]
     return found[-1] if found else None
+
+
+def moving_values(program: Program) -> set[int]:
+    """Give the values that move with the point: real ones computed from real ones, but for their shape alone."""
+    known = program.__dict__.get("_torch_moving")
+    if known is not None:
+        return known  # type: ignore[no-any-return]
+    moving = program.__dict__["_torch_moving"] = set(program.inputs)
+    for step in program.steps:
+        chosen = step.operands[:1] if isinstance(step.operation, Select) else ()
+        reads = [r for r in references((step.args, dict(step.kwargs))) if r not in chosen]
+        if step.operation.name != "create" and any(r.value in moving for r in reads):
+            for value in {*step.results, *step.mutates} - {None}:
+                if program.values[value].dtype.startswith(("float", "bfloat", "complex")):  # type: ignore[index]
+                    moving.add(value)  # type: ignore[arg-type]
+    return moving

@@ -18,6 +18,7 @@ from nonsmooth.frameworks.torch.arguments import refs_of
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.forcing import RANKING, choices
 from nonsmooth.frameworks.torch.pieces import met_at
+from nonsmooth.frameworks.torch.plan import moving_values
 from nonsmooth.frameworks.torch.predicates import SIDES
 from nonsmooth.frameworks.torch.protection import RUNNING_STATISTICS
 from nonsmooth.program import Program, Ref, Step
@@ -34,7 +35,7 @@ class _Slice:
         self.discrete: dict[int, Step] = {}
         self.reached: set[int] = set()
         self.compared = {c for g in program.guards for c in g.comparisons}
-        self.moving = _moving(program)
+        self.moving = moving_values(program)
         self._seen: dict[tuple[int, bool], int] = {}
         self._writers: dict[int, list[Step]] = {}
         for step in program.steps:
@@ -96,19 +97,6 @@ class _Slice:
     def _real(self, ref: Ref) -> bool:
         """Tell a value that can carry a derivative."""
         return self.program.values[ref.value].dtype.startswith(("float", "bfloat", "complex"))
-
-
-def _moving(program: Program) -> set[int]:
-    """Give the values that move with the point: real ones computed from real ones, but for their shape alone."""
-    moving = set(program.inputs)
-    for step in program.steps:
-        chosen = step.operands[:1] if isinstance(step.operation, Select) else ()
-        reads = [r for r in refs_of((step.args, dict(step.kwargs))) if r not in chosen]
-        if step.operation.name != "create" and any(r.value in moving for r in reads):
-            for value in {*step.results, *step.mutates} - {None}:
-                if program.values[value].dtype.startswith(("float", "bfloat", "complex")):  # type: ignore[index]
-                    moving.add(value)  # type: ignore[arg-type]
-    return moving
 
 
 def _looked_after(step: Step) -> bool:

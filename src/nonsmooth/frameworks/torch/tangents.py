@@ -20,6 +20,7 @@ import torch
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Switch
 from nonsmooth.frameworks.torch.arguments import refs_of, storage_of
 from nonsmooth.frameworks.torch.forward import bilinear_tangents, carry, push_forward, sum_tangents
+from nonsmooth.frameworks.torch.plan import moving_values
 from nonsmooth.program import Program, Ref, Step
 
 __all__ = ["Tangents", "rewrites"]
@@ -59,6 +60,7 @@ class Tangents:
         self._started: set[int] = set()
         self.known: dict[tuple[int, int], torch.Tensor | None] = {}
         self.scales: dict[tuple[int, int], float] = {}
+        self._moving = moving_values(program)
         self.decided: dict[int, tuple[Nonsmooth, Call, Mapping[str, Any]]] = {}
         self.noise = torch.Generator().manual_seed(0)
         self.steps = 0
@@ -205,7 +207,9 @@ class Tangents:
             outputs, gain = carried
             return outputs, gain if gain is not None else scale
         known = [value is not None and self.program.values[value].differentiable for value in step.results]
-        outputs = push_forward(step, read, tangents, known)
+        first = step.results[0]
+        lost = first is not None and first in self._moving
+        outputs = push_forward(step, read, tangents, known, lost)
         if step.operation.kind is Kind.INDEX:
             return outputs, scale
         draws = {v: self._drawn(t, scales[v]) for v, t in tangents.items()}
