@@ -112,5 +112,5 @@ def moving_values(program: Program) -> set[int]:
         if step.operation.name != "create" and any(r.value in moving for r in reads):
             for value in {*step.results, *step.mutates} - {None}:
                 if program.values[value].dtype.startswith(("float", "bfloat", "complex")):  # type: ignore[index]
-                    moving.add(value)  # type: ignore[arg-type]
+                    moving.add(value)
     return moving
