@@ -1,4 +1,7 @@
-"""A zoo of models and functions of torch: each a scalar function of a point, with its data, in double precision."""
+"""A zoo of models and functions of torch: each a scalar function of a point, with its data, in double precision.
+
+It is a table, hence a long file.
+"""
 
 from __future__ import annotations
 
@@ -112,6 +115,21 @@ def penalty(make: Callable[[], nn.Module], *shape: int) -> Entry:
     return module(make, randn(*shape), call=call)
 
 
+def packed(m: nn.Module, u: torch.Tensor) -> torch.Tensor:
+    """Run a recurrent layer on sequences of two lengths."""
+    sequences = nn.utils.rnn.pack_padded_sequence(u, torch.tensor([5, 3]), batch_first=True)
+    return nn.utils.rnn.pad_packed_sequence(m(sequences)[0], batch_first=True)[0]
+
+
+def encoder() -> nn.Module:
+    """Make one layer of a transformer."""
+    return nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), 1, enable_nested_tensor=False
+    )
+
+
+CAUSAL = torch.triu(torch.full((3, 3), -float("inf"), dtype=DTYPE), 1)
+PADDING = torch.tensor([[False, False, True]] * 2)
 TOKENS, IMAGE, SEQUENCE = randn(2, 3, 8), randn(2, 2, 6, 6), randn(2, 5, 3)
 LABELS = torch.tensor([1, 0, 2])
 
@@ -231,6 +249,110 @@ NETWORKS: dict[str, Callable[[], Entry]] = {
         ),
         SEQUENCE,
     ),
+    "encoder, padded": lambda: module(encoder, TOKENS, call=lambda m, t: m(t, src_key_padding_mask=PADDING)),
+    "encoder, causal": lambda: module(encoder, TOKENS, call=lambda m, t: m(t, mask=CAUSAL, is_causal=True)),
+    "encoder, evaluation": lambda: module(lambda: encoder().eval(), TOKENS),
+    "transformer, masked": lambda: module(
+        lambda: nn.Transformer(8, 2, 1, 1, 16, 0.0, batch_first=True),
+        TOKENS,
+        TOKENS.flip(1),
+        call=lambda m, a, b: m(a, b, tgt_mask=CAUSAL, src_key_padding_mask=PADDING),
+    ),
+    "attention with bias and zeros": lambda: module(
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True, add_bias_kv=True, add_zero_attn=True),
+        TOKENS,
+        call=lambda m, t: m(t, t, t),
+    ),
+    **{
+        f"{name}, {way}": (
+            lambda kind=kind, options=options, call=call: module(
+                lambda: kind(3, 4, 2, batch_first=True, bidirectional=True, **options), SEQUENCE, call=call
+            )
+        )
+        for name, kind, options in (
+            ("lstm", nn.LSTM, {}),
+            ("gru", nn.GRU, {}),
+            ("rnn tanh", nn.RNN, {}),
+            ("rnn relu", nn.RNN, {"nonlinearity": "relu"}),
+        )
+        for way, call in (("both ways", None), ("packed", packed))
+    },  # type: ignore[misc]
+    "lstm with projection": lambda: module(lambda: nn.LSTM(3, 4, proj_size=2), SEQUENCE),
+    "spectral norm, evaluation": lambda: module(
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), SEQUENCE
+    ),
+    **{
+        f"penalty through {name}": (lambda make=make, shape=shape: penalty(make, *shape))
+        for name, (make, *shape) in {
+            "relu": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), 2, 3),
+            "layer norm": (lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1)), 2, 3),
+            "layer norm without weights": (lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4, 0.1, False)), 2, 3),
+            "rms norm": (lambda: nn.Sequential(nn.Linear(3, 4), nn.RMSNorm(4), nn.Tanh(), nn.Linear(4, 1)), 2, 3),
+            "group norm": (lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.GroupNorm(2, 4), nn.Tanh()), 2, 1, 4, 4),
+            "instance norm": (
+                lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.InstanceNorm2d(4, affine=True), nn.Tanh()),
+                *(2, 1, 4, 4),
+            ),
+            "batch norm": (lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.BatchNorm2d(4), nn.Tanh()), 2, 1, 4, 4),
+            "batch norm, evaluation": (
+                lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.BatchNorm2d(4), nn.Tanh()).eval(),
+                *(2, 1, 4, 4),
+            ),
+            "activations": (
+                lambda: nn.Sequential(
+                    nn.Linear(3, 4),
+                    nn.GELU(),
+                    nn.SiLU(),
+                    nn.Softplus(),
+                    nn.ELU(),
+                    nn.Mish(),
+                    nn.LogSigmoid(),
+                    nn.Linear(4, 1),
+                ),
+                *(2, 3),
+            ),
+            "kinked activations": (
+                lambda: nn.Sequential(
+                    nn.Linear(3, 4),
+                    nn.LeakyReLU(),
+                    nn.PReLU(),
+                    nn.Hardtanh(),
+                    nn.Hardswish(),
+                    nn.SELU(),
+                    nn.CELU(),
+                    nn.Softmax(-1),
+                    nn.LogSoftmax(-1),
+                    nn.GLU(),
+                    nn.Softshrink(0.01),
+                ),
+                *(2, 3),
+            ),
+            "transposed convolution": (
+                lambda: nn.Sequential(nn.ConvTranspose2d(1, 2, 2, stride=2), nn.Tanh(), nn.AdaptiveAvgPool2d(2)),
+                *(2, 1, 3, 3),
+            ),
+            "convolution on a line": (
+                lambda: nn.Sequential(nn.Conv1d(1, 2, 2), nn.Tanh(), nn.AvgPool1d(2), nn.MaxPool1d(2)),
+                *(2, 1, 9),
+            ),
+            "convolution in space": (
+                lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.Tanh(), nn.AvgPool3d((2, 1, 1)), nn.MaxPool3d((2, 1, 1))),
+                *(1, 1, 5, 3, 3),
+            ),
+            "upsampling": (
+                lambda: nn.Sequential(
+                    nn.Conv2d(1, 2, 2),
+                    nn.Tanh(),
+                    nn.Upsample(scale_factor=2, mode="bilinear"),
+                    nn.Upsample(scale_factor=2),
+                    nn.ReplicationPad2d(1),
+                ),
+                *(1, 1, 3, 3),
+            ),
+            "adaptive pooling": (lambda: nn.Sequential(nn.Linear(3, 4), nn.AdaptiveMaxPool1d(2)), 2, 3),
+            "in-place relu": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Softplus()), 2, 3),
+        }.items()
+    },  # type: ignore[misc]
     "penalty through linear": lambda: penalty(lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), 2, 3),
     "penalty through convolution": lambda: penalty(
         lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 1)), 2, 1, 5, 5
@@ -241,6 +363,9 @@ NETWORKS: dict[str, Callable[[], Entry]] = {
 }
 """Networks, whose point is their parameters."""
 
+NODES = torch.tensor([0, 2, 0, 1])
+VOLUME, WEIGHTS = randn(1, 2, 2, 2, 3, seed=3).tanh(), torch.tensor([0.5, 1.5, 0.7], dtype=DTYPE)
+ONES, RIGHT = torch.ones(4, dtype=DTYPE), torch.ones(3, 1, dtype=DTYPE)
 GRID, BILINEAR, PROBABILITIES = randn(1, 3, 3, 2, seed=9).tanh(), randn(2, 3, 3), randn(3, 3, seed=5).sigmoid()
 
 FUNCTIONS: dict[str, Callable[[], Entry]] = {
@@ -457,6 +582,217 @@ FUNCTIONS: dict[str, Callable[[], Entry]] = {
         ),
         3,
         3,
+    ),
+    "mode": lambda: of(lambda x: (x.mode().values, x.mode(0).values), 3, 4),
+    **{
+        f"index_reduce {r} {s}": (
+            lambda r=r, s=s: of(
+                lambda x: (
+                    torch.full((3,), 0.1, dtype=DTYPE).index_reduce(0, NODES, x[:, 0], r, include_self=s),
+                    x.index_reduce(0, NODES[:2], x[:2].cos(), r, include_self=s),
+                ),
+                4,
+                2,
+                positive=True,
+            )
+        )
+        for r in ("prod", "mean", "amax", "amin")
+        for s in (True, False)
+    },  # type: ignore[misc]
+    "segment_reduce": lambda: of(
+        lambda x: tuple(
+            torch.segment_reduce(x, r, lengths=torch.tensor([2, 1, 3])) for r in ("sum", "mean", "max", "min", "prod")
+        ),
+        6,
+        2,
+    ),
+    "logdet": lambda: of(lambda x: torch.logdet(x @ x.T + torch.eye(3, dtype=DTYPE)), 3, 3),
+    "least squares": lambda: of(
+        lambda x: (
+            torch.linalg.pinv(x),
+            torch.linalg.lstsq(x, ONES[:, None]).solution,
+            x * torch.linalg.matrix_rank(x),
+        ),
+        4,
+        3,
+    ),
+    "square svd": lambda: of(lambda x: (torch.linalg.svd(x).S, torch.linalg.svd(x).Vh.abs()), 3, 3),
+    "complex spectra": lambda: of(
+        lambda x: (
+            torch.linalg.svdvals(torch.complex(x, x.T + 1)),
+            torch.linalg.eigvalsh(torch.complex(x + x.T, x - x.T)),
+        ),
+        3,
+        3,
+    ),
+    "eigenvalues": lambda: of(lambda x: torch.linalg.eigvals(x).abs().sum(), 3, 3),
+    "lu": lambda: of(lambda x: torch.linalg.lu(x)[1:], 3, 3),
+    "lu_solve": lambda: of(lambda x: torch.linalg.lu_solve(*torch.linalg.lu_factor(x), RIGHT), 3, 3),
+    "triangular solvers": lambda: of(
+        lambda x: (
+            torch.cholesky_solve(RIGHT, torch.linalg.cholesky(x @ x.T + torch.eye(3, dtype=DTYPE))),
+            torch.linalg.solve_triangular(x.tril(), RIGHT, upper=False),
+        ),
+        3,
+        3,
+    ),
+    "tensors as matrices": lambda: of(
+        lambda x: (
+            torch.linalg.tensorinv(x.reshape(2, 2, 4), 2),
+            torch.linalg.matrix_power(x, 3),
+            torch.linalg.matrix_power(x, -1),
+            torch.linalg.vander(x[0]),
+            torch.linalg.vecdot(x, x.T),
+        ),
+        4,
+        4,
+    ),
+    "fourier, inverse and hermitian": lambda: of(
+        lambda x: (
+            torch.fft.ifft(x),
+            torch.fft.ifft2(x),
+            torch.fft.fftn(x),
+            torch.fft.rfft2(x),
+            torch.fft.irfft2(torch.fft.rfft2(x)),
+            torch.fft.irfftn(torch.fft.rfftn(x)),
+            torch.fft.hfft2(x),
+            torch.fft.ihfft2(x),
+            torch.fft.hfftn(x),
+            torch.fft.ihfftn(x),
+            torch.fft.ifftshift(x),
+            torch.fft.fft(torch.fft.fft(x), norm="ortho"),
+        ),
+        4,
+        4,
+    ),
+    "fourier, in windows": lambda: of(
+        lambda x: torch.istft(torch.stft(x, 4, return_complex=True, window=ONES), 4, window=ONES), 16
+    ),
+    "conjugate of what was written": lambda: of(
+        lambda x: torch.zeros(3, 3, dtype=torch.complex128).add_(torch.complex(x, x.T)).conj() * torch.complex(x, x),
+        3,
+        3,
+    ),
+    "complex arithmetic": lambda: of(
+        lambda x: (
+            torch.complex(x, x.T) * torch.complex(x.sin(), x) / torch.complex(x, x + 3),
+            torch.complex(x, x.T).exp(),
+            torch.complex(x, x.T).log(),
+            torch.complex(x, x.T).sqrt(),
+            torch.complex(x, x.T) @ torch.complex(x, x),
+            torch.complex(x, x.T).conj().real,
+            torch.complex(x, x.T).pow(2),
+            torch.linalg.solve(torch.complex(x, x.T), RIGHT.to(torch.complex128)),
+            torch.complex(x, x.T).sgn(),
+        ),
+        3,
+        3,
+    ),
+    "grid_sample in space": lambda: of(lambda x: F.grid_sample(x, VOLUME, align_corners=True), 1, 1, 3, 3, 3),
+    **{
+        f"grid_sample, moving, {m} {p}": (
+            lambda m=m, p=p: of(
+                lambda x: F.grid_sample(IMAGE[:1, :1], x[None].tanh(), mode=m, padding_mode=p, align_corners=False),
+                3,
+                3,
+                2,
+            )
+        )
+        for m in ("bilinear", "bicubic")
+        for p in ("zeros", "border", "reflection")
+    },  # type: ignore[misc]
+    "interpolate, aligned and antialiased": lambda: of(
+        lambda x: (
+            F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+            F.interpolate(x, size=(2, 2), mode="bicubic", antialias=True),
+            F.interpolate(x, size=(2, 2), mode="bilinear", antialias=True),
+        ),
+        1,
+        2,
+        4,
+        4,
+    ),
+    "losses with options": lambda: of(
+        lambda x: (
+            F.multi_margin_loss(x, LABELS, p=2, weight=WEIGHTS),
+            F.triplet_margin_with_distance_loss(x, x.flip(0) + 1, x.flip(1)),
+            F.triplet_margin_loss(x, x.flip(0) + 1, x.flip(1), swap=True),
+            F.nll_loss(x.log_softmax(1)[None], LABELS[None]),
+            F.cross_entropy(x, PROBABILITIES),
+            F.cross_entropy(x, LABELS, ignore_index=2, weight=WEIGHTS),
+            F.mse_loss(x, x.T),
+            F.kl_div(x.log_softmax(1), PROBABILITIES.log(), log_target=True, reduction="sum"),
+            F.poisson_nll_loss(x, x.square(), full=True),
+            F.gaussian_nll_loss(x, x.T, x.square() + 1, full=True),
+            F.huber_loss(x, 2 * x, delta=0.3, reduction="none"),
+            F.smooth_l1_loss(x, 2 * x, beta=0.0),
+        ),
+        3,
+        3,
+    ),
+    "pieces": lambda: of(
+        lambda x: (
+            x.cov(),
+            torch.trapezoid(x),
+            torch.cumulative_trapezoid(x),
+            torch.gradient(x)[0],
+            torch.diff(x),
+            torch.block_diag(x, x),
+            torch.cartesian_prod(x[0], x[1]),
+            torch.combinations(x[0]),
+            torch.tensordot(x, x, 1),
+            torch.cross(x, x.T, dim=1),
+            x.unfold(0, 2, 1),
+            torch.cdist(x[None], x.T[None], p=3),
+            x.nanmean(),
+            x.addcdiv(x, x.square() + 1),
+            torch.lerp(x, x.T, 0.3),
+            x.frac(),
+            torch.frexp(x).mantissa,
+            torch.special.i0(x),
+        ),
+        3,
+        3,
+    ),
+    "writing": lambda: of(
+        lambda x: (
+            x.masked_select(x > 0),
+            x.index_put((torch.tensor([0, 1]),), x[2]),
+            torch.where(x > 0, x, x * 2),
+            x.clamp(min=x.T - 1),
+            x.put(torch.tensor([1]), x[0, :1]),
+            x.index_copy(0, torch.tensor([0]), x[1:2]),
+            x.scatter(0, torch.tensor([[0, 1, 2]]), x[:1]),
+            torch.stack([x, x + 1]).amin((0, 1)),
+            x.repeat_interleave(2, 0),
+            torch.take_along_dim(x, torch.tensor([[0], [1], [2]]), 1),
+            x.select_scatter(x[0], 0, 1),
+        ),
+        3,
+        3,
+    ),
+    "more pooling": lambda: of(
+        lambda x: (
+            F.lp_pool1d(x[0].abs(), 3.0, 2),
+            F.adaptive_avg_pool3d(x[:, None], 2),
+            F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+            F.adaptive_max_pool1d(x[0], 2),
+            F.max_pool3d(x[:, None], 2),
+            F.avg_pool1d(x[0], 2),
+        ),
+        1,
+        2,
+        4,
+        4,
+    ),
+    "bags": lambda: of(
+        lambda x: (
+            F.embedding_bag(NODES, x, torch.tensor([0, 2]), mode="sum", per_sample_weights=ONES.cumsum(0)),
+            F.embedding_bag(torch.tensor([0, 1, 2, 1]), x, torch.tensor([0, 2]), mode="mean"),
+            F.embedding_bag(NODES, x, torch.tensor([0, 2]), mode="max"),
+        ),
+        3,
+        2,
     ),
     "elementary": lambda: of(
         lambda x: (

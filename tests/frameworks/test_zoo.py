@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
 
@@ -10,19 +11,27 @@ import torch
 
 import nonsmooth as ns
 from nonsmooth.dictionary import OPERATIONS, Kind
+from nonsmooth.frameworks.torch.names import is_listed, packet_name
+from nonsmooth.frameworks.torch.operators import served
 from nonsmooth.frameworks.torch.tree import flatten, unflatten
 from tests.zoo import HUGGING_FACE, ZOO, Entry, randn
 
 
-def check(entry: Entry, tolerance: float = 1e-9) -> ns.Program:
+@functools.cache
+def captured(name: str) -> tuple[Entry, ns.Program]:
+    """Build and capture a model of the zoo."""
+    f, x, data = {**ZOO, **HUGGING_FACE}[name]()
+    return (f, x, data), ns.capture(f, x, *data)
+
+
+def check(name: str, tolerance: float = 1e-9) -> None:
     """Compare everything with torch's own gradient at a generic point."""
-    f, x, data = entry
+    (f, x, data), program = captured(name)
     leaves, structure = flatten(x)
     point = [t.detach().clone().requires_grad_() for t in leaves]
     found = torch.autograd.grad(f(unflatten(point, structure), *data), point, allow_unused=True)
     expected = [torch.zeros_like(p) if g is None else g for g, p in zip(found, point, strict=True)]
 
-    program = ns.capture(f, x, *data)
     assert program.proof is not None and program.proof.nearby == 1
     assert all(s.operation.name in OPERATIONS and s.operation.kind is not Kind.OPAQUE for s in program.steps)
 
@@ -35,14 +44,40 @@ def check(entry: Entry, tolerance: float = 1e-9) -> ns.Program:
     slope = sum((g * d).sum() for g, d in zip(expected, v, strict=True))
     along = ns.directional(program, x, unflatten(v, structure), *data)
     torch.testing.assert_close(along, torch.as_tensor(slope), rtol=tolerance, atol=tolerance)
-    return program
 
 
-@pytest.mark.parametrize("name", ZOO)
+FAILING = {
+    "lu": "the pivots, which are integers, are taken to tie always",
+    "lu_solve": "the pivots, which are integers, are taken to tie always",
+    "conjugate of what was written": "the tangent of a view with torch's conjugate bit is laid out without it",
+    "penalty through in-place relu": "the zeros of a relu that has overwritten its operand are taken for ties",
+}
+"""Cases without a certificate, each with its reason."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.xfail(reason=FAILING[n], strict=True)) if n in FAILING else n for n in ZOO],
+)
 def test_model(name: str) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-        check(ZOO[name]())
+        warnings.filterwarnings("ignore", category=UserWarning)  # of operators that torch calls a prototype
+        check(name)
+
+
+def test_no_operator_that_the_zoo_meets_is_unlisted() -> None:
+    """The union of what all models do to their points, read off their programs."""
+    met = set()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # of operators that torch calls a prototype
+        for program in (captured(name)[1] for name in ZOO):
+            for step in program.steps:
+                moving = any(v is not None and program.values[v].depends_on_point for v in step.results)
+                if moving and isinstance(step.target, torch._ops.OpOverload):
+                    met.add(step.target)
+    assert len(met) > 300
+    assert not [str(target) for target in met if not (is_listed(target) and served(target))]
+    assert {"relu", "convolution_backward", "linalg_svd", "sort"} <= {packet_name(target) for target in met}
 
 
 @pytest.mark.parametrize("name", HUGGING_FACE)
@@ -50,7 +85,7 @@ def test_model(name: str) -> None:
 def test_hugging_face_model(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns about its own dependencies
-        check(HUGGING_FACE[name](), 1e-5)  # parts of them compute in single precision
+        check(name, 1e-5)  # parts of them compute in single precision
 
 
 def test_a_saved_view_of_a_parameter_is_no_constant() -> None:
@@ -97,3 +132,12 @@ def test_the_index_of_a_pooling_in_a_backward_pass_is_found_again() -> None:
         leaf = point.clone().requires_grad_()
         (expected,) = torch.autograd.grad(penalty(leaf), leaf)
         torch.testing.assert_close(ns.backprop(program, point), expected)
+
+
+def test_a_power_iteration_without_gradient_is_no_certificate() -> None:
+    """Spectral norm in training: torch differentiates as if the vectors of the iteration did not move."""
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 2)).double()
+    f, x = ns.objective(layer, step=lambda m, u: m(u).square().sum())
+    certificate = ns.subgradient(f, x, randn(4, 3)).certificate
+    assert not certificate.certified
+    assert {r.rule for r in certificate.reasons} == {"detached"}

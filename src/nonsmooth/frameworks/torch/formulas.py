@@ -178,6 +178,14 @@ def embedding_bag(
     return result, bag[:, 0], sizes, bag
 
 
+def nanmean(
+    self: torch.Tensor, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Give the sum of the entries that are numbers over their count, which torch finds by comparing entries with themselves."""
+    total = torch.nansum(self, dim, keepdim, dtype=dtype)
+    return total / torch.isnan(self).logical_not().sum(dim, keepdim)
+
+
 def rms_norm(
     input: torch.Tensor, normalized_shape: Any, weight: torch.Tensor | None = None, eps: float | None = None
 ) -> torch.Tensor:
@@ -254,6 +262,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "_embedding_bag": embedding_bag,
     "scatter_reduce": scatter_reduce,
     "rms_norm": rms_norm,
+    "nanmean": nanmean,
     "index_reduce": index_reduce,
     "segment_reduce": segment_reduce,
     "multilabel_margin_loss_forward": multilabel_margin_loss_forward,
