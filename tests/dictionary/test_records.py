@@ -281,3 +281,59 @@ def test_bad_points(name: str) -> None:
     point = torch.tensor([BAD_POINTS[name], BAD_POINTS[name] * 0.8 + (0.5 if name == "acosh" else 0.13)]).double()
     (distance,) = record.margins(Call(xp, (point,), {}, point)).values()
     assert float(distance[0]) == 0.0 and float(distance[1]) > 0.0
+
+
+LEAVING = {
+    "eigenvectors of a repeated eigenvalue": (
+        lambda x: torch.linalg.eigh(x + x.T).eigenvectors.square().sum(),
+        torch.eye(3, dtype=torch.float64),
+        "repeated eigenvalue",
+    ),
+    "vectors of a repeated singular value": (
+        lambda x: torch.linalg.svd(x).U.square().sum(),
+        torch.eye(2, dtype=torch.float64),
+        "repeated or zero singular value",
+    ),
+    "vectors of the singular value 0": (
+        lambda x: torch.linalg.svd(x).U[0, 0],
+        torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64),
+        "repeated or zero singular value",
+    ),
+    "pseudoinverse of lower rank": (
+        lambda x: torch.linalg.pinv(x).sum(),
+        torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64),
+        "lower rank",
+    ),
+    "mode of equal entries": (lambda x: x.mode().values, torch.tensor([2.0, 1.0, 2.0]), "equal entries"),
+    "mantissa of a power of 2": (lambda x: torch.frexp(x).mantissa.sum(), torch.tensor([4.0]), "power of 2"),
+    "tied pivots": (lambda x: torch.linalg.lu_factor(x)[0].sum(), torch.tensor([[1.0, 2], [-1, 3]]), "tied pivots"),
+    "logarithm on its cut": (
+        lambda x: torch.complex(x, torch.zeros_like(x)).log().imag.sum(),
+        torch.tensor([-1.0]),
+        "0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAVING)
+def test_bad_points_that_leave_the_theory_are_said(name: str) -> None:
+    f, x, kink = LEAVING[name]
+    certificate = ns.subgradient(f, x).certificate
+    assert not certificate.certified
+    assert any(kink in r.message for r in certificate.reasons), str(certificate)
+
+
+def test_margins_of_jumps_are_distances() -> None:
+    """Of the mode to the next equal entries, of a mantissa to the next power of 2, of a pivot to the next tie."""
+    margins = {}
+    for name, f, x in (
+        ("mode", lambda x: x.mode().values, torch.tensor([2.0, 1.0, 1.25])),
+        ("frexp", lambda x: torch.frexp(x).mantissa.sum(), torch.tensor([5.0])),
+        ("lu_factor", lambda x: torch.linalg.lu_factor(x)[0].sum(), torch.tensor([[4.0, 2], [-3, 3]])),
+    ):
+        program = ns.capture(f, x)
+        step = next(s for s in program.steps if s.operation.name == name)
+        result = step.target(x)
+        call = Call(xp, (x,), step.attributes, result[0] if isinstance(result, tuple) else result)
+        margins[name] = float(min(m.min() for m in OPERATIONS[name].margins(call).values()))
+    assert margins == {"mode": 0.25, "frexp": 1.0, "lu_factor": 0.25}

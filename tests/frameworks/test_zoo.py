@@ -141,3 +141,46 @@ def test_a_power_iteration_without_gradient_is_no_certificate() -> None:
     certificate = ns.subgradient(f, x, randn(4, 3)).certificate
     assert not certificate.certified
     assert {r.rule for r in certificate.reasons} == {"detached"}
+
+
+def test_a_maximum_over_neighbours_that_relu_has_cut_off() -> None:
+    """Zeros sent to zeros: torch loses nothing that relu had let through."""
+    index = torch.tensor([0, 0, 1])
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(3, dtype=x.dtype).scatter_reduce(0, index, x.relu(), "amax", include_self=False).sum()
+
+    x = torch.tensor([-1.0, -2.0, 3.0], dtype=torch.float64)
+    _, gradient, certificate = ns.subgradient(f, x)
+    assert certificate.certified and gradient.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_two_layer_norms_of_one_tensor_are_told_apart_or_refused() -> None:
+    """torch's backward is not told `eps`, which is looked up; where two differ nobody can say which."""
+
+    def penalty(x: torch.Tensor, other: float) -> torch.Tensor:
+        u = x * 1.0
+        y = torch.nn.functional.layer_norm(u, [3]) * torch.nn.functional.layer_norm(u, [3], eps=other)
+        (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return g.square().sum()
+
+    x = randn(2, 3)
+    assert ns.subgradient(penalty, x, 1e-5).certificate.certified
+    with pytest.raises(ns.errors.UnlistedOperation, match="native_layer_norm_backward"):
+        ns.capture(penalty, x, 0.5)
+
+
+def test_relu_overwritten_after_it_has_been_read_is_not_looked_up() -> None:
+    """The operand of relu is no longer what it was: the formula must not read it."""
+
+    def penalty(x: torch.Tensor) -> torch.Tensor:
+        u = x * 2.0
+        h = torch.relu(u)
+        u.fill_(-1.0)
+        (g,) = torch.autograd.grad((h * h * h).sum(), x, create_graph=True)
+        return g.square().sum()
+
+    x = torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(penalty(leaf), leaf)
+    torch.testing.assert_close(ns.backprop(penalty, x), expected)
