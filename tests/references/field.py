@@ -16,6 +16,8 @@ is its value:
 D(x) is the set of the gradients under every independent choice of a piece at every step whose operands tie at x. A
 "where" whose branches differ at the tie is a jump and refused.
 
+The file stands in one piece: D(x), the same programs in torch, random programs.
+
 Source: BoltePauwels2020, BoltePauwels2020b.
 """
 
@@ -37,7 +39,6 @@ __all__ = [
     "field_values",
     "operands",
     "random_program",
-    "relu",
     "support",
     "to_torch",
     "value_at",
@@ -218,22 +219,16 @@ def native(step: Step, results: list[Any], x: torch.Tensor) -> Any:
 # random programs
 
 
-def relu(a: int) -> Step:
-    """Shorten ("relu", a)."""
-    return ("relu", a)
-
-
 def count_kinks(program: Sequence[Step]) -> int:
     """Count the comparisons of a program: one for relu, abs, where, two for clamp, n - 1 for max, n(n-1)/2 for sort."""
-    count = {"relu": 1, "abs": 1, "where": 1, "clamp": 2}
-    return sum(
-        len(step) - 2
-        if step[0] in ("max", "min")
-        else (len(step) - 1) * (len(step) - 2) // 2
-        if step[0] == "sort"
-        else count.get(step[0], 0)
-        for step in program
-    )
+    return sum(comparisons(*step) for step in program)
+
+
+def comparisons(name: str, *arguments: Any) -> int:
+    """Count the comparisons of a step."""
+    n = len(arguments)
+    several = {"max": n - 1, "min": n - 1, "sort": n * (n - 1) // 2}
+    return {"relu": 1, "abs": 1, "where": 1, "clamp": 2, **several}.get(name, 0)
 
 
 OPERATIONS = ("relu", "abs", "max", "min", "sort", "where")
@@ -305,13 +300,14 @@ def draw(rng: random.Random, program: list[Step], point: Point, operations: Sequ
 
 
 SHAPES: tuple[Callable[[int], list[Step]], ...] = (
-    lambda k: [("linear", 0, (-1, k)), relu(k), relu(k + 1), ("linear", 0, (1, k + 2), (-1, k + 3))],
-    lambda k: [relu(k), relu(k + 1)],
-    lambda k: [relu(k), ("abs", k + 1)],
+    lambda k: [("linear", 0, (-1, k)), ("relu", k), ("relu", k + 1), ("linear", 0, (1, k + 2), (-1, k + 3))],
+    lambda k: [("relu", k), ("relu", k + 1)],
+    lambda k: [("relu", k), ("abs", k + 1)],
     lambda k: [("max", k, k)],
     lambda k: [("linear", 0, (1, k), (-1, k)), ("abs", k + 1)],
     lambda k: [("abs", k), ("linear", 0, (1, k), (1, k + 1)), ("abs", k + 2)],
-    lambda k: [relu(k), ("linear", 0, (1, k), (-1, k + 1)), relu(k + 2)],
+    lambda k: [("relu", k), ("linear", 0, (1, k), (-1, k + 1)), ("relu", k + 2)],
     lambda k: [("linear", 0, (2, k)), ("max", k, k + 1)],
 )
-"""Steps after step k: relu(u) - relu(-u), relu(relu(u)), |relu(u)|, max(u, u), |u - u|, |u + |u||, relu(u - relu(u)), max(u, 2u)."""
+"""Steps after step k, u: relu(u) - relu(-u), relu(relu(u)), |relu(u)|, max(u, u), |u - u|, |u + |u||, relu(u - relu(u)),
+max(u, 2u)."""
