@@ -1,0 +1,1 @@
+"""A cross-check against ADOL-C: its abs-normal forms and active gradients of random programs."""
