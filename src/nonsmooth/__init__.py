@@ -17,7 +17,10 @@ from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
 from nonsmooth.derivatives.directional import coordinate_derivatives, directional
 from nonsmooth.derivatives.eager import at_kinks
+from nonsmooth.derivatives.field import Field, field
+from nonsmooth.derivatives.gradcheck import Gradcheck, gradcheck
 from nonsmooth.derivatives.lexicographic import forward_subgradient, lexicographic
+from nonsmooth.derivatives.potential import Potential, potential
 from nonsmooth.derivatives.subgradient import Certificate, Subgradient, subgradient
 from nonsmooth.dictionary import (
     Cone,
@@ -43,10 +46,13 @@ __all__ = [
     "Certificate",
     "Cone",
     "Extremum",
+    "Field",
+    "Gradcheck",
     "Kind",
     "Kink",
     "Kinks",
     "Operation",
+    "Potential",
     "Program",
     "Ranking",
     "Singularity",
@@ -60,13 +66,16 @@ __all__ = [
     "coordinate_derivatives",
     "directional",
     "errors",
+    "field",
     "forward_subgradient",
     "grad",
+    "gradcheck",
     "kinks",
     "lexicographic",
     "objective",
     "operations",
     "piecewise_linear",
+    "potential",
     "register",
     "subgradient",
     "value_and_backprop",

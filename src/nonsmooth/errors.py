@@ -12,6 +12,8 @@
     │   ├── ChangedInput         the function changes what it was given
     │   ├── RandomnessError      the function draws random numbers
     │   └── ProofFailed          the program does not reproduce the function
+    ├── GradcheckError           a derivative is refuted
+    ├── NoField                  no set of derivatives exists at the point: a jump, a singular point
     ├── NoDerivative             there is no one-sided derivative, or none can be decided
     ├── StaleProgram             a guard or an escaped value differs at the new point
     └── RegistrationError        a record of the dictionary contradicts itself
@@ -23,7 +25,9 @@ __all__ = [
     "CaptureError",
     "ChangedInput",
     "ConventionError",
+    "GradcheckError",
     "NoDerivative",
+    "NoField",
     "NonsmoothError",
     "PointError",
     "ProofFailed",
@@ -74,6 +78,14 @@ class RandomnessError(CaptureError):
 
 class ProofFailed(CaptureError):
     """The program does not reproduce the values or the native gradients of the function."""
+
+
+class GradcheckError(NonsmoothError, AssertionError):
+    """A derivative is refuted: along a path, at a kink, or by its cotangents."""
+
+
+class NoField(NonsmoothError, ArithmeticError):
+    """The program has no conservative field at the point: it jumps, or is not Lipschitz there."""
 
 
 class NoDerivative(NonsmoothError, ArithmeticError):

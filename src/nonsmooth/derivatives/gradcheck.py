@@ -1,0 +1,511 @@
+"""A check of derivatives that is right at kinks: it refutes, and never proves.
+
+(a) Along absolutely continuous paths F(g(1)) - F(g(0)) = int_0^1 <v(g(t)), g'(t)> dt. (b) At kinks the value lies in
+the hull of the slopes of F nearby, which integrals cannot see. (c) The pullback is linear in its cotangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nonsmooth.derivatives.paths import (
+    Kinked,
+    Path,
+    Space,
+    Vector,
+    draw_vector,
+    given_path,
+    inside_kinks,
+    random_paths,
+    size_of,
+    special_points,
+)
+from nonsmooth.derivatives.potential import LeftDomain, NotFinite, default_tolerance, integrate
+from nonsmooth.dictionary import Kind
+from nonsmooth.errors import GradcheckError, NonsmoothError, RandomnessError, ResultError, UsageError
+from nonsmooth.kinks.kink import find_kinks
+from nonsmooth.program import Program
+
+__all__ = ["Check", "Gradcheck", "gradcheck"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes:
+        rule: "integral", "hull", "linear" or "finite".
+        what: the path or the point.
+        discrepancy: what should be zero.
+        tolerance: what rounding and quadrature may make of it; 0 where the check was left out.
+        note: what was found, or why the check was left out.
+        outcome: "passed", "failed" or "left out".
+    """
+
+    rule: str
+    what: str
+    discrepancy: float
+    tolerance: float
+    outcome: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return f"{self.what}: {self.note or self.outcome}"
+
+
+@dataclass(frozen=True)
+class Gradcheck:
+    """What a check of a derivative has tried; true if it was not refuted.
+
+    Attributes:
+        checks: everything that was tried.
+        notes: what could not be tried, and why.
+        seed: what gives the same paths again.
+        status: "sampled": a derivative that passes may be wrong on sets along which no path ran.
+    """
+
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+    seed: int = 0
+    status: str = "sampled"
+    refuted: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        """Judge."""
+        object.__setattr__(self, "refuted", bool(self.failures))
+
+    def __bool__(self) -> bool:
+        return not self.refuted
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that refute the derivative."""
+        return tuple(c for c in self.checks if c.outcome == "failed")
+
+    @property
+    def message(self) -> str:
+        """Say the verdict in a few lines."""
+        done = [c for c in self.checks if c.outcome != "left out"]
+        if not self.refuted:
+            return f"not refuted by {len(done)} checks (sampled, seed {self.seed})"
+        lines = [f"refuted by {len(self.failures)} of {len(done)} checks:", *(f"  {c}" for c in self.failures[:5])]
+        return "\n".join(lines + [f"  and {len(self.failures) - 5} more"] * (len(self.failures) > 5))
+
+    def table(self) -> Any:
+        """Give the checks as a plain result that every writer takes."""
+        from nonsmooth.report.table import Table
+
+        columns = ("check", "where", "discrepancy", "tolerance", "outcome", "found")
+        rows = tuple((c.rule, c.what, c.discrepancy, c.tolerance, c.outcome, c.note) for c in self.checks)
+        return Table(f"The derivative is {self.message.splitlines()[0]}", columns, rows, note=" ".join(self.notes))
+
+    def __str__(self) -> str:
+        from nonsmooth.report.text import render
+
+        return render(self.table())
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        from nonsmooth.report.text import render_html
+
+        return render_html(self.table())
+
+    def to_json(self) -> str:
+        """Write it as JSON."""
+        from nonsmooth.report.json_text import to_json
+
+        return to_json({**vars(self), "checks": self.checks})
+
+
+def gradcheck(
+    f: Callable[..., Any],
+    x: Any,
+    *data: Any,
+    derivative: Callable[..., Any] | None = None,
+    paths: Sequence[Any] | None = None,
+    sets: Any = None,
+    hull: bool | None = None,
+    samples: int = 2,
+    radius: float = 1.0,
+    tolerance: float | None = None,
+    seed: int = 0,
+    raise_exception: bool = True,
+) -> Gradcheck:
+    """Try to refute a derivative, also at kinks.
+
+        F(g(1)) - F(g(0)) = int_0^1 <v(g(t)), g'(t)> dt   along paths g
+        v(z) in conv { lim grad F(z_k) : z_k -> z }       at kinks z
+        pull_z(a c + b e) = a pull_z(c) + b pull_z(e)     for cotangents c, e
+
+    A failure refutes, up to floating point; what passes is not proved: status `sampled`. Every element of a
+    conservative field passes the integrals. The hull is asked for where composition cannot have left it: see `hull`.
+
+    Args:
+        f: the function f(x, *data); one that is not scalar is checked with random cotangents.
+        x: the point: a tensor, or a dict, list or tuple of them.
+        data: what is not differentiated.
+        derivative: a function of (x, *data) that gives the gradient of a scalar f, like x; None for what torch's
+            autograd gives for f, with the `autograd.Function`s in it.
+        paths: more paths: functions of t in [0, 1] that give points like x, or lists of points, corners of polygons.
+        sets: the set in which the value must lie instead of the hull: an object with `contains(v)`, v like x, for the
+            point x itself, or a function of points that gives one.
+        hull: whether values at kinks must lie in the hull of the slopes nearby. None: for a given `derivative` yes; for
+            torch's own where at most one kink is active, since the chain rule over several may leave the hull
+            rightly (torch says 0 for relu(t) - relu(-t)); the others are listed as left out.
+        samples: how many paths of each kind are drawn.
+        radius: the length of the paths, relative to the size of x.
+        tolerance: relative to F and its slopes along a path; None: 1e-8 in double, 1e-4 in single precision.
+        seed: of the draws; no generator of the user's is touched.
+        raise_exception: False returns a result that is refuted, instead of raising.
+
+    Returns:
+        What was tried; true if nothing refutes the derivative.
+
+    Raises:
+        GradcheckError: the derivative is refuted; an AssertionError too. ResultError: a derivative is given for a
+            function that is not scalar. RandomnessError: f draws random numbers. PointError, UsageError.
+
+    >>> import torch
+    >>> import nonsmooth as ns
+    >>> x = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    >>> bool(ns.gradcheck(lambda x: torch.relu(x).sum() + x.max(), x))
+    True
+    >>> sign = lambda x: 1.0 - 2.0 * (x < 0)
+    >>> ns.gradcheck(lambda x: x.abs().sum(), x, derivative=sign).refuted
+    False
+    >>> ns.gradcheck(lambda x: x.abs().sum(), x, derivative=lambda x: 17.0 * (x == 0) + sign(x), raise_exception=False).refuted
+    True
+
+    Source: BoltePauwels2020.
+    """
+    if isinstance(samples, bool) or samples < 1 or not radius > 0:
+        raise UsageError(f"samples={samples!r}, radius={radius!r}: both must be positive.")
+    subject = _Subject(f, x, data, derivative, seed, tolerance)
+    checks = list(_Checker(subject, paths or (), sets, hull, samples, radius).run())
+    result = Gradcheck(tuple(checks), tuple(subject.notes), seed)
+    if result.refuted and raise_exception:
+        raise GradcheckError(f"gradcheck: the derivative is {result.message}")
+    return result
+
+
+class _Subject:
+    """The function and its derivative as numbers: points, values and gradients are vectors of double precision."""
+
+    def __init__(
+        self, f: Any, x: Any, data: tuple[Any, ...], derivative: Any, seed: int, tolerance: float | None
+    ) -> None:
+        self.space, self.data, self.derivative, self.f = Space(x), data, derivative, f
+        self.rng = np.random.default_rng([seed, 12])
+        self.tolerance = default_tolerance(self.space.eps) if tolerance is None else tolerance
+        self.notes: list[str] = []
+        self.rewritten: list[Any] = []
+        self.program = self._captured(f, "f")
+        if self.program is not None:
+            self.rewritten = [self.program.constants[k] for k in self.program.rewritten]
+        self.switching = None if derivative is None else self._captured(derivative, "the derivative")
+        self._check_use()
+
+    def _captured(self, function: Any, what: str) -> Program | None:
+        """Capture a function if that can be done: it helps to find kinks."""
+        try:
+            return self.space.framework.capture(function, self.space.tree(self.space.x), self.data)
+        except RandomnessError:
+            raise
+        except Exception as error:
+            self.notes.append(
+                f"{what} was not captured, its kinks were not looked for: {str(error).splitlines()[0]:.160}"
+            )
+            return None
+
+    def _check_use(self) -> None:
+        """Run the function once at the point, and refuse what cannot be checked."""
+        from nonsmooth.frameworks.torch.tree import RandomState
+
+        before = RandomState()
+        self.shapes: list[tuple[int, ...]] = []
+        outputs = self._run(self.space.x, None)[0]
+        drawn = before.drawn_since()
+        before.put()
+        if drawn:
+            raise RandomnessError(
+                f"gradcheck: the function draws random numbers from {drawn}; draw them outside and pass them as data."
+            )
+        again = self._run(self.space.x, None)[0]
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
+            raise RandomnessError("gradcheck: the function gives two values at one point; it must be deterministic.")
+        self.shapes = [o.shape for o in outputs]
+        if not outputs:
+            raise ResultError("gradcheck: the function returns no floating tensor.")
+        if not all(np.isfinite(o).all() for o in outputs):
+            raise UsageError("gradcheck: the function is not finite at the point.")
+        if self.derivative is not None and not self.scalar:
+            raise ResultError(
+                f"gradcheck: a derivative is the gradient of a scalar function; this one returns shapes {self.shapes}. "
+                "Put the backward into a torch.autograd.Function, and check the function itself."
+            )
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the function returns one number."""
+        return len(self.shapes) == 1 and int(np.prod(self.shapes[0])) == 1
+
+    def _run(self, z: Vector, cotangent: list[Vector] | None) -> tuple[list[Vector], Vector]:
+        """Run the function at a point, by torch alone: its results, and the pullback of a cotangent."""
+        from nonsmooth.frameworks.torch.proof import Native
+        from nonsmooth.frameworks.torch.tree import RandomState, flatten
+
+        outputs: list[Vector] = []
+        reached = []
+
+        def weighed(point: Any, *data: Any) -> Any:
+            leaves = [
+                t for t in flatten(self.f(point, *data))[0] if hasattr(t, "is_floating_point") and t.is_floating_point()
+            ]
+            outputs.extend(np.asarray(self.space.framework.numpy(t), dtype=np.float64) for t in leaves)
+            weights = [np.ones(o.shape) for o in outputs] if cotangent is None else cotangent
+            total = sum((t * t.new_tensor(w)).sum() for t, w in zip(leaves, weights, strict=True))
+            reached.append(getattr(total, "requires_grad", False))
+            return total
+
+        gradient = Native(weighed, RandomState(), [], self.rewritten)(self.space.tree(z), self.data, frozen=False)[1]
+        return outputs, self.space.vector(gradient)
+
+    def at(self, z: Vector, cotangent: list[Vector]) -> tuple[float, Vector]:
+        """Give F at a point, weighed by a cotangent, and the derivative that is checked."""
+        outputs, gradient = self._run(z, cotangent)
+        value = float(sum(np.sum(o * c) for o, c in zip(outputs, cotangent, strict=True)))
+        if self.derivative is not None:
+            given = self.derivative(self.space.tree(z), *self.data)
+            gradient = self.space.read(given, "the derivative")
+        return value, gradient
+
+    def cotangent(self) -> list[Vector]:
+        """Draw a cotangent; 1 for a scalar function."""
+        if self.scalar:
+            return [np.ones(self.shapes[0])]
+        return [draw_vector(self.rng, int(np.prod(s))).reshape(s) for s in self.shapes]
+
+
+class _Checker:
+    """One run of all checks."""
+
+    def __init__(
+        self, subject: _Subject, paths: Sequence[Any], sets: Any, hull: bool | None, samples: int, radius: float
+    ) -> None:
+        self.subject, self.sets, self.hull, self.samples, self.radius = subject, sets, hull, samples, radius
+        self.space, self.rng, self.tolerance = subject.space, subject.rng, subject.tolerance
+        self.given = [given_path(self.space, p, k + 1) for k, p in enumerate(paths)]
+        self.points: dict[bytes, Vector] = {}
+
+    def run(self) -> Iterator[Check]:
+        """Try everything."""
+        x = self.space.x
+        slope = self.subject.at(x, self.subject.cotangent())[1]
+        if not np.isfinite(slope).all():
+            yield self._not_finite("x", x)
+        for point in special_points(x, self.rng, self.samples):
+            self.points.setdefault((point + 0.0).tobytes(), point + 0.0)
+        for path in self.paths():
+            yield self.along(path)
+        for point in list(self.points.values())[: 12 + 4 * self.samples]:
+            yield from self.at(point)
+
+    def paths(self) -> Iterator[Path]:
+        """Give the user's paths, random ones, and those inside the kinks of the programs."""
+        yield from self.given
+        yield from random_paths(self.space.x, self.rng, self.samples, self.radius)
+        for program in (self.subject.switching, self.subject.program):
+            if program is not None:
+                kinked = Kinked(self.space, program, self.subject.data)
+                yield from inside_kinks(kinked, self.rng, 2 * self.samples, self.radius)
+
+    def along(self, path: Path) -> Check:
+        """Compare the integral of the derivative along a path with the change of F."""
+        cotangent = self.subject.cotangent()
+        for factor in (1.0, 1 / 8, 1 / 64):
+            drawn = path if factor == 1 else path.shrunk(factor)
+            try:
+                found = integrate(drawn, lambda z: self.subject.at(z, cotangent), self.tolerance, self.space.bits)
+                break
+            except NotFinite as error:
+                if path.special and not path.given:
+                    return Check("integral", path.name, 0.0, 0.0, "left out", "the derivative is not finite there")
+                return self._not_finite(f"{path.name}, t = {error.t:.6g}", error.point)
+            except (LeftDomain, RuntimeError, ValueError, IndexError, ArithmeticError):
+                if path.given:
+                    return Check("integral", path.name, 0.0, 0.0, "left out", "f has no finite value along it")
+        else:
+            return Check("integral", path.name, 0.0, 0.0, "left out", "f has no finite value along it")
+        for t in found.kinks[:4]:
+            point = self._snapped(drawn.point(t))
+            self.points.setdefault((point + 0.0).tobytes(), point + 0.0)
+        discrepancy = abs(found.change - found.value)
+        allowed = self.tolerance * found.scale + 2 * found.error
+        if discrepancy <= allowed:
+            return Check("integral", path.name, discrepancy, allowed, "passed")
+        a, b = found.worst
+        note = (
+            f"F changes by {found.change:.6g} and the integral of <v, g'> is {found.value:.6g}: they differ by "
+            f"{discrepancy:.3g}, tolerance {allowed:.2g}; most between {self.space.name(drawn.point(a))} and "
+            f"{self.space.name(drawn.point(b))}"
+        )
+        return Check("integral", path.name, discrepancy, allowed, "failed", note)
+
+    def _snapped(self, z: Vector) -> Vector:
+        """Round the entries of a point that are nearly short fractions, or nearly equal."""
+        unit = size_of(self.space.x) / 64
+        near = np.round(z / unit) * unit
+        return np.where(np.abs(near - z) <= 1e-5 * unit, near, z)
+
+    def _not_finite(self, what: str, point: Vector) -> Check:
+        note = f"the derivative holds nan or infinity at {self.space.name(point)}, where f is finite"
+        return Check("finite", what, float("inf"), 0.0, "failed", note)
+
+    def at(self, z: Vector) -> Iterator[Check]:
+        """Check the value at a point: linear in its cotangent, and in the hull of the slopes nearby."""
+        cotangent = self.subject.cotangent()
+        try:
+            value, slope = self.subject.at(z, cotangent)
+        except Exception:  # the function need not be defined there
+            return
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return
+        if self.subject.derivative is None:
+            yield self.linear(z, cotangent, slope)
+        yield from self.inside(z, cotangent, slope)
+
+    def linear(self, z: Vector, cotangent: list[Vector], slope: Vector) -> Check:
+        """Compare pull(a c + b e) with a pull(c) + b pull(e)."""
+        other = self.subject.cotangent()
+        second = self.subject.at(z, other)[1]
+        what, worst, allowed = f"cotangents at {self.space.name(z)}", 0.0, 0.0
+        for a, b in ((1e-3, 0.0), (-2.0, 0.0), (0.0, 0.0), (1.0, 1.0), (0.5, -3.0)):
+            pulled = self.subject.at(z, [a * c + b * e for c, e in zip(cotangent, other, strict=True)])[1]
+            wanted = a * slope + b * second
+            scale = float(np.abs(a * slope).max(initial=0.0) + np.abs(b * second).max(initial=0.0))
+            error, allowed = float(np.abs(pulled - wanted).max(initial=0.0)), self.tolerance * scale
+            if not error <= allowed:
+                k = int(np.argmax(np.abs(pulled - wanted)))
+                note = (
+                    f"the pullback is not linear in its cotangent: pull({a:g} c + {b:g} e) has entry {k} equal to "
+                    f"{pulled[k]:.6g}, {a:g} pull(c) + {b:g} pull(e) has {wanted[k]:.6g}"
+                )
+                return Check("linear", what, error, allowed, "failed", note)
+            worst = max(worst, error)
+        return Check("linear", what, worst, allowed, "passed")
+
+    def inside(self, z: Vector, cotangent: list[Vector], slope: Vector) -> Iterator[Check]:
+        """Check that the value lies in the user's set, or in the hull of the slopes nearby."""
+        what = f"value at {self.space.name(z)}"
+        if self.sets is not None:
+            if callable(self.sets) or np.array_equal(z, self.space.x):
+                allowed = self.sets(self.space.tree(z)) if callable(self.sets) else self.sets
+                held = bool(allowed.contains(self.space.tree(slope)))
+                note = "" if held else f"the value {self.space.name(slope)} is not in the given set"
+                yield Check("set", what, 0.0 if held else float("inf"), 0.0, "passed" if held else "failed", note)
+            return
+        reason = self.reason_against_hull(z)
+        if reason:
+            yield Check("hull", what, 0.0, 0.0, "left out", reason)
+            return
+        yield self.near_slopes(z, cotangent, slope, what)
+
+    def reason_against_hull(self, z: Vector) -> str:
+        """Say why the value may rightly lie outside the hull of the slopes of F; nothing where it may not."""
+        if self.hull is not None:
+            return "" if self.hull else "hull=False"
+        if self.subject.derivative is not None:
+            return ""
+        if self.subject.program is None:
+            return "f was not captured: its kinks are not known"
+        try:
+            table = find_kinks(self.subject.program, self.space.tree(z), *self.subject.data)
+        except (NonsmoothError, RuntimeError) as error:
+            return f"the kinks are not known there: {str(error).splitlines()[0]:.80}"
+        opaque = sum(s.operation.kind is Kind.OPAQUE for s in table.program.steps)
+        count = sum(r.count for r in table.active)
+        if count + opaque > 1:
+            names = ", ".join(dict.fromkeys(r.operation for r in table.active))
+            return f"{count} kinks are active ({names}), {opaque} functions of the user's: the chain rule may leave the hull"
+        return ""
+
+    def near_slopes(self, z: Vector, cotangent: list[Vector], slope: Vector, what: str) -> Check:
+        """Measure the distance from the value to the hull of slopes near a point, at two scales."""
+        margin, distance = 0.0, 0.0
+        for digits in (20, 24) if self.space.eps < 1e-12 else (9, 11):
+            around = _Around(z, size_of(self.space.x) * 2.0**-digits, lambda y: self.subject.at(y, cotangent), self.rng)
+            before, (distance, margin) = distance, around.distance(slope, 1e-4 if digits >= 20 else 0.02)
+            if distance <= margin or distance < before / 2:
+                return Check("hull", what, distance, margin, "passed")
+        note = (
+            f"the value {self.space.name(slope)} is {distance:.3g} away from the hull of {len(around.slopes)} slopes nearby, "
+            f"tolerance {margin:.2g}; nearest in it {self.space.name(around.nearest)}"
+        )
+        return Check("hull", what, distance, margin, "failed", note)
+
+
+class _Around:
+    """Slopes at points around a point; those in the direction of a value that seems to lie outside are looked for."""
+
+    def __init__(
+        self, z: Vector, reach: float, of: Callable[[Vector], tuple[float, Vector]], rng: np.random.Generator
+    ) -> None:
+        self.z, self.reach, self.of, self.rng = z, reach, of, rng
+        self.slopes: list[Vector] = []
+        self.nearest = z
+        for _ in range(12):
+            v = draw_vector(rng, len(z))
+            self.add(v)
+            self.add(-v)
+
+    def add(self, v: Vector) -> Vector | None:
+        """Take the slope at z + reach v, if it is finite."""
+        value, slope = self.of(self.z + self.reach * v)
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return None
+        self.slopes.append(slope)
+        return slope
+
+    def distance(self, value: Vector, relative: float) -> tuple[float, float]:
+        """Give the distance from a value to the hull of the slopes, enlarged as long as that helps, and a margin."""
+        for _ in range(4):
+            margin = relative * max(1e-30, *(float(np.abs(s).max(initial=0.0)) for s in [*self.slopes, value]))
+            if not self.slopes:
+                return 0.0, margin
+            self.nearest = nearest_in_hull(np.array(self.slopes), value)
+            away = value - self.nearest
+            if np.abs(away).max() <= margin:
+                break
+            self.climb(away / np.abs(away).max())
+        return float(np.abs(away).max()), margin
+
+    def climb(self, d: Vector) -> None:
+        """Look for a point whose slope along a direction is large, one entry of the point after the other."""
+        best, at = -np.inf, d
+        for start in (d, -d, draw_vector(self.rng, len(d))):
+            v = start + 0.05 * draw_vector(self.rng, len(d))
+            slope = self.add(v)
+            if slope is not None and slope @ d > best:
+                best, at = float(slope @ d), v
+        for k in self.rng.permutation(len(d))[:24]:
+            v = at.copy()
+            v[k] = -v[k]
+            slope = self.add(v)
+            if slope is not None and slope @ d > best:
+                best, at = float(slope @ d), v
+
+
+def nearest_in_hull(points: Vector, value: Vector) -> Vector:
+    """Give the point of the convex hull of the rows of a matrix that is nearest to a value."""
+    from scipy.optimize import nnls
+
+    shifted = (points - value).T
+    scale = max(1e-30, float(np.abs(shifted).max()))
+    weights = nnls(np.vstack([shifted / scale, np.full(len(points), 1e4)]), np.array([*np.zeros(len(value)), 1e4]))[0]
+    near: Vector = weights @ points / weights.sum()
+    return near

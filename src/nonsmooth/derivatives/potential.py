@@ -1,0 +1,373 @@
+"""Potentials: the integral of a field along a path, split where the field jumps, with an estimate of its error.
+
+    F(g(1)) - F(g(0)) = int_0^1 <v(g(t)), g'(t)> dt   for every absolutely continuous path g and every v in D,
+
+if and only if D is a conservative field of F. [0, 1] is cut into panels with Gauss-Legendre rules. A panel on which the
+integrand is no polynomial up to the tolerance, or whose integral is not the change of F where F is known, is split: at
+the jump of the integrand, which bisection brackets, or in the middle.
+
+The rule's places are rounded to odd multiples of 2^-20, so that points of a path inside {x_1 + x_2 = 1} lie in it
+without rounding, and so that a kink at a simple fraction is hit by no panel but one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.polynomial import legendre
+
+from nonsmooth.derivatives.paths import Path, Space, Vector, bow, draw_vector, given_path, polygon, segment
+from nonsmooth.errors import NoDerivative, UsageError
+
+__all__ = ["Field", "Integral", "LeftDomain", "NotFinite", "Potential", "default_tolerance", "integrate", "potential"]
+
+Field: TypeAlias = Callable[[Vector], tuple[float, Vector]]
+"""A point -> the value of F there (0 where it is not known), and the value of the field."""
+
+NODES, BUDGET, NARROWEST, ROUNDS = 10, 4000, 2.0**-40, 3
+
+
+class LeftDomain(ArithmeticError):
+    """A path has left the points at which the function has a finite value."""
+
+
+class NotFinite(ArithmeticError):
+    """The field is nan or infinite at a point of a path where the function is finite."""
+
+    def __init__(self, t: float, point: Vector) -> None:
+        super().__init__(f"the derivative is not finite at t = {t:.6g}")
+        self.t, self.point = t, point
+
+
+class Rule(NamedTuple):
+    """Places in [0, 1] with a check next to each end, and matrices from values at the inner ones."""
+
+    places: Vector
+    coefficients: Vector
+    """Of the Legendre series of the interpolating polynomial."""
+    ends: Vector
+    """Its values at the two checks."""
+    gaps: Vector
+    """Its integrals between neighbouring places, 0 and 1 included."""
+    velocity: Vector
+    """Derivatives at all places of a polynomial through all of them."""
+
+
+@cache
+def rule(bits: int) -> Rule:
+    """Give the rule whose places are odd multiples of 2^-bits: Gauss-Legendre up to that rounding."""
+    unit = 2.0**-bits
+    inner: Vector = (2 * np.round((legendre.leggauss(NODES)[0] / 2 + 0.5 - unit) / (2 * unit)) + 1) * unit
+    places = np.array([unit, *inner, 1 - unit])
+    coefficients: Any = np.linalg.inv(legendre.legvander(2 * inner - 1, NODES - 1))
+    primitive = legendre.legint(np.eye(NODES))
+    corners = legendre.legvander(2 * np.array([0.0, *places, 1.0]) - 1, NODES) @ primitive / 2
+    every = legendre.legvander(2 * places - 1, NODES + 1)
+    slopes = legendre.legvander(2 * places - 1, NODES) @ legendre.legder(np.eye(NODES + 2)) * 2
+    ends = legendre.legvander(2 * places[[0, -1]] - 1, NODES - 1) @ coefficients
+    return Rule(places, coefficients, ends, np.diff(corners, axis=0) @ coefficients, slopes @ np.linalg.inv(every))
+
+
+@dataclass(order=True)
+class Panel:
+    """A part [a, b] of a path: its integral, the error of that, and what is left of the change of F."""
+
+    rank: float
+    a: float = field(compare=False)
+    b: float = field(compare=False)
+    integral: float = field(compare=False)
+    error: float = field(compare=False)
+    rest: float = field(compare=False)
+    times: Vector = field(compare=False)
+    integrand: Vector = field(compare=False)
+    suspected: int = field(compare=False, default=0)
+
+
+@dataclass(frozen=True)
+class Integral:
+    """The integral of a field along a path.
+
+    Attributes:
+        value: int <v(g(t)), g'(t)> dt.
+        error: an estimate of its error, from the part of the integrand that no polynomial explains.
+        change: F(g(1)) - F(g(0)), 0 where F is not known.
+        scale: the size of F and of the integrand along the path, to which tolerances are relative.
+        kinks: the times at which the integrand jumps.
+        worst: the interval on which the integral and the change of F differ most.
+        evaluations: how many points of the path were met.
+    """
+
+    value: float
+    error: float
+    change: float
+    scale: float
+    kinks: tuple[float, ...]
+    worst: tuple[float, float]
+    evaluations: int
+
+
+class _Walk:
+    """One integration: the evaluations so far, and the panels."""
+
+    def __init__(self, path: Path, of: Field, tolerance: float, bits: int, known: bool) -> None:
+        self.path, self.of, self.tolerance, self.known, self.rule = path, of, tolerance, known, rule(bits)
+        self.evaluations, self.low, self.high, self.size = 0, np.inf, -np.inf, 0.0
+        self.values: dict[float, float] = {}
+        self.kinks: list[float] = []
+        self.settled: list[Panel] = []
+
+    def at(self, t: float) -> tuple[Vector, Vector]:
+        """Give the point and the field at a time."""
+        self.evaluations += 1
+        point = self.path.point(t)
+        value, slope = self.of(point)
+        if not np.isfinite(value):
+            raise LeftDomain
+        if not np.isfinite(slope).all():
+            raise NotFinite(t, point)
+        self.values[t] = value
+        self.size = max(self.size, abs(value))
+        return point, slope
+
+    def value(self, t: float) -> float:
+        """Give F at a time."""
+        if self.known and t not in self.values:
+            self.at(t)
+        return self.values.get(t, 0.0)
+
+    @property
+    def scale(self) -> float:
+        """The size of what is computed."""
+        return self.size + max(abs(self.low), abs(self.high), 0.0) if self.high >= self.low else self.size
+
+    @property
+    def enough(self) -> float:
+        """What a panel may leave open."""
+        return 0.1 * self.tolerance * self.scale
+
+    def panel(self, a: float, b: float, suspected: int = 0) -> Panel:
+        """Integrate over [a, b]."""
+        rule, length = self.rule, b - a
+        times = a + length * rule.places
+        points, slopes = (np.array(part) for part in zip(*(self.at(float(t)) for t in times), strict=True))
+        if self.path.velocity is None:
+            velocity = rule.velocity @ points / length
+        else:
+            velocity = np.array([self.path.velocity(float(t)) for t in times])
+        h = np.einsum("ij,ij->i", slopes, velocity)
+        self.low, self.high = min(self.low, float(h.min())), max(self.high, float(h.max()))
+        series, parts = rule.coefficients @ h[1:-1], length * (rule.gaps @ h[1:-1])
+        tail = max(abs(series[-1]), abs(series[-2]) / 4)
+        error = length * float(tail + np.abs(rule.ends @ h[1:-1] - h[[0, -1]]).sum())
+        integral, rest = float(parts.sum()), 0.0
+        if self.known:
+            change = np.diff([self.value(a), *(self.values[float(t)] for t in times), self.value(b)])
+            rest = float(change.sum()) - integral
+            density = np.median((change - parts)[1:-1] / (length * np.diff(rule.places))) * length
+            alike = abs(density) >= 0.5 * abs(rest) and density * rest > 0
+            suspected = suspected + 1 if alike and abs(rest) > 16 * error + self.enough else 0
+        return Panel(-max(error, abs(rest)), a, b, integral, error, rest, times, h, suspected)
+
+    def split(self, panel: Panel) -> list[Panel]:
+        """Split a panel at the largest jump of the integrand, or in the middle."""
+        jumps = np.sort(np.abs(np.diff(panel.integrand)))
+        if panel.error > self.enough and jumps[-1] > 2 * jumps[-2]:
+            place = int(np.argmax(np.abs(np.diff(panel.integrand))))
+            bracket = self.bracket(float(panel.times[place]), float(panel.times[place + 1]))
+            if bracket is not None:
+                self.kinks.append((bracket.a + bracket.b) / 2)
+                self.settled.append(bracket)
+                return [self.panel(panel.a, bracket.a), self.panel(bracket.b, panel.b)]
+        middle = (panel.a + panel.b) / 2
+        return [self.panel(panel.a, middle, panel.suspected), self.panel(middle, panel.b, panel.suspected)]
+
+    def bracket(self, a: float, b: float) -> Panel | None:
+        """Bracket a jump of the integrand by bisection; None where it is no jump."""
+        (start, left), (end, right) = self.at(a), self.at(b)
+        along = (end - start) / (b - a)
+        jump = float(abs((right - left) @ along))
+        while (b - a) * jump > self.enough / 8 and b - a > NARROWEST:
+            middle = (a + b) / 2
+            point, slope = self.at(middle)
+            if abs((slope - left) @ along) > abs((right - slope) @ along):
+                b, right, end = middle, slope, point
+            else:
+                a, left, start = middle, slope, point
+            if abs((right - left) @ along) < jump / 4:
+                return None
+        integral = float((left + right) @ (end - start)) / 2
+        error, rest = jump * (b - a), self.value(b) - self.value(a) - integral if self.known else 0.0
+        return Panel(0.0, a, b, integral, error, rest, np.array([a, b]), np.zeros(2))
+
+
+def integrate(path: Path, of: Field, tolerance: float, bits: int = 20, *, known: bool = True) -> Integral:
+    """Integrate a field along a path; `known` says that its values of F are meant.
+
+    Raises:
+        LeftDomain: F is not finite at a point of the path. NotFinite: the field is not.
+    """
+    walk = _Walk(path, of, tolerance, bits, known)
+    corners = sorted({0.0, 0.5, 1.0, *path.corners})
+    heap = [walk.panel(a, b) for a, b in itertools.pairwise(corners)]
+    heapq.heapify(heap)
+    while heap and -heap[0].rank > walk.enough and walk.evaluations < BUDGET:
+        panel = heapq.heappop(heap)
+        if panel.suspected >= ROUNDS or panel.b - panel.a < NARROWEST:
+            walk.settled.append(panel)
+            continue
+        for part in walk.split(panel):
+            heapq.heappush(heap, part)
+    panels = [*heap, *walk.settled]
+    worst = max(panels, key=lambda p: abs(p.rest))
+    return Integral(
+        value=sum(p.integral for p in panels),
+        error=sum(p.error for p in panels),
+        change=walk.value(1.0) - walk.value(0.0),
+        scale=walk.scale,
+        kinks=tuple(sorted(walk.kinks)),
+        worst=(worst.a, worst.b),
+        evaluations=walk.evaluations,
+    )
+
+
+def default_tolerance(eps: float) -> float:
+    """Give the relative tolerance for a unit of rounding: 1e-8 in double, 1e-4 in single, 0.1 in half precision."""
+    return 1e-8 if eps < 1e-12 else 1e-4 if eps < 1e-5 else 0.1
+
+
+@dataclass(frozen=True)
+class Potential:
+    """A difference of potential, and what stands behind it.
+
+    Attributes:
+        value: the integral along the first path: F(x) - F(from_) if the field is conservative.
+        error: an estimate of the error of the quadrature.
+        path_dependence: the largest difference between two of the paths.
+        tolerance: what the errors and rounding may make of it.
+        paths: (name, value, error) for each path.
+    """
+
+    value: float
+    error: float
+    path_dependence: float
+    tolerance: float
+    paths: tuple[tuple[str, float, float], ...]
+    status: str = "sampled"
+
+    @property
+    def path_dependent(self) -> bool:
+        """Whether the paths refute that the field is conservative; False proves nothing."""
+        return self.path_dependence > self.tolerance
+
+    def __float__(self) -> float:
+        """Give the value."""
+        return self.value
+
+
+def potential(
+    derivative: Callable[..., Any],
+    x: Any,
+    from_: Any,
+    *data: Any,
+    paths: int | Sequence[Any] = 3,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> Potential:
+    """Integrate a field along paths from one point to another: a potential, if the field has one.
+
+        F(x) - F(from_) = int_0^1 <v(g(t)), g'(t)> dt,   g(0) = from_, g(1) = x
+
+    Of a conservative field the value does not depend on the path, and is F up to a constant. The value is that along
+    the segment; other paths with the same ends may refute that the field is conservative. Status: `sampled`.
+
+    Args:
+        derivative: the field: a function of (x, *data) that gives a vector like x.
+        x: the end: a tensor, or a dict, list or tuple of them.
+        from_: the start, like x.
+        data: what else the field is called with.
+        paths: how many other paths are drawn, or a list of them: functions of t in [0, 1], or lists of points.
+        tolerance: how far paths may differ, relative to the size of the integrals; None: 1e-8 in double, 1e-4 in single
+            precision. The errors of the quadrature come on top.
+        seed: of the draws.
+
+    Returns:
+        The value with an estimate of its error, and how much it depends on the path; `float` gives the value.
+
+    Raises:
+        UsageError: a path does not lead from `from_` to x. NoDerivative: the field is nan or infinite on the segment.
+        PointError: x is no tree of finite floating tensors.
+
+    >>> import torch
+    >>> import nonsmooth as ns
+    >>> x, origin = torch.tensor([3.0, -4.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    >>> found = ns.potential(torch.sign, x, origin)
+    >>> round(found.value, 6), found.path_dependent
+    (7.0, False)
+    >>> ns.potential(lambda x: torch.stack([-x[1], x[0]]), x, origin).path_dependent
+    True
+
+    Source: BoltePauwels2020.
+    """
+    space = Space(x)
+    start, end = space.read(from_, "from_"), space.x
+    drawn = [segment("segment", start, end)]
+    if isinstance(paths, int):
+        drawn += list(_detours(start, end, np.random.default_rng([seed, 13]), paths))
+    else:
+        drawn += [given_path(space, p, k + 1) for k, p in enumerate(paths)]
+    allowed = default_tolerance(space.eps) if tolerance is None else tolerance
+    found: list[tuple[str, Integral]] = []
+    for path in drawn:
+        _check_ends(space, path, start, end)
+        try:
+            integral = integrate(
+                path, lambda z: (0.0, _value(space, derivative, z, data)), allowed, space.bits, known=False
+            )
+        except NotFinite as error:
+            raise NoDerivative(
+                f"potential: {error} of the path `{path.name}`, at {space.name(error.point)}."
+            ) from error
+        found.append((path.name, integral))
+    values = [i.value for _, i in found]
+    errors = 2 * sum(sorted(i.error for _, i in found)[-2:])
+    return Potential(
+        value=values[0],
+        error=found[0][1].error,
+        path_dependence=max(values) - min(values),
+        tolerance=allowed * max(i.scale for _, i in found) + errors,
+        paths=tuple((name, i.value, i.error) for name, i in found),
+    )
+
+
+def _value(space: Space, derivative: Callable[..., Any], z: Vector, data: tuple[Any, ...]) -> Vector:
+    """Give the value of a field at a point."""
+    return space.read(derivative(space.tree(z), *data), "the value of the field")
+
+
+def _detours(start: Vector, end: Vector, rng: np.random.Generator, count: int) -> Iterator[Path]:
+    """Draw other paths between two points: bows and broken lines, in turn."""
+    step = end - start
+    size = 2.0 ** round(np.log2(float(np.abs(step).max(initial=0.0)) or 1.0))
+    for k in range(count):
+        w = size * draw_vector(rng, len(start))
+        if k % 2:
+            yield polygon(f"broken line {k + 1}", np.array([start, (start + end) / 2 + w, end]))
+        else:
+            yield bow(f"bow {k + 1}", start, end, w)
+
+
+def _check_ends(space: Space, path: Path, start: Vector, end: Vector) -> None:
+    """Refuse a path that does not lead from the start to the end."""
+    far = 1e3 * space.eps * (1 + float(np.abs(np.concatenate([start, end])).max(initial=0.0)))
+    for t, wanted in ((0.0, start), (1.0, end)):
+        if float(np.abs(path.point(t) - wanted).max(initial=0.0)) > far:
+            raise UsageError(
+                f"{path.name} must lead from `from_` to x; at t = {t:g} it is at {space.name(path.point(t))}, not at "
+                f"{space.name(wanted)}."
+            )
