@@ -540,7 +540,7 @@ def other_data_by_sort(x: torch.Tensor) -> torch.Tensor:
 
 REFUSED: dict[str, Refused] = {
     "where: predicate without derivative": Refused(
-        lambda x: torch.where(x[0] * x[0] > 0, x[0], 2 * x[0]), PAIR, "jump"
+        lambda x: torch.where(x[0] * x[0] > 0, x[0], 2 * x[0]), PAIR, "flat"
     ),
     "where: branches part nearby": Refused(lambda x: torch.where(x[1] > 0, x[0], 2 * x[0]), PAIR, "jump", False),
     "where: equality": Refused(lambda x: torch.where(x[0] == 0, -x[0], x[0]), PAIR, "equality", False),
@@ -562,8 +562,8 @@ REFUSED: dict[str, Refused] = {
     "indices of a sort": Refused(other_data_by_sort, PAIR, "jump"),
     "if: jump": Refused(jump_by_if, PAIR, "jump"),
     "if: branches part nearby": Refused(branches_part, PAIR, "jump", False),
-    "if: equality": Refused(equal_by_if, PAIR, "jump", False),
-    "if: predicate without derivative": Refused(square_by_if, PAIR, "jump"),
+    "if: equality": Refused(equal_by_if, PAIR, "equality", False),
+    "if: predicate without derivative": Refused(square_by_if, PAIR, "flat"),
     "detach": Refused(lambda x: x[0] - x[0].detach() / 2, PAIR, "detached", False),
     "no grad": Refused(cut_off, PAIR, "detached", False),
     "straight through": Refused(straight_through, PAIR, "detached", False),

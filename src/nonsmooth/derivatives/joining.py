@@ -30,6 +30,9 @@ NEARBY = (2.0**-9, 2.0**-14)
 """How far along the direction the function itself is run, in powers of the square root of rounding."""
 
 NOT_JOINED = "its branches do not join nearby: their derivatives differ along the tie"
+FLAT = "what it compares has the derivative zero, and its branches have different derivatives"
+EQUALITY = "it is an equality, whose piece has no interior"
+FAILS = "the other branch fails: "
 
 
 def leads_nearby(way: Way, evaluation: Evaluation) -> list[Reason]:
@@ -73,9 +76,10 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
             if text and not turn.empty and turn.choice is not None and witnesses > 1:
                 text = _apart_on_tie(way, evaluation.program, turn, other, moved)
         except Exception as error:  # the user's own function may fail where it never runs by itself
-            text = f"the other branch fails: {error}"
+            text = f"{FAILS}{error}"
         if text:
-            reasons.append(Reason("jump", f"an `if` on data ties ({turn.step.where}): {text}", turn.step.source))
+            rule = {FLAT: "flat", EQUALITY: "equality"}.get(text, "branches" if text.startswith(FAILS) else "jump")
+            reasons.append(Reason(rule, f"an `if` on data ties ({turn.step.where}): {text}", turn.step.source))
     return reasons
 
 
@@ -207,10 +211,10 @@ def _apart(way: Way, one: Evaluation, other: Evaluation, turn: Turn, moved: tupl
     if all(np.all(np.abs(j) <= n) for j, n in zip(jumps, noises, strict=True)):
         return ""
     if turn.empty:
-        return "it is an equality, whose piece has no interior"
+        return EQUALITY
     noise = eps * turn.scale
     if turn.choice is None or abs(moved[0]) <= noise:
-        return "what it compares has the derivative zero, and its branches have different derivatives"
+        return FLAT
     if witnesses > 1:
         cross = np.abs(jumps[0] * moved[1] - jumps[1] * moved[0])
         error = noises[0] * abs(moved[1]) + noises[1] * abs(moved[0]) + noise * (np.abs(jumps[0]) + np.abs(jumps[1]))

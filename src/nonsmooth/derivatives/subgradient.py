@@ -25,7 +25,7 @@ from nonsmooth.frameworks.framework import Evaluation, Framework
 from nonsmooth.kinks.resolution import Reason, Resolution, resolve
 from nonsmooth.program import Program, Step
 
-__all__ = ["Certificate", "Subgradient", "subgradient"]
+__all__ = ["Certificate", "Subgradient", "broken_conditions", "decide", "subgradient"]
 
 WITNESSES = 3
 """A draw is the direction that decides, and others that tell a zero derivative from an accident."""
@@ -122,12 +122,12 @@ def subgradient(
     if isinstance(seed, bool) or seed < 0:
         raise UsageError(f"seed={seed!r}: pass an integer, 0 or more.")
     program, framework = as_program(f, x, data)
-    way, evaluation, found, drawn = _decide(
+    way, evaluation, found, drawn = decide(
         framework, program, x, data, seed, 1 if direction is not None else draws, direction
     )
     own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
     value, gradient = framework.scalar(own).detach(), framework.pull(evaluation)
-    reasons = _broken_conditions(way, own, evaluation, found)
+    reasons = broken_conditions(way, own, evaluation, found)
     if not framework.finite(gradient):
         reasons.append(Reason("not finite", "the gradient holds nan or infinity"))
     kinks = found.count + len(evaluation.turns)
@@ -143,7 +143,7 @@ def subgradient(
     return Subgradient(value, gradient, certificate)
 
 
-def _decide(
+def decide(
     framework: Framework, program: Program, x: Any, data: tuple[Any, ...], seed: int, draws: int, direction: Any
 ) -> tuple[Way, Evaluation, Resolution, int]:
     """Draw directions until one decides every kink; give it, the evaluation along it, and how many were drawn."""
@@ -187,7 +187,7 @@ def _evaluated_without_kinks(
     return None if met or evaluation.turns else evaluation
 
 
-def _broken_conditions(way: Way, own: Evaluation, evaluation: Evaluation, found: Resolution) -> list[Reason]:
+def broken_conditions(way: Way, own: Evaluation, evaluation: Evaluation, found: Resolution) -> list[Reason]:
     """List the conditions of the certificate that do not hold, or could not be decided."""
     framework, program = way.framework, evaluation.program
     assert program is not None

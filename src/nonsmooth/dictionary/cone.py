@@ -6,9 +6,11 @@ norm); p = 1 also switches at every zero entry of A x, and p = inf is an order o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from nonsmooth.dictionary.operation import (
     Along,
@@ -17,11 +19,14 @@ from nonsmooth.dictionary.operation import (
     Kind,
     Nonsmooth,
     Rule,
+    entries,
     lexicographic_sign,
+    on_host,
     reduced_axes_last,
 )
-from nonsmooth.dictionary.order import behind_the_first, check_tie_rule, largest_along, tie_shares
+from nonsmooth.dictionary.order import behind_the_first, check_tie_rule, largest_along, tie_blocks, tie_shares
 from nonsmooth.dictionary.switch import far_unless
+from nonsmooth.dictionary.weights import Block, DualBall, chain, cross_polytope
 from nonsmooth.errors import ConventionError
 
 __all__ = ["CONES", "Cone"]
@@ -158,6 +163,36 @@ class Cone(Nonsmooth):
             decided = xp.reshape(masks["tie"], shape) | at_zero
             found["tie"] = xp.where(decided, behind, xp.full_like(behind, float("inf")))
         return found
+
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Start at the centre of the dual ball, on the left of zero entries, at the first of tied entries."""
+        xp, p, masks = call.xp, self.exponent(call), self.active(call, tol)
+        image = self.image(call, call.operands)
+        width = image.shape[-1]
+        if p == 1:
+            zeros = np.flatnonzero(on_host(masks["zero entry"]))
+
+            def moved(tangents: Sequence[Array]) -> Array:
+                return 2.0 * entries(xp, self.image(call, tuple(tangents)), zeros)[:, None]
+
+            block = Block("zero entry", chain(1), (zeros // max(width, 1))[:, None], moved)
+            return {"zero entry": 0.0}, [block] if len(zeros) else []
+        rules: dict[str, Rule] = {"zero vector": "zero"}
+        if p == float("inf"):
+            rules["tie"] = "first"
+        blocks, rows = [], np.flatnonzero(on_host(masks["zero vector"]))
+        if len(rows) and width:
+            chosen = rows[:, None] * width + np.arange(width)
+            ball = cross_polytope(width) if p == float("inf") else DualBall(width, p)
+            blocks.append(
+                Block("zero vector", ball, rows[:, None], lambda t: entries(xp, self.image(call, tuple(t)), chosen))
+            )
+        if "tie" in masks:
+            size, sign = xp.abs(image), xp.sign(image)
+            tied = on_host(xp.max(size, axis=-1, keepdims=True) - size <= tol).reshape(-1, width)
+            tied = tied & on_host(masks["tie"]).reshape(-1, 1)
+            blocks += tie_blocks(xp, tied, np.arange(len(tied)), lambda t: sign * self.image(call, tuple(t)))
+        return rules, blocks
 
     def _signs(self, call: Call, rules: Mapping[str, Rule], d: Array, at_zero: Array) -> Array:
         """Give the signs of the entries, at a zero vector those that the rule gives them."""

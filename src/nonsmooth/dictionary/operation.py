@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from nonsmooth.dictionary.weights import Block
 from nonsmooth.errors import RegistrationError
 
 __all__ = [
@@ -20,7 +23,9 @@ __all__ = [
     "Operation",
     "Rule",
     "Singularity",
+    "entries",
     "lexicographic_sign",
+    "marked",
     "reduced_axes_last",
 ]
 
@@ -177,7 +182,8 @@ class Nonsmooth(Operation):
     * `active(call, tol)`: the masks `margins <= tol`;
     * `push(call, rules, tangents, tol)`: the tangent of the result under the weights, *linear* in the tangents.
       Its transpose, the pullback, comes from the framework;
-    * `arguments_along(call, rules, tangents)`: for each named kink the tangents of the differences that decide it.
+    * `arguments_along(call, rules, tangents)`: for each named kink the tangents of the differences that decide it;
+    * `cut(call)`: rules, and blocks of active kinks whose u = W z, added to `push` under these rules, gives all pushes.
     """
 
     kinks: tuple[str, ...] = ()
@@ -215,6 +221,27 @@ class Nonsmooth(Operation):
         the deciding direction it gives the margins of the decision, and with those of another direction it tells
         whether an argument that the first one leaves at zero has a derivative at all.
         """
+
+    @abstractmethod
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Give the rules of a first selection, and the active kinks as blocks that turn it into every other one."""
+
+
+def marked(mask: Array) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Give the places of the entries that a mask marks in the flat array."""
+    return np.flatnonzero(on_host(mask))
+
+
+def on_host(array: Array) -> Any:
+    """Give an array to numpy."""
+    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+
+
+def entries(xp: Any, array: Array, places: Any) -> Array:
+    """Take entries of the flat array, in the shape of their places; linear in the array."""
+    index = np.asarray(places)
+    taken = xp.take(xp.reshape(array, (-1,)), xp.asarray(index.reshape(-1), device=array.device))
+    return xp.reshape(taken, index.shape)
 
 
 def reduced_axes_last(call: Call, array: Array) -> Array:

@@ -8,14 +8,36 @@ share their rules for ties, hence a long file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, reduced_axes_last
+import numpy as np
+
+from nonsmooth.dictionary.operation import (
+    Along,
+    Array,
+    Call,
+    Kind,
+    Nonsmooth,
+    Rule,
+    entries,
+    on_host,
+    reduced_axes_last,
+)
+from nonsmooth.dictionary.weights import Block, Permutations, simplex
 from nonsmooth.errors import ConventionError
 
-__all__ = ["ORDERS", "Extremum", "Ranking", "behind_the_first", "check_tie_rule", "largest_along", "tie_shares"]
+__all__ = [
+    "ORDERS",
+    "Extremum",
+    "Ranking",
+    "behind_the_first",
+    "check_tie_rule",
+    "largest_along",
+    "tie_blocks",
+    "tie_shares",
+]
 
 TIE_RULES = ("even", "first", "last")
 """The words that a selection may use for a tie; an array of the operand's shape gives weights or priorities."""
@@ -62,6 +84,27 @@ def behind_the_first(xp: Any, tied: Array, leading: Array, moved: Array) -> Arra
     first = (leading > 0) & (xp.cumulative_sum(xp.astype(leading > 0, xp.int64), axis=-1) == 1)
     best = xp.sum(xp.where(first, moved, xp.zeros_like(moved)), axis=-1, keepdims=True)
     return xp.where((tied > 0) & ~first, xp.abs(best - moved), xp.full_like(moved, float("inf")))
+
+
+def tie_blocks(
+    xp: Any, tied: Any, places: Any, candidates: Callable[[Sequence[Array]], Array], negative: bool = False
+) -> list[Block]:
+    """Cut ties: of each row of `tied` the first candidate is taken, and z compares the others with it.
+
+    `tied` has shape (n, candidates), `places` (n,) are the results, `candidates` lays the tangents out as `tied`; the
+    largest decides, or if `negative` the smallest.
+    """
+    count, width, blocks = tied.sum(axis=1), tied.shape[1], []
+    for m in sorted({int(c) for c in count if c > 1}):
+        rows = np.flatnonzero(count == m)
+        chosen = np.nonzero(tied[rows])[1].reshape(len(rows), m) + rows[:, None] * width
+
+        def jumps(tangents: Sequence[Array], chosen: Any = chosen) -> Array:
+            entry = entries(xp, candidates(tangents), chosen)
+            return entry[:, 1:] - entry[:, :1]
+
+        blocks.append(Block("tie", simplex(m - 1), places[rows, None], jumps, negative=negative))
+    return blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +184,16 @@ class Extremum(Nonsmooth):
         behind = behind_the_first(xp, self._tied(call, 0.0), q, self.candidates(call, tangents[0], 0.0))
         mask = xp.reshape(self.active_under(call, rules)["tie"], (*behind.shape[:-1], 1))
         return {"tie": xp.where(mask, behind, xp.full_like(behind, float("inf")))}
+
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Start with the first tied candidate; z compares the others with it."""
+        tied, active = on_host(self._tied(call, tol)), on_host(self.active(call, tol)["tie"]).ravel()
+        tied = tied.reshape(-1, tied.shape[-1]) & active[:, None]
+
+        def candidates(tangents: Sequence[Array]) -> Array:
+            return self.candidates(call, tangents[0], 0.0)
+
+        return {"tie": "first"}, tie_blocks(call.xp, tied, np.arange(len(tied)), candidates, self.sign < 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +296,39 @@ class Ranking(Nonsmooth):
         compared = (start[..., 1:] == start[..., :-1]) & (returned[1:] | returned[:-1])
         gap = xp.abs(moved[..., 1:] - moved[..., :-1])
         return {"tie": xp.where(compared, gap, xp.full_like(gap, float("inf")))}
+
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Start with the order of the indices in every tied block; z compares its entries with the first of them."""
+        xp = call.xp
+        values, order = self._sorted(call)
+        n, (start, size) = values.shape[-1], _blocks(xp, values, tol)
+        lines = values.size if isinstance(values.size, int) else int(np.prod(tuple(values.shape)))
+        numbers = xp.reshape(xp.arange(lines, device=values.device), values.shape)
+        shown = on_host(self._returned(call, numbers)).ravel()  # which sorted entry each result shows
+        place_of = dict(zip(shown.tolist(), range(len(shown)), strict=True))
+        start, size, order = (on_host(a).reshape(-1, n) for a in (start, size, order))
+        found: dict[tuple[int, tuple[int, ...]], list[tuple[list[int], list[int]]]] = {}
+        for line, first in np.argwhere((start == np.arange(n)) & (size > 1)).tolist():
+            m = int(size[line, first])
+            ranks = [line * n + first + k for k in range(m)]
+            returned = tuple(k for k, rank in enumerate(ranks) if rank in place_of)
+            if returned:
+                chosen = [line * n + int(order[line, first + k]) for k in range(m)]
+                found.setdefault((m, returned), []).append(([place_of[ranks[k]] for k in returned], chosen))
+        return {"tie": "first"}, [
+            self._tied_block(call, Permutations(m, returned), rows) for (m, returned), rows in found.items()
+        ]
+
+    def _tied_block(self, call: Call, weights: Permutations, rows: list[Any]) -> Block:
+        """Make the block of the tied blocks of one size whose returned places are the same."""
+        places, chosen = (np.asarray(a) for a in zip(*rows, strict=True))
+
+        def jumps(tangents: Sequence[Array]) -> Array:
+            entry = entries(call.xp, _last(call, tangents[0]), chosen)
+            return entry[:, 1:] - entry[:, :1]
+
+        negative = bool(call.attributes.get("descending", False))
+        return Block("tie", weights, places, jumps, negative=negative)
 
 
 def _places(xp: Any, like: Array) -> Array:

@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule
+import numpy as np
+
+from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, on_host
+from nonsmooth.dictionary.weights import Bases, Block, SingularBases
 from nonsmooth.errors import ConventionError
 
 __all__ = ["SPECTRALS", "Spectral"]
@@ -29,7 +32,8 @@ class Spectral(Nonsmooth):
     """Eigenvalues of a symmetric matrix that is linear in the operand.
 
     `image(call, operands)` gives the matrices, their two axes last; `picked(call, values)` picks the returned values out
-    of all eigenvalues in ascending order. As eigenvalues are rounded, two of them within rounding are repeated.
+    of all eigenvalues in ascending order; `dilated` says that the matrices are dilations. As eigenvalues are rounded, two
+    of them within rounding are repeated.
 
     The rule is "even" (or a number): the mean over a cluster; "first" or "last": the basis as it comes; an array of the
     matrix's shape: the basis that diagonalises its compression.
@@ -46,6 +50,7 @@ class Spectral(Nonsmooth):
     kinks: tuple[str, ...] = ("repeated",)
     image: Callable[[Call, tuple[Array, ...]], Array] = field(repr=False)
     picked: Callable[[Call, Array], Array] = field(repr=False)
+    dilated: bool = False
 
     def margins(self, call: Call) -> dict[str, Array]:
         """Give the gap of each value to the nearest other eigenvalue."""
@@ -82,6 +87,53 @@ class Spectral(Nonsmooth):
         n = gap.shape[-1]
         pair = same & (xp.arange(n, device=gap.device)[:, None] < xp.arange(n, device=gap.device)[None, :])
         return {"repeated": xp.where(pair, xp.sqrt(gap) / n, xp.full_like(gap, float("inf")))}
+
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Start with the basis of the eigenvalue solver; z are the compressions of the tangent to the eigenspaces."""
+        xp = call.xp
+        basis, same = self._chosen(call, "first", tol)
+        numbers = xp.reshape(xp.arange(int(np.prod(tuple(basis.shape[:-1]))), device=basis.device), basis.shape[:-1])
+        shown = on_host(self.picked(call, numbers)).ravel()
+        place_of = dict(zip(shown.tolist(), range(len(shown)), strict=True))
+        n, together, values = basis.shape[-1], on_host(same), on_host(self._spectrum(call)[0])
+        blocks = []
+        for line in np.ndindex(*together.shape[:-2]):
+            row = int(np.ravel_multi_index(line, together.shape[:-2])) if line else 0
+            heads = together[line].argmax(axis=-1)
+            for first in sorted(set(heads.tolist())):
+                members = np.flatnonzero(heads == first)
+                returned = tuple(k for k, i in enumerate(members) if row * n + i in place_of)
+                if len(members) > 1 and returned:
+                    places = np.asarray([[place_of[row * n + members[k]] for k in returned]])
+                    blocks.append(self._cluster(call, line, basis, members, values[line], returned, places, tol))
+        return {"repeated": "first"}, blocks
+
+    def _cluster(
+        self,
+        call: Call,
+        line: Any,
+        basis: Array,
+        members: Any,
+        values: Any,
+        returned: tuple[int, ...],
+        places: Any,
+        tol: float,
+    ) -> Block:
+        """Make the block of one cluster of equal eigenvalues."""
+        xp, m = call.xp, len(members)
+        columns = basis[(*line, slice(None), slice(int(members[0]), int(members[-1]) + 1))]
+        complex_ = bool(xp.isdtype(basis.dtype, "complex floating"))
+        weights: Bases = Bases(m, returned, complex_)
+        limit = ROUNDING * len(values) * float(xp.finfo(basis.dtype).eps) * np.abs(values).max()
+        if self.dilated and np.abs(values[members]).max() <= max(limit, tol):
+            weights = _zero_cluster(on_host(columns), call.operands[0].shape[-2], m, returned, complex_)
+
+        def compressed(tangents: Sequence[Array]) -> Array:
+            inner = xp.matmul(xp.conj(xp.matrix_transpose(columns)), self.image(call, tuple(tangents))[line])
+            inner = xp.reshape(xp.matmul(inner, columns), (1, -1))
+            return xp.concat((xp.real(inner), xp.imag(inner)), axis=-1) if complex_ else inner
+
+        return Block("repeated", weights, places, compressed)
 
     def _spectrum(self, call: Call) -> tuple[Array, Array]:
         """Give all eigenvalues in ascending order, and the eigenvectors as columns."""
@@ -131,6 +183,15 @@ class Spectral(Nonsmooth):
             split = ROUNDING * values.shape[-1] * float(xp.finfo(values.dtype).eps)
             same = same & _clusters(xp, rates, split * (xp.max(shift, axis=-1, keepdims=True) + size))
         return basis, first
+
+
+def _zero_cluster(columns: Any, rows: int, size: int, returned: tuple[int, ...], complex_: bool) -> SingularBases:
+    """Split the null space of the dilation [0 M; M' 0] into the parts of M M' and M'M."""
+    _, singular, turn = np.linalg.svd(columns[:rows], full_matrices=False)
+    _, other, back = np.linalg.svd(columns[rows:], full_matrices=False)
+    k = int(np.sum(singular > 0.5))
+    split = np.concatenate([turn[:k], back[: int(np.sum(other > 0.5))]])
+    return SingularBases(size, returned, complex_, split, k)
 
 
 def _clusters(xp: Any, values: Array, limit: Array) -> Array:
@@ -183,6 +244,6 @@ SPECTRALS: tuple[Spectral, ...] = (
         picked=lambda call, values: values,
         summary="the eigenvalues of a symmetric matrix, ascending",
     ),
-    Spectral(name="svdvals", image=_dilation, picked=_largest, summary="the singular values, descending"),
+    Spectral(name="svdvals", image=_dilation, picked=_largest, dilated=True, summary="the singular values, descending"),
 )
 """The spectral operations of the dictionary."""

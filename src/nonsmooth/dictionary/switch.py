@@ -13,11 +13,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import mul, or_
 from typing import Any, TypeAlias
 
-from nonsmooth.dictionary.operation import Along, Array, Attributes, Call, Kind, Nonsmooth, Rule, lexicographic_sign
+import numpy as np
+
+from nonsmooth.dictionary.operation import (
+    Along,
+    Array,
+    Attributes,
+    Call,
+    Kind,
+    Nonsmooth,
+    Rule,
+    entries,
+    lexicographic_sign,
+    on_host,
+)
+from nonsmooth.dictionary.weights import Block, chain
 from nonsmooth.errors import ConventionError
 
 __all__ = ["Partials", "Select", "Switch", "far_unless", "piecewise_linear"]
@@ -124,6 +138,49 @@ class Switch(Nonsmooth):
                 slopes[i] = where(call.xp.abs(argument) <= tol, _full(call.xp, at_kink, like), beyond)
         return tuple(slopes)
 
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Start on the left of every kink; z are the jumps of the derivative at the breakpoints that an element meets."""
+        masks, shape = self.active(call, tol), call.result.shape
+        flat = np.stack([np.broadcast_to(on_host(masks[k]), tuple(shape)).ravel() for k in self.kinks])
+        if not flat.any():
+            return dict.fromkeys(self.kinks, 0.0), []
+        patterns = np.unique(flat[:, flat.any(axis=0)], axis=1).T
+        blocks = []
+        for pattern in patterns:
+            places = np.flatnonzero((flat == pattern[:, None]).all(axis=0))
+            met = [j for j, one in enumerate(pattern) if one]
+            blocks.append(
+                Block(
+                    kink=" and ".join(self.kinks[j] for j in met),
+                    weights=chain(len(met)),
+                    places=places[:, None],
+                    jumps=partial(self._jumps, call, met, places),
+                    arguments=partial(self._moves, call, met, places),
+                )
+            )
+        return dict.fromkeys(self.kinks, 0.0), blocks
+
+    def _jumps(self, call: Call, met: list[int], places: Any, tangents: Sequence[Array]) -> Array:
+        """Give sum_i (d_j - d_(j-1))_i (tangent i) for some breakpoints j at some elements."""
+        xp, pieces = call.xp, self.pieces(call)
+        columns = []
+        for j in met:
+            total = xp.zeros(len(places), dtype=call.result.dtype, device=call.result.device)
+            for before, after, tangent in zip(pieces[j], pieces[j + 1], tangents, strict=True):
+                if not (_is_zero(before) and _is_zero(after)):
+                    jump = entries(xp, xp.broadcast_to(_full(xp, after, call.result), call.result.shape), places)
+                    jump = jump - entries(
+                        xp, xp.broadcast_to(_full(xp, before, call.result), call.result.shape), places
+                    )
+                    total = total + jump * entries(xp, xp.broadcast_to(tangent, call.result.shape), places)
+            columns.append(total)
+        return xp.stack(columns, axis=-1)
+
+    def _moves(self, call: Call, met: list[int], places: Any, tangents: Sequence[Array]) -> Array:
+        """Give the tangents of some switching arguments at some elements."""
+        xp, moved = call.xp, self.moved(call, tuple(tangents))
+        return xp.stack([entries(xp, xp.broadcast_to(moved[j], call.result.shape), places) for j in met], axis=-1)
+
     def dead(self, call: Call) -> Array | None:
         """Mark by 1 the entries strictly inside a piece without any slope, by 0 the others."""
         pieces, arguments, total = self.pieces(call), self.arguments(call), None
@@ -161,7 +218,9 @@ class Select(Nonsmooth):
 
     def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
         """Give the ties of the predicate at which the branches agree in value."""
-        return {"tie": call.attributes["tie"] & self.joins(call, tol)}
+        if tol:  # a predicate that nearly ties joins there; one that ties has to join at the point itself
+            return {"tie": call.attributes["tie"] & (self.joins(call) | (call.attributes["distance"] > 0))}
+        return {"tie": call.attributes["tie"] & self.joins(call)}
 
     @staticmethod
     def joins(call: Call, tol: float = 0.0) -> Array:
@@ -185,6 +244,34 @@ class Select(Nonsmooth):
             left, right = (xp.astype(call.attributes[k], call.result.dtype) for k in ("left", "right"))
             at_tie = w * right + (1 - w) * left
         return xp.where(self.active(call, tol)["tie"], at_tie, predicate)
+
+    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
+        """Start left of the ties; z is the jump of the derivative to the other side (of an equality: to the tie)."""
+        xp, shape = call.xp, call.result.shape
+        whole = {k: np.broadcast_to(on_host(call.attributes[k]), tuple(shape)).ravel() for k in ("left", "right")}
+        value = np.broadcast_to(on_host(call.operands[0]), tuple(shape)).ravel()
+        tie = np.broadcast_to(on_host(self.active(call, tol)["tie"]), tuple(shape)).ravel()
+        empty = whole["left"] == whole["right"]
+        other = np.where(empty, value, whole["right"])
+        places = np.flatnonzero(tie & (other != whole["left"]))
+        if not len(places):
+            return {"tie": 0.0}, []
+        change = other[places].astype(float) - whole["left"][places]
+        sign = xp.astype(xp.asarray(change, device=call.result.device), call.result.dtype)
+
+        def jumps(tangents: Sequence[Array]) -> Array:
+            a, b = (entries(xp, xp.broadcast_to(t, shape), places) for t in tangents[1:])
+            return (sign * (a - b))[:, None]
+
+        motion, hidden = call.attributes["motion"], empty[places]
+        if motion is None:
+            return {"tie": 0.0}, [Block("tie", chain(1), places[:, None], jumps, None, np.ones_like(hidden))]
+        hidden = hidden | np.broadcast_to(on_host(motion.several), tuple(shape)).ravel()[places]
+
+        def arguments(tangents: Sequence[Array]) -> Array:
+            return entries(xp, xp.broadcast_to(motion.moved[0], shape), places)[:, None]
+
+        return {"tie": 0.0}, [Block("tie", chain(1), places[:, None], jumps, arguments, hidden)]
 
     def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
         """Give the jump of the derivative, |tangent of a - tangent of b|, where the predicate ties.

@@ -8,10 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nonsmooth.dictionary.operation import Array, Call, Rule
+from nonsmooth.dictionary.weights import Block, Floats
 from nonsmooth.errors import PointError
 from nonsmooth.program import Program, Step
 
-__all__ = ["ROUNDING", "Evaluation", "Framework", "NonsmoothCall", "Select", "Severed", "Turn", "find_framework"]
+__all__ = [
+    "ROUNDING",
+    "CutCall",
+    "Evaluation",
+    "Framework",
+    "Linearised",
+    "NonsmoothCall",
+    "Select",
+    "Severed",
+    "Turn",
+    "find_framework",
+]
 
 ROUNDING = 8.0
 """How many units of rounding, relative to the scale of its terms, a number must exceed to be told from zero."""
@@ -51,6 +63,19 @@ class Turn:
     empty: bool = False
 
 
+@dataclass
+class CutCall:
+    """A step cut at its active kinks: the blocks, and for each the framework's nodes of u, of the jumps z, of arguments."""
+
+    step: Step
+    call: Call
+    rules: Mapping[str, Rule]
+    blocks: list[Block]
+    outputs: list[Any]
+    jumps: list[Any]
+    arguments: list[Any]
+
+
 @dataclass(frozen=True)
 class Severed:
     """A place where the result depends on the point in a way that no derivative sees."""
@@ -76,6 +101,34 @@ class Evaluation:
     bad: list[NonsmoothCall] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     tangents: Any = None
+    cuts: list[CutCall] = field(default_factory=list)
+
+
+class Linearised(Protocol):
+    """A program cut at its active kinks, as linear maps between flat arrays of numpy.
+
+    With d a change of the point, u what the blocks add to their results and z their jumps, in the order of the program:
+
+        z = Z d + L u,    dF = J d + Y u.
+    """
+
+    evaluation: Evaluation
+
+    def start(self) -> tuple[Floats, Floats]:
+        """Give J and Y, for a scalar result."""
+        ...
+
+    def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
+        """Give seeds' Z and seeds' L (of the switching arguments instead of the jumps, if asked): a reverse sweep."""
+        ...
+
+    def interactions(self, seeds: Floats) -> Floats:
+        """Give seeds' L alone: a reverse sweep that stops at the first active kinks."""
+        ...
+
+    def push(self, direction: Floats) -> Floats:
+        """Give Z d: a forward sweep."""
+        ...
 
 
 class Framework(Protocol):
@@ -105,6 +158,22 @@ class Framework(Protocol):
         for the tangents of their operands; the first `deciding` of them decide comparisons that tie.
         `wide` carries the tangents in double precision.
         """
+        ...
+
+    def linearise(self, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0) -> Linearised:
+        """Cut a program at the kinks within some distance of a point."""
+        ...
+
+    def flat_like(self, x: Any, tree: Any) -> Floats:
+        """Lay out a tree of the structure of the point, or refuse one of another."""
+        ...
+
+    def unflatten_flat(self, x: Any, vector: Floats) -> Any:
+        """Put a flat array of numpy into the structure of the point."""
+        ...
+
+    def flat(self, tree: Any) -> Floats:
+        """Lay a tree of arrays out as one flat array of numpy."""
         ...
 
     def push(self, evaluation: Evaluation, k: int) -> Any:

@@ -166,7 +166,7 @@ def _resolve_select(met: NonsmoothCall, directions: int, found: Resolution) -> N
         found.open += int(xp.sum(xp.astype(moving, xp.int64)))
         if bool(xp.any(still & ~moving)):
             text = "its predicate ties with derivative zero, and its branches have different derivatives"
-            found.reasons.append(_reason(met.step, "jump", text))
+            found.reasons.append(_reason(met.step, "flat", text))
     decided = matters & ~still
     if motion.scale and bool(xp.any(decided)):
         size = xp.where(decided, xp.abs(moved[0]), xp.full_like(moved[0], float("inf")))

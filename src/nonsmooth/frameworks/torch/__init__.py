@@ -20,6 +20,7 @@ from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
+from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.pieces import compared_values, pieces
 from nonsmooth.frameworks.torch.severed import reached_steps, severed
@@ -52,6 +53,9 @@ class TorchFramework:
     stack = staticmethod(space.stack)
     combine = staticmethod(space.combine)
     finite = staticmethod(space.finite)
+    flat = staticmethod(space.flat)
+    flat_like = staticmethod(space.flat_like)
+    unflatten_flat = staticmethod(space.unflatten_flat)
     eps = staticmethod(space.eps)
     columns = staticmethod(space.columns)
     units = staticmethod(space.units)
@@ -92,11 +96,13 @@ class TorchFramework:
         directions: Sequence[Any] | None = None,
         deciding: int = 1,
         wide: bool = False,
+        cut: float | None = None,
     ) -> Evaluation:
-        """Evaluate a program at a point, recaptured if it is stale there, under a selection, along directions."""
+        """Evaluate a program at a point, recaptured if it is stale there, under a selection, along directions, or cut."""
         point, items = self._point(program, x), self._data(program, data)
         moving = None if directions is None else [partial(self._direction, program, v) for v in directions]
         options: Any = {"select": select, "observe": observe, "directions": moving, "deciding": deciding, "wide": wide}
+        options["cut"] = cut
         plain = _plain(data)
         random = random_state() if _draws(program) else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), torchs_own_slopes(), random:
@@ -119,6 +125,15 @@ class TorchFramework:
             known.insert(0, piece)
             del known[CACHED_PIECES:]
             return replay(piece, [_leaf(t) for t in point], items, **options)
+
+    def linearise(self, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0) -> LinearisedTorch:
+        """Cut a program at the kinks within some distance of a point."""
+
+        def cut(direction: Any = None) -> Evaluation:
+            directions = () if direction is None else (direction,)
+            return self.evaluate(program, x, data, directions=directions, deciding=0, cut=tol)
+
+        return LinearisedTorch(self, x, cut)
 
     def push(self, evaluation: Evaluation, k: int) -> Any:
         """Give the tangent of the result along the k-th direction, in the result's structure."""

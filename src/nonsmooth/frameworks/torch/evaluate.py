@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Select, Singularity, Switch
 from nonsmooth.dictionary.order import Extremum
 from nonsmooth.errors import StaleProgram
-from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall, Turn
+from nonsmooth.frameworks.framework import CutCall, Evaluation, NonsmoothCall, Turn
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.dead import Dead, dead_along, dead_of_switch, moved_with
 from nonsmooth.frameworks.torch.forcing import force
@@ -28,7 +29,7 @@ from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unsel
 from nonsmooth.frameworks.torch.tangents import Tangents
 from nonsmooth.frameworks.torch.tree import same_content
 from nonsmooth.frameworks.torch.turns import turns_of
-from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
+from nonsmooth.frameworks.torch.weighing import active_masks, call_of, cut_open, weighed
 from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["replay"]
@@ -44,8 +45,11 @@ def replay(
     directions: Sequence[Callable[[], list[torch.Tensor]]] | None = None,
     deciding: int = 1,
     wide: bool = False,
+    cut: float | None = None,
 ) -> Evaluation:
     """Run the steps of a program on given leaves, checking every guard; with `directions`, tangents can be asked for.
+
+    With `cut`, a distance, every step is opened at its kinks within that distance: see `framework.Linearised`.
 
     Raises:
         StaleProgram: a guard, an escaped value or a shape differs from the captured one.
@@ -57,7 +61,8 @@ def replay(
     env.update(fresh_copies(program))
     tangents = None if directions is None else Tangents(program, env, directions, deciding, wide)
     run = _Run(program, plan, env, select, observe, tangents)
-    watching = select is not None or observe
+    run.cut_at = cut
+    watching = select is not None or observe or cut is not None
     release = {} if tangents is not None and tangents.late else plan.release
     grad = torch.is_grad_enabled()
     try:
@@ -84,6 +89,7 @@ def replay(
         bad=run.bad_entries(),
         turns=run.turns,
         tangents=tangents,
+        cuts=run.cuts,
     )
 
 
@@ -102,6 +108,8 @@ class _Run:
         self.program, self.plan, self.env, self.select, self.observe = program, plan, env, select, observe
         self.tangents = tangents
         self.calls: list[NonsmoothCall] = []
+        self.cut_at: float | None = None
+        self.cuts: list[CutCall] = []
         self.decided: list[NonsmoothCall] = []
         self.bad: list[NonsmoothCall] = []
         self.turns: list[Turn] = []
@@ -174,7 +182,8 @@ class _Run:
         if name in SIDES:
             if not any(self.program.values[r.value].depends_on_point for r in references(step.args)):
                 return Predicate.untied(value)
-            return compare(name, args[0], args[1], value, lambda tie: self._motion(step, name, value, tie))
+            moves = partial(self._motion, step, name, value)
+            return compare(name, args[0], args[1], value, moves, self.cut_at or 0.0)
         if step.mutates:
             return Predicate.untied(value)
         known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
@@ -183,11 +192,20 @@ class _Run:
     def _motion(self, step: Step, name: str, value: torch.Tensor, tie: torch.Tensor) -> Motion | None:
         """Find how a tied comparison moves along the directions, if tangents are carried."""
         tangents = self.tangents
+        if self.cut_at is not None:
+            return self._argument(step, value, tie)
         if tangents is None or not tangents.count:
             return None
         moved = [tangents.difference(step.args, k) for k in range(tangents.count)]
         scale = max(tangents.scale(step.args[:2], k) for k in range(tangents.count))
         return motion_of(name, value, tie, moved, scale, tangents.deciding)
+
+    def _argument(self, step: Step, value: torch.Tensor, tie: torch.Tensor) -> Motion:
+        """Give what a tied comparison compares, with its graph, as the motion of a cut run."""
+        a, b = (torch.as_tensor(t, device=value.device) for t in _fill(step.args, self.env)[:2])
+        with torch.enable_grad():
+            difference = torch.where(tie, a - b, torch.zeros((), dtype=(a - b).dtype, device=value.device))
+        return Motion(value, (difference,), 0.0, torch.zeros_like(tie))
 
     def bad_entries(self) -> list[NonsmoothCall]:
         """Give the steps at a jump or a singular point, but for entries that no tie can bring into the result."""
@@ -239,13 +257,15 @@ class _Run:
             if self.tangents is not None:
                 self._note_ties(step, operation, call)
         output = native
-        masks = active_masks(operation, call)
+        masks = active_masks(operation, call, self.cut_at or 0.0)
         if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
             self.dead[step.results[0] or 0] = dead_of_switch(operation, call, masks is None)
         if self.tangents is not None and not isinstance(operation, Select):
             near = near_margins(operation, call, step, self.terms.of)
             if near is not None:
                 self.bad.append(NonsmoothCall(step, call, None, mask=near, near=True))
+        if self.cut_at is not None and masks:
+            output = self._cut(step, operation, call, operands, native)
         if self.select is not None:
             if masks and self.tangents is not None and self.tangents.count:
                 asked = self.tangents.ask(step, detached)
@@ -265,6 +285,22 @@ class _Run:
         if output is not native or step.mutates:
             native_output = _replaced(native_output, output)
         return self._written(step, args, output, native_output)
+
+    def _cut(
+        self, step: Step, operation: Nonsmooth, call: Call, operands: tuple[torch.Tensor, ...], native: torch.Tensor
+    ) -> torch.Tensor:
+        """Open a step at its active kinks."""
+        assert self.cut_at is not None and self.tangents is not None
+        asked = self.tangents.ask(step, call.operands)
+        call = replace(call, tangents=asked[0], scale=asked[1])
+        output, opened = cut_open(step, operation, call, operands, native, self.cut_at)
+        self.cuts.append(opened)
+        self.tangents.decide(step, call, opened.rules)
+        if isinstance(operation, Select):  # either branch can be selected at a tie
+            tie = call.attributes["tie"].broadcast_to(native.shape)
+            predicate = call.operands[0].broadcast_to(native.shape)
+            self.masks[step.index] = torch.where(tie, 0.5, predicate.to(torch.float64))
+        return output
 
     def _note_bad(self, step: Step, operation: Singularity, call: Call) -> None:
         """Remember the entries of a step that are at a jump or a singular point."""
@@ -298,7 +334,7 @@ class _Run:
             rule = self.dead.get(ref.value) if isinstance(ref, Ref) else None
             if rule is None:
                 return step.attributes
-            asked = self.observe or self.tangents is not None
+            asked = self.observe or self.tangents is not None  # a cut run has tangents
             return {**step.attributes, **(rule.attributes() if asked else {"flats": rule.flats})}
         if isinstance(step.operation, Select):
             ref = step.operands[0]

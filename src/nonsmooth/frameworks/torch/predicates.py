@@ -71,13 +71,23 @@ class Predicate:
 
 
 def compare(
-    name: str, a: Any, b: Any, value: torch.Tensor, moves: Callable[[torch.Tensor], Motion | None] | None = None
+    name: str,
+    a: Any,
+    b: Any,
+    value: torch.Tensor,
+    moves: Callable[[torch.Tensor], Motion | None] | None = None,
+    tol: float = 0.0,
 ) -> Predicate:
-    """Find the predicate of `a name b`, of which one side depends on the point; `moves` says how it moves at ties."""
+    """Find the predicate of `a name b`, of which one side depends on the point; `moves` says how it moves at ties.
+
+    What differs by no more than `tol` counts as tied.
+    """
     with torch.no_grad():
         a, b = torch.as_tensor(a, device=value.device), torch.as_tensor(b, device=value.device)
         tie = (a == b).broadcast_to(value.shape)
-        distance = torch.where(tie, 0.0, (a - b).abs().to(torch.promote_types(a.dtype, torch.float32)))
+        if tol:
+            tie = tie | ((a - b).abs() <= tol).broadcast_to(value.shape)
+        distance = torch.where(a == b, 0.0, (a - b).abs().to(torch.promote_types(a.dtype, torch.float32)))
         left, right = (torch.where(tie, torch.full_like(value, side), value) for side in SIDES[name])
         motion = moves(tie) if moves is not None and bool(tie.any()) else None
     return Predicate(value, left, right, tie, distance, motion)

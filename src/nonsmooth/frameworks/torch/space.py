@@ -11,7 +11,21 @@ import torch
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.torch.tree import flatten, is_finite, unflatten
 
-__all__ = ["arrays", "columns", "combine", "draw", "eps", "finite", "numpy", "stack", "unflatten_entries", "units"]
+__all__ = [
+    "arrays",
+    "columns",
+    "combine",
+    "draw",
+    "eps",
+    "finite",
+    "flat",
+    "flat_like",
+    "numpy",
+    "stack",
+    "unflatten_entries",
+    "unflatten_flat",
+    "units",
+]
 
 
 def draw(x: Any, seed: int, digits: int = 1) -> Any:
@@ -90,6 +104,31 @@ def unflatten_entries(x: Any, entries: torch.Tensor) -> Any:
     leaves, structure = flatten(x)
     parts = entries.detach().reshape(-1).split([t.numel() for t in leaves])
     return unflatten([p.reshape(t.shape).to(t.dtype) for p, t in zip(parts, leaves, strict=True)], structure)
+
+
+def flat(tree: Any) -> Any:
+    """Lay a tree of tensors out as one flat array of numpy, in double precision."""
+    parts = [np.asarray(numpy(t), dtype=np.float64).ravel() for t in flatten(tree)[0]]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def flat_like(x: Any, tree: Any) -> Any:
+    """Lay out a tree of the structure of the point, or refuse one of another."""
+    (leaves, structure), (own, wanted) = flatten(tree), flatten(x)
+    if structure != wanted or any(
+        not isinstance(t, torch.Tensor) or t.shape != u.shape for t, u in zip(leaves, own, strict=True)
+    ):
+        shapes = [tuple(t.shape) if isinstance(t, torch.Tensor) else type(t).__name__ for t in leaves]
+        raise UsageError(
+            f"a vector has the structure and the shapes of the point, {[tuple(t.shape) for t in own]}, or is a flat "
+            f"array; found {shapes}."
+        )
+    return flat(tree)
+
+
+def unflatten_flat(x: Any, vector: Any) -> Any:
+    """Put a flat array of numpy into the structure of the point."""
+    return unflatten_entries(x, torch.as_tensor(np.asarray(vector, dtype=np.float64)))
 
 
 def numpy(array: torch.Tensor) -> Any:

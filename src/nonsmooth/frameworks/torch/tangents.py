@@ -75,6 +75,13 @@ class Tangents:
             known = getattr(torch, self.program.values[value].dtype)
             self._set(value, k, tangent.to(_widened(known) if self.wide else known), _size(tangent))
 
+    def restart(self, directions: Sequence[Callable[[], Point]]) -> None:
+        """Ask about other directions, the rules of the kinks staying as they are: for tangents on demand only."""
+        assert self.late
+        self.count, self._directions = len(directions), list(directions)
+        for known in (self.known, self.scales, self._started):
+            known.clear()
+
     def of(self, value: int, k: int) -> torch.Tensor | None:
         """Give the tangent of a value along the k-th direction; None stands for zero."""
         if not self.program.values[value].depends_on_point:

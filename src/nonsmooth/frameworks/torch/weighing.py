@@ -14,8 +14,10 @@ import torch
 
 from nonsmooth.dictionary import Call, Nonsmooth, Switch
 from nonsmooth.dictionary.pooling import Pooling, window_slices
+from nonsmooth.frameworks.framework import CutCall
+from nonsmooth.program import Step
 
-__all__ = ["active_masks", "call_of", "weighed"]
+__all__ = ["active_masks", "call_of", "cut_open", "weighed"]
 
 
 class _Attach(torch.autograd.Function):
@@ -87,18 +89,18 @@ def call_of(operands: tuple[torch.Tensor, ...], attributes: Mapping[str, Any], r
     return Call(xp, tuple(t.detach() for t in operands), attributes, result.detach(), heaviside)
 
 
-def active_masks(operation: Nonsmooth, call: Call) -> Mapping[str, Any] | None:
+def active_masks(operation: Nonsmooth, call: Call, tol: float = 0.0) -> Mapping[str, Any] | None:
     """Give the masks of the active kinks, or None as soon as it is certain that there is none.
 
     A switch of constant slopes needs no masks: its arguments say where it is kinked (None stands for its mask).
     """
     if isinstance(operation, Switch):
         arguments = operation.arguments(call)
-        if all(a.numel() == 0 or bool(a.abs().min() > 0) for a in arguments):
+        if all(a.numel() == 0 or bool(a.abs().min() > tol) for a in arguments):
             return None
-        if operation.slopes_of(call) is not None:
+        if operation.slopes_of(call) is not None and not tol:
             return dict.fromkeys(operation.kinks)
-    masks = operation.active(call)
+    masks = operation.active(call, tol)
     return masks if any(bool(m.any()) for m in masks.values()) else None
 
 
@@ -116,6 +118,28 @@ def weighed(
         places = [window_slices(call, o) for o in product(*(range(k) for k in call.attributes["kernel_size"]))]
         return _Pooled.apply(native.detach(), operands[0], places, *shares)  # type: ignore[no-any-return]
     return _Attach.apply(native.detach(), operation.push(call, rules, operands))  # type: ignore[no-any-return]
+
+
+def cut_open(
+    step: Step,
+    operation: Nonsmooth,
+    call: Call,
+    operands: tuple[torch.Tensor, ...],
+    native: torch.Tensor,
+    tol: float,
+) -> tuple[torch.Tensor, CutCall]:
+    """Give the native value the derivative of the first selection, plus what the blocks of active kinks add to it."""
+    rules, blocks = operation.cut(call, tol)
+    flat = operation.push(call, rules, operands, tol).reshape(-1)
+    opened = CutCall(step, call, rules, blocks, [], [], [])
+    for block in blocks:
+        u = torch.zeros(block.places.shape, dtype=native.dtype, device=native.device, requires_grad=True)
+        index = torch.as_tensor(block.places, device=native.device).reshape(-1)
+        flat = flat.index_add(0, index, u.reshape(-1))
+        opened.outputs.append(u)
+        opened.jumps.append(block.jumps(operands))
+        opened.arguments.append(None if block.arguments is None else block.arguments(operands))
+    return _Attach.apply(native.detach(), flat.reshape(native.shape)), opened  # type: ignore[no-any-return]
 
 
 def _fits(call: Call) -> bool:

@@ -1,0 +1,285 @@
+"""The conservative field of a program: the set of all values that backpropagation could have returned.
+
+conv D(x) is the hull of the gradients J + Y (I - W L)^-1 W Z over all weights W of the active kinks. Its support
+function costs one forward sweep and a maximisation for each group of kinks that interact, never 2^k sweeps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nonsmooth.derivatives.backprop import as_program
+from nonsmooth.derivatives.explicit import explicit_set
+from nonsmooth.derivatives.groups import Groups
+from nonsmooth.derivatives.linearisation import Linearisation, linearise
+from nonsmooth.derivatives.subgradient import broken_conditions, decide
+from nonsmooth.dictionary.weights import Floats
+from nonsmooth.errors import NoField, UsageError
+from nonsmooth.frameworks.framework import Framework
+from nonsmooth.kinks.resolution import Reason
+from nonsmooth.program import Program
+from nonsmooth.sets import ConvexSet, HullOfUnion, Image, MinimumNorm, Support
+
+__all__ = ["Field", "field"]
+
+LIMIT = 4096
+"""How many extreme weights of a cover are enumerated in one group."""
+
+PIECES = 64
+"""How many programs are followed where `if`s on data tie."""
+
+REFUSALS = ("jump", "singular")
+"""What leaves the theory: there is no field."""
+
+HARMLESS = ("tie",)
+"""What a direction could not decide does not matter to a set that holds all sides."""
+
+
+class Cotangents(ConvexSet):
+    """The cotangents of the z that the weights of all groups can give, as a set of R^(number of z)."""
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+
+    @property
+    def space(self) -> int:
+        """The number of z."""
+        return int(self.groups.system.first_z[-1])
+
+    @property
+    def exact(self) -> bool:
+        """Whether no group is bracketed."""
+        return self.groups.exact
+
+    def _support(self, d: Floats) -> Support:
+        found = self.groups.support(d)
+        return Support(found.lower, found.upper, found.cotangents)
+
+
+class Field(ConvexSet):
+    """The convex hull of a conservative field at a point: a convex set of gradients.
+
+        conv D(x) = conv { J + Y (I - W L)^-1 W Z : W weights of the active kinks }
+
+    Every method of `sets.ConvexSet` serves; vectors are flat arrays, `unflatten` gives them the structure of the point,
+    and every method takes either. Membership does not mean that backprop could return the value: conv D may be larger
+    than D.
+
+    Attributes:
+        value: F(x).
+        kinks: how many active kinks were met.
+        groups: how many of them interact: the sizes of the groups, the largest first.
+        exact: whether the set is known, or (False) only bracketed: then numbers are intervals.
+        status: "computed", or "undecided" where a condition of the theory could not be shown; then see `reasons`.
+        enlarged: whether kinks next to the point were counted as active (tol > 0): the set then contains conv D(x).
+        reasons: what could not be shown, each with its line.
+
+    Source: BoltePauwels2020, derived, docs/theory/sets.md.
+    """
+
+    def __init__(
+        self, inner: ConvexSet, value: float, groups: list[Groups], reasons: tuple[Reason, ...], enlarged: bool
+    ) -> None:
+        self.inner, self.value, self.reasons, self.enlarged = inner, value, reasons, enlarged
+        self._groups = groups
+        self.kinks = max(g.system.count for g in groups)
+        sizes = max((g.sizes for g in groups), key=lambda s: int(s.sum()))
+        self.groups = tuple(sorted((int(s) for s in sizes), reverse=True))
+        self.status = "undecided" if reasons else "computed"
+
+    @property
+    def space(self) -> int:
+        """The number of coordinates of the point."""
+        return self.inner.space
+
+    @property
+    def exact(self) -> bool:
+        """Whether the set is known, and not only bracketed."""
+        return self.inner.exact
+
+    @property
+    def systems(self) -> tuple[Linearisation, ...]:
+        """The kink linearisations, one for each piece of the program that is active."""
+        return tuple(g.system for g in self._groups)
+
+    def is_critical(self, tol: float | None = None) -> bool | None:
+        """Tell whether 0 is in conv D(x); None where the set is bracketed and it cannot be told.
+
+        Args:
+            tol: how far from 0 an element may be; by default the rounding of the gradients.
+
+        >>> import torch
+        >>> import nonsmooth as ns
+        >>> ns.field(lambda x: x.abs().sum(), torch.tensor([0.0, 0.0])).is_critical()
+        True
+
+        Source: BoltePauwels2020.
+        """
+        return self.contains(np.zeros(self.space), tol)
+
+    def descent_direction(self) -> Any:
+        """Give a direction, like the point, along which F decreases at first order; None where none is known.
+
+            F°(x; d) <= h(d) < 0,   d = -g / |g|,  g the shortest element of conv D(x)
+
+        Only an exact or outer support value counts.
+
+        >>> import torch
+        >>> import nonsmooth as ns
+        >>> ns.field(lambda x: x.abs().sum() + x[0] * 2, torch.tensor([0.0, 0.0])).descent_direction()
+        tensor([-1.,  0.])
+
+        Source: Clarke1983.
+        """
+        direction = self.minimum_norm().direction
+        return None if direction is None else self.unflatten(direction)
+
+    def _support(self, d: Floats) -> Support:
+        return self.inner._support(d)
+
+    def _vertices(self, limit: int) -> Floats:
+        return self.inner.vertices(limit)
+
+    def _sample(self, n: int, rng: np.random.Generator) -> Floats:
+        return self.inner._sample(n, rng)
+
+    def _nearest(self, target: Floats, tolerance: float, limit: int, threshold: float | None) -> MinimumNorm:
+        return self.inner._nearest(target, tolerance, limit, threshold)
+
+    def _enclosing(self) -> ConvexSet | None:
+        return self.inner._enclosing()
+
+    def box(self) -> tuple[Floats, Floats]:
+        """Give the smallest box that contains the set (its outer part, where it is bracketed).
+
+        >>> import torch
+        >>> import nonsmooth as ns
+        >>> ns.field(lambda t: torch.relu(t) - torch.relu(-t), torch.tensor(0.0)).box()
+        (array([0.]), array([2.]))
+
+        Source: Rockafellar1970.
+        """
+        return self.inner.box()
+
+    def __repr__(self) -> str:
+        """Say in a sentence what is known."""
+        if not self.kinks:
+            return f"conv D(x) = {{ gradient }} in R^{self.space}: no kink is active ({self.status})"
+        joint = sum(1 for s in self.groups if s > 1)
+        groups = f"{len(self.groups)} group(s), {joint} of them of kinks that interact" if self.groups else "no effect"
+        known = "exact" if self.exact else "bracketed: numbers are intervals"
+        enlarged = ", enlarged by kinks nearby" if self.enlarged else ""
+        return f"conv D(x) in R^{self.space}: {self.kinks} active kink(s), {groups}; {known}{enlarged} ({self.status})"
+
+
+def field(f: Callable[..., Any] | Program, x: Any, *data: Any, tol: float = 0.0, limit: int = LIMIT) -> Field:
+    """Give the set of all values that backpropagation could have returned at a point, up to convex hull.
+
+        conv D(x),   D(x) = { backprop of the program under s : s a selection }
+
+    It contains Clarke's subdifferential, and 0 at every local minimum. Status: `computed`; exact as long as every group
+    of kinks that interact has a cover of at most `limit` extreme weights, bracketed beyond (`exact` is False, and
+    numbers are intervals). Where an `if` on data ties, the hull of the union over the programs whose value is F(x).
+
+    Args:
+        f: a scalar function f(x, *data), or its captured program.
+        x: the point.
+        data: what is not differentiated.
+        tol: the distance within which a kink counts as active, in units of the operation's argument. With tol > 0 the
+            result is a larger set, and no field of F at x.
+        limit: how many extreme weights are enumerated in a group before it is bracketed.
+
+    Raises:
+        NoField: the program jumps at the point, or is not Lipschitz there, with the line.
+        ResultError: the function is not scalar. PointError, CaptureError: as `capture`.
+
+    >>> import torch
+    >>> import nonsmooth as ns
+    >>> f = lambda t: torch.relu(t) - torch.relu(-t)          # the identity
+    >>> D = ns.field(f, torch.tensor(0.0))
+    >>> D.box(), D.contains(torch.tensor(1.0)), D.kinks
+    ((array([0.]), array([2.])), True, 2)
+
+    Source: BoltePauwels2020, derived, docs/theory/sets.md.
+    """
+    if not 0 <= tol < float("inf"):
+        raise UsageError(f"tol={tol!r}: the distance to a kink must be a finite number, 0 or more.")
+    if isinstance(limit, bool) or limit < 1:
+        raise UsageError(f"limit={limit!r}: how many weights a group may have must be an integer, 1 or more.")
+    program, framework = as_program(f, x, data)
+    reasons = conditions(framework, program, x, data)
+    value, systems, more = pieces_at(framework, program, x, data, tol)
+    groups = [Groups(s, limit) for s in systems]
+    parts = [_piece(g) for g in groups]
+    inner = parts[0] if len(parts) == 1 else HullOfUnion(parts)
+    found = Field(inner, value, groups, (*reasons, *more), tol > 0)
+    found.flatten, found.unflatten = partial(flattened, framework, x), partial(framework.unflatten_flat, x)
+    return found
+
+
+def conditions(framework: Framework, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Reason, ...]:
+    """Check what a field needs: that the program neither jumps nor is singular; give what could not be shown.
+
+    Raises:
+        NoField: it does, with the line.
+    """
+    way, evaluation, found, _ = decide(framework, program, x, data, 0, 3, None)
+    own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
+    framework.scalar(own)
+    reasons = [r for r in broken_conditions(way, own, evaluation, found) if r.rule not in HARMLESS]
+    refused = [r for r in reasons if r.rule in REFUSALS]
+    if refused:
+        raise NoField(
+            f"the program has no conservative field at this point: {'; '.join(map(str, refused[:3]))}. Move off the "
+            "point, or write the function so that its pieces join there (docs/field.md)."
+        )
+    return tuple(reasons)
+
+
+def pieces_at(
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0
+) -> tuple[float, list[Linearisation], list[Reason]]:
+    """Linearise the programs that are active at a point and have the value of F there; give F(x) as well.
+
+    Raises:
+        NoField: a derivative is nan or infinite.
+    """
+    own = linearise(framework, program, x, data, tol)
+    result = framework.scalar(own.sweeps.evaluation)
+    value, eps = float(framework.numpy(result)), framework.eps(result)
+    systems, reasons = [own], []
+    if any(g.kind == "branch" for g in program.guards):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            others = [p for p in framework.pieces(program, x, data, limit=PIECES) if p is not program]
+        reasons += [Reason("pieces", str(w.message)) for w in caught if "outcomes of tied guards" in str(w.message)]
+        for piece in others:
+            system = linearise(framework, piece, x, data, tol)
+            there = float(framework.numpy(framework.scalar(system.sweeps.evaluation)))
+            if abs(there - value) <= 64 * eps * max(abs(there), abs(value), 1.0):
+                systems.append(system)
+    for system in systems:
+        if not (np.all(np.isfinite(system.J)) and np.all(np.isfinite(system.Y))):
+            raise NoField("a derivative is nan or infinite at this point: the program is singular there.")
+    return value, systems, reasons
+
+
+def flattened(framework: Framework, x: Any, v: Any) -> Any:
+    """Read a vector: a flat array, or a tree like the point."""
+    return (
+        v if isinstance(v, np.ndarray | list | int | float) and not isinstance(x, list) else framework.flat_like(x, v)
+    )
+
+
+def _piece(groups: Groups) -> ConvexSet:
+    """Give the set of one piece: in full where it is small, by sweeps where it is large."""
+    small = explicit_set(groups)
+    if small is not None:
+        return small
+    system = groups.system
+    return Image(Cotangents(groups), system.pull, system.push, system.J.size, system.J)

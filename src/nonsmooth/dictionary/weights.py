@@ -1,0 +1,391 @@
+"""Sets of weights: what the pieces that are active at a kink may be weighed by, jointly.
+
+At a kink the tangents of the operands give numbers z in R^m that compare the active pieces, and the tangents of the
+results are those of a first piece plus u = W z, with W in a convex compact set of r x m matrices. All that the
+sets of derivatives need of it is its support function at products y z', and the W at which it is attained.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+__all__ = [
+    "Bases",
+    "Block",
+    "DualBall",
+    "Floats",
+    "Permutations",
+    "SingularBases",
+    "Vertices",
+    "WeightSet",
+    "chain",
+    "cross_polytope",
+    "segment",
+    "simplex",
+]
+
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class WeightSet(ABC):
+    """A convex compact set of r x m matrices W; `outputs` is r, `compared` is m.
+
+    Arrays hold one kink a row: y of shape (n, r), z of shape (n, m).
+    """
+
+    outputs: int
+    compared: int
+
+    @abstractmethod
+    def choose(self, y: Floats, z: Floats) -> Floats:
+        """Give an extreme W that maximises y'W z, shape (n, r, m)."""
+
+    def attain(self, y: Floats, z: Floats) -> Floats:
+        """Give W'y, shape (n, m), for that W."""
+        return np.asarray(np.einsum("nr,nrm->nm", y, self.choose(y, z)))
+
+    def support(self, y: Floats, z: Floats) -> Floats:
+        """Give max over W of y'W z, shape (n,)."""
+        return np.asarray(np.sum(self.attain(y, z) * z, axis=-1))
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """The dimension of the space in which z lies."""
+
+    @property
+    @abstractmethod
+    def key(self) -> tuple[Any, ...]:
+        """What tells this set from others."""
+
+    @property
+    @abstractmethod
+    def count(self) -> float:
+        """The number of extreme weights; infinite for a ball."""
+
+    @abstractmethod
+    def extreme(self) -> Floats:
+        """Give the extreme weights, shape (count, r, m); there must be finitely many."""
+
+    @abstractmethod
+    def bound(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Enclose u = W z for z between two arrays of shape (n, m): two arrays of shape (n, r)."""
+
+    def centre(self) -> tuple[Floats, Floats]:
+        """Give a middle weight C, and E with |(W - C) z| <= E |z| entry by entry for all W; both of shape (r, m)."""
+        extreme = self.extreme()
+        middle = (extreme.min(axis=0) + extreme.max(axis=0)) / 2
+        return middle, np.abs(extreme - middle).max(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Vertices(WeightSet):
+    """The hull of finitely many row vectors w (r = 1), among them 0: shape (count, m)."""
+
+    rows: Floats
+    outputs: int = field(default=1, init=False)
+
+    @property
+    def compared(self) -> int:  # type: ignore[override]
+        """The length of z."""
+        return int(self.rows.shape[1])
+
+    @property
+    def rank(self) -> int:
+        """The length of z."""
+        return int(self.rows.shape[1])
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The rows."""
+        return ("vertices", self.rows.shape, self.rows.tobytes())
+
+    @property
+    def count(self) -> float:
+        """The number of rows."""
+        return len(self.rows)
+
+    def extreme(self) -> Floats:
+        """Give the rows as matrices."""
+        return self.rows[:, None, :]
+
+    def attain(self, y: Floats, z: Floats) -> Floats:
+        """Give y times the best row."""
+        if self.rows.shape == (2, 1):
+            return np.where(y * z > 0, y, 0.0)
+        return y * self.choose(y, z)[:, 0]
+
+    def choose(self, y: Floats, z: Floats) -> Floats:
+        """Take the best row."""
+        return self.rows[np.argmax(y * (z @ self.rows.T), axis=-1)][:, None, :]
+
+    def bound(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Enclose each row's product."""
+        up, down = np.maximum(self.rows, 0.0).T, np.minimum(self.rows, 0.0).T
+        least, most = low @ up + high @ down, high @ up + low @ down
+        return least.min(axis=-1, keepdims=True), most.max(axis=-1, keepdims=True)
+
+
+def segment() -> Vertices:
+    """Give the weights [0, 1] of a switch."""
+    return Vertices(np.array([[0.0], [1.0]]))
+
+
+def simplex(m: int) -> Vertices:
+    """Give the weights of m + 1 tied candidates, z comparing m of them with the first: hull of 0, e_1 .. e_m."""
+    return Vertices(np.concatenate([np.zeros((1, m)), np.eye(m)]))
+
+
+def chain(m: int) -> Vertices:
+    """Give the weights of a switch at which m breakpoints coincide: 1 >= w_1 >= ... >= w_m >= 0."""
+    return Vertices(np.tril(np.ones((m + 1, m)), -1))
+
+
+def cross_polytope(m: int) -> Vertices:
+    """Give the dual ball of the maximum norm: hull of e_i and -e_i."""
+    return Vertices(np.concatenate([np.eye(m), -np.eye(m)]))
+
+
+@dataclass(frozen=True, eq=False)
+class DualBall(WeightSet):
+    """The unit ball of the norm that is dual to the p-norm of R^m, 1 < p < inf (r = 1)."""
+
+    compared: int
+    p: float = 2.0
+    outputs: int = field(default=1, init=False)
+    count = math.inf
+
+    @property
+    def rank(self) -> int:
+        """The length of z."""
+        return self.compared
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Length and exponent."""
+        return ("ball", self.compared, self.p)
+
+    def centre(self) -> tuple[Floats, Floats]:
+        """Give 0 and 1: |u| is at most the sum of the |z|."""
+        return np.zeros((1, self.compared)), np.ones((1, self.compared))
+
+    def extreme(self) -> Floats:
+        """Refuse: a ball has infinitely many."""
+        raise ValueError("a ball has no finite list of extreme points")
+
+    def choose(self, y: Floats, z: Floats) -> Floats:
+        """Give the gradient of the p-norm at z, with the sign of y."""
+        size = np.abs(z)
+        largest = size.max(axis=-1, keepdims=True)
+        ratio = size / np.where(largest > 0, largest, 1.0)
+        norm = np.sum(ratio**self.p, axis=-1, keepdims=True) ** ((self.p - 1) / self.p)
+        slope = np.sign(y) * np.sign(z) * ratio ** (self.p - 1) / np.where(norm > 0, norm, 1.0)
+        return np.asarray(slope)[:, None, :]
+
+    def bound(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bound |u| by the largest norm."""
+        size = np.linalg.norm(np.maximum(np.abs(low), np.abs(high)), ord=self.p, axis=-1)[:, None]
+        return -size, size
+
+
+@dataclass(frozen=True, eq=False)
+class Permutations(WeightSet):
+    """The orders of n tied entries of which some ranks are returned: z compares entries 1 .. n - 1 with entry 0.
+
+    W z = (c_pi(k) - c_k) for the returned places k of the block, c = (0, z): the Birkhoff polytope, cut to some rows.
+    """
+
+    size: int
+    returned: tuple[int, ...]
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        """The number of ranks returned."""
+        return len(self.returned)
+
+    @property
+    def compared(self) -> int:  # type: ignore[override]
+        """One less than the entries that tie."""
+        return self.size - 1
+
+    @property
+    def rank(self) -> int:
+        """The length of z."""
+        return self.size - 1
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Size and ranks."""
+        return ("permutations", self.size, self.returned)
+
+    def centre(self) -> tuple[Floats, Floats]:
+        """Give the middle between the arrangement that is and any other."""
+        own = np.eye(self.size)[list(self.returned), 1:]
+        return 0.5 - own, np.full_like(own, 0.5)
+
+    @property
+    def count(self) -> float:
+        """The number of ways to fill the returned ranks."""
+        return math.perm(self.size, len(self.returned))
+
+    def extreme(self) -> Floats:
+        """List the arrangements."""
+        rows, r = np.eye(self.size), list(self.returned)
+        found = [rows[list(pi)] - rows[r] for pi in itertools.permutations(range(self.size), len(r))]
+        return np.asarray(found)[:, :, 1:]
+
+    def choose(self, y: Floats, z: Floats) -> Floats:
+        """Pair large with large: the rearrangement inequality, a rank that is not returned having the weight 0."""
+        n, r = self.size, list(self.returned)
+        whole = np.zeros((len(y), n))
+        whole[:, r] = y
+        candidates = np.concatenate([np.zeros((len(z), 1)), z], axis=1)
+        taken = np.zeros((len(z), n), dtype=np.int64)
+        order = np.argsort(candidates, axis=-1, kind="stable")
+        np.put_along_axis(taken, np.argsort(whole, axis=-1, kind="stable"), order, axis=-1)
+        return (np.eye(n)[taken[:, r]] - np.eye(n)[r])[:, :, 1:]
+
+    def bound(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Enclose every difference of two entries."""
+        zero = np.zeros((len(low), 1))
+        low, high, r = np.concatenate([zero, low], axis=1), np.concatenate([zero, high], axis=1), list(self.returned)
+        return low.min(axis=-1, keepdims=True) - high[:, r], high.max(axis=-1, keepdims=True) - low[:, r]
+
+
+@dataclass(frozen=True, eq=False)
+class Bases(WeightSet):
+    """The orthonormal bases of an eigenspace: z holds the m x m compression Z of the tangent, real parts, then imaginary.
+
+    W z = (q_k' Z q_k - e_k' Z e_k) for the returned places k, over the orthonormal systems q. It is no convex set: its
+    hull is meant.
+    """
+
+    size: int
+    returned: tuple[int, ...]
+    imaginary: bool = False
+    count = math.inf
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        """The number of eigenvalues returned."""
+        return len(self.returned)
+
+    @property
+    def compared(self) -> int:  # type: ignore[override]
+        """The number of entries of the compression."""
+        return self.size**2 * (2 if self.imaginary else 1)
+
+    @property
+    def rank(self) -> int:
+        """The dimension of the symmetric (Hermitian) matrices."""
+        return self.size**2 if self.imaginary else self.size * (self.size + 1) // 2
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Size and places."""
+        return ("bases", self.size, self.returned, self.imaginary)
+
+    def centre(self) -> tuple[Floats, Floats]:
+        """Give 0 and 2: |u| is at most twice the sum of the |z|."""
+        return np.zeros((self.outputs, self.compared)), np.full((self.outputs, self.compared), 2.0)
+
+    def extreme(self) -> Floats:
+        """Refuse: there are infinitely many bases."""
+        raise ValueError("an eigenspace has no finite list of bases")
+
+    def matrix(self, z: Floats) -> Any:
+        """Give the compressions, shape (n, m, m)."""
+        parts = z.reshape(len(z), -1, self.size, self.size)
+        whole = parts[:, 0] + 1j * parts[:, 1] if self.imaginary else parts[:, 0]
+        return (whole + np.conj(np.swapaxes(whole, -1, -2))) / 2
+
+    def systems(self, y: Floats, z: Floats) -> Any:
+        """Give the orthonormal systems as columns that pair large weights with large eigenvalues, shape (n, m, r)."""
+        _, vectors = np.linalg.eigh(self.matrix(z))
+        whole = np.zeros((len(y), self.size))
+        whole[:, list(self.returned)] = y
+        rank = np.argsort(np.argsort(whole, axis=-1, kind="stable"), axis=-1, kind="stable")
+        return np.take_along_axis(vectors, rank[:, None, list(self.returned)], axis=-1)
+
+    def choose(self, y: Floats, z: Floats) -> Floats:
+        """Give the matrices of Z -> q_k' Z q_k - e_k' Z e_k."""
+        q = self.systems(y, z)
+        e = np.eye(self.size)[None, :, list(self.returned)]
+        whole = np.einsum("nir,njr->nrij", np.conj(q), q) - np.einsum("nir,njr->nrij", e, e)
+        parts = [whole.real, -whole.imag] if self.imaginary else [whole.real]
+        return np.stack(parts, axis=2).reshape(len(z), self.outputs, -1)
+
+    def bound(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bound |u| by twice the Frobenius norm."""
+        size = np.linalg.norm(np.maximum(np.abs(low), np.abs(high)), axis=-1, keepdims=True)
+        size = 2 * size * np.ones((1, self.outputs))
+        return -size, size
+
+
+@dataclass(frozen=True, eq=False)
+class SingularBases(Bases):
+    """The pairs of orthonormal systems (u_k, v_k) of the singular value 0, in the coordinates of the dilation.
+
+    z holds the compression of the dilation [0 M; M' 0] to its null space; `split` are the orthonormal coordinates
+    of that space in which the first `left` belong to M M', the others to M'M. Singular values are at least 0 on either
+    side of a zero, so that a value may move by -u'Mv: the bases run over all signs.
+    """
+
+    split: Any = None
+    left: int = 0
+
+    @property
+    def rank(self) -> int:
+        """The dimension of the matrices U'MV."""
+        return self.left * (self.size - self.left) * (2 if self.imaginary else 1)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The coordinates, which differ from matrix to matrix."""
+        return ("singular bases", self.size, self.returned, self.imaginary, np.asarray(self.split).tobytes())
+
+    def systems(self, y: Floats, z: Floats) -> Any:
+        """Pair large absolute weights with large singular values: von Neumann."""
+        turned = self.split @ self.matrix(z) @ np.conj(np.swapaxes(self.split, -1, -2))
+        u, _, vh = np.linalg.svd(turned[:, : self.left, self.left :])
+        v = np.conj(np.swapaxes(vh, -1, -2))
+        rank = np.argsort(np.argsort(-np.abs(y), axis=-1, kind="stable"), axis=-1, kind="stable")
+        sign = np.where(y < 0, -1.0, 1.0)[:, None, :]
+        top = np.take_along_axis(u, rank[:, None, :], axis=-1) * sign
+        pairs = np.concatenate([top, np.take_along_axis(v, rank[:, None, :], axis=-1)], axis=1) / math.sqrt(2)
+        return np.conj(np.swapaxes(self.split, -1, -2)) @ pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The active kinks of one call that have the same set of weights: n of them.
+
+    Attributes:
+        kink: their name in the record.
+        weights: the set of weights of each.
+        places: shape (n, r): the entries of the flat result to which u = W z is added.
+        jumps: z as a linear function of the tangents of the operands: an array of shape (n, m).
+        arguments: the tangents of the switching arguments, of the same shape, whose signs decide; None where they are z
+            itself.
+        negative: says that of tied candidates the smallest is taken, or that they are sorted downwards.
+        empty: marks the kinks one side of which has no interior (an equality), or whose side several ties decide.
+    """
+
+    kink: str
+    weights: WeightSet
+    places: np.ndarray[Any, np.dtype[np.int64]]
+    jumps: Callable[[Sequence[Any]], Any]
+    arguments: Callable[[Sequence[Any]], Any] | None = None
+    negative: bool = False
+    empty: Any = None
+
+    def __len__(self) -> int:
+        """Count the kinks."""
+        return len(self.places)

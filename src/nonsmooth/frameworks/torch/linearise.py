@@ -1,0 +1,91 @@
+"""The kink linearisation by torch: one recorded run, cut open at its active kinks, and sweeps over it both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from nonsmooth.dictionary.weights import Floats
+from nonsmooth.frameworks.framework import Evaluation
+from nonsmooth.frameworks.torch import space
+from nonsmooth.frameworks.torch.interception import torchs_own_slopes
+from nonsmooth.frameworks.torch.tree import flatten
+
+__all__ = ["LinearisedTorch"]
+
+
+class LinearisedTorch:
+    """A program cut at its active kinks; see `framework.Linearised`.
+
+    Reverse sweeps run over the graph of the recorded run. Forward sweeps push tangents over its values; a program that
+    writes in place is run again for each of them.
+    """
+
+    def __init__(self, framework: Any, x: Any, cut: Callable[..., Evaluation]) -> None:
+        self._framework, self._x, self._cut = framework, x, cut
+        probe = cut()
+        self.evaluation = probe
+        self._outputs = [u for c in probe.cuts for u in c.outputs]
+        self._jumps = [z for c in probe.cuts for z in c.jumps]
+        self._arguments = [a for c in probe.cuts for a in c.arguments]
+
+    def start(self) -> tuple[Floats, Floats]:
+        """Give J and Y."""
+        result = self._framework.scalar(self.evaluation)
+        return self._sweep([result], [torch.ones_like(result)])
+
+    def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
+        """Give seeds' Z and seeds' L, by one reverse sweep over the nodes whose seeds are not zero."""
+        return self._sweep(*self._seeded(seeds, arguments))
+
+    def interactions(self, seeds: Floats) -> Floats:
+        """Give seeds' L alone."""
+        nodes, cotangents = self._seeded(seeds, False)
+        return space.flat(self._back(nodes, cotangents, self._outputs))  # type: ignore[no-any-return]
+
+    def _seeded(self, seeds: Floats, arguments: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Pick the nodes whose seeds are not zero, with their cotangents."""
+        nodes, cotangents, place = [], [], 0
+        for jump, argument in zip(self._jumps, self._arguments, strict=True):
+            seed = seeds[place : place + jump.numel()]
+            place += jump.numel()
+            node = argument if arguments and argument is not None else jump
+            if np.any(seed) and node.requires_grad:
+                nodes.append(node)
+                cotangents.append(torch.as_tensor(seed, dtype=node.dtype, device=node.device).reshape(node.shape))
+        return nodes, cotangents
+
+    def push(self, direction: Floats) -> Floats:
+        """Give Z d."""
+        tangents = self.evaluation.tangents
+        tree = space.unflatten_entries(self._x, torch.as_tensor(direction))
+        evaluation = self.evaluation
+        with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes():
+            if tangents.late:
+                tangents.restart([lambda: flatten(tree)[0]])
+            else:
+                with torch.enable_grad():
+                    evaluation = self._cut(tree)
+            found = [b.jumps(c.call.tangents(0)) for c in evaluation.cuts for b in c.blocks]
+        parts = [np.asarray(space.numpy(z), dtype=np.float64).ravel() for z in found]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _sweep(self, nodes: list[torch.Tensor], cotangents: list[torch.Tensor]) -> tuple[Floats, Floats]:
+        """Sweep back from some nodes to the point and to what the blocks add."""
+        n = len(self.evaluation.leaves)
+        whole = self._back(nodes, cotangents, [*self.evaluation.leaves, *self._outputs])
+        return space.flat(whole[:n]), space.flat(whole[n:])
+
+    @staticmethod
+    def _back(
+        nodes: list[torch.Tensor], cotangents: list[torch.Tensor], targets: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Sweep back from some nodes to others."""
+        found: tuple[torch.Tensor | None, ...] = (None,) * len(targets)
+        if targets and any(n.requires_grad for n in nodes):
+            with torch.inference_mode(False), torchs_own_slopes():
+                found = torch.autograd.grad(nodes, targets, cotangents, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(t) if g is None else g for g, t in zip(found, targets, strict=True)]
