@@ -61,7 +61,7 @@ CASES = {
     "|relu(x)|": ([X, ("relu", 0), ("abs", 1)], [-1, 0, 1], [0, 1]),
     "max(x,x)": ([X, ("max", 0, 0)], [1], [1]),
     "|x-x|": ([X, total((1, 0), (-1, 0)), ("abs", 1)], [0], [0]),
-    "-relu(-x), as a where": ([X, scaled(2, 0), ("where", 0, 0, 1)], [1, 2], [1, 2]),
+    "min(x,2x), as a where": ([X, scaled(2, 0), ("where", 0, 0, 1)], [1, 2], [1, 2]),
     "where(x>0, x, x)": ([X, ("where", 0, 0, 0)], [1], [1]),
     "where(x-x>0, x, 2x)": ([X, total((1, 0), (-1, 0)), scaled(2, 0), ("where", 1, 0, 2)], [1, 2], [2]),
     "|x|+|y|": ([X, Y, ("abs", 0), ("abs", 1), total((1, 2), (1, 3))], SQUARE, SQUARE),
