@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from nonsmooth.derivatives.linearisation import Integers, Linearisation
 from nonsmooth.dictionary.weights import Floats, WeightSet
@@ -134,7 +133,7 @@ class LargeGroups:
                     cotangents[c.z] = np.einsum("nr,nrm->nm", y[c.u], weights[place])
                 touched = np.concatenate([c.z.ravel() for c in level])
                 y += self.L[touched].T @ cotangents[touched]
-            now = np.bincount(self.group_of_z, weights=cotangents * zeta, minlength=self.count)
+            now = self._sums(self.group_of_z, cotangents * zeta)
             if not np.any(now > values + 1e-12 * np.abs(values)):
                 break
             values = now
@@ -162,13 +161,19 @@ class LargeGroups:
             most[touched] += up[touched] @ high + down[touched] @ low
             for c in level:
                 low[c.u], high[c.u] = c.weights.bound(least[c.z], most[c.z])
-        return np.bincount(self.group_of_u, weights=np.maximum(self.Y * low, self.Y * high), minlength=self.count)
+        return self._sums(self.group_of_u, np.maximum(self.Y * low, self.Y * high))
+
+    def _sums(self, groups: Integers, terms: Floats) -> Floats:
+        """Add terms up, group by group."""
+        return np.bincount(groups, weights=terms, minlength=self.count).astype(np.float64)
 
     def _by_middles(self, zeta: Floats) -> Floats:
         """Bound each group by what middle weights give, plus the effect of what is left."""
         middles = [[c.weights.centre() for c in level] for level in self.levels]
         weights = [
-            np.broadcast_to(m[0], (len(c.z), *m[0].shape)) for ms, cs in self._pairs(middles) for m, c in zip(ms, cs)
+            np.broadcast_to(m[0], (len(c.z), *m[0].shape))
+            for ms, cs in self._pairs(middles)
+            for m, c in zip(ms, cs, strict=True)
         ]
         z = self._forward(zeta, weights)
         spread, left, size = np.zeros_like(self.Y), np.zeros_like(self.Y), abs(self.L)
@@ -185,15 +190,8 @@ class LargeGroups:
                 cotangents[c.z] = y[c.u] @ m[0]
             touched = np.concatenate([c.z.ravel() for c in level])
             y += self.L[touched].T @ cotangents[touched]
-        middle = np.bincount(self.group_of_z, weights=cotangents * zeta, minlength=self.count)
-        return middle + np.bincount(self.group_of_u, weights=np.abs(y) * left, minlength=self.count)
+        return self._sums(self.group_of_z, cotangents * zeta) + self._sums(self.group_of_u, np.abs(y) * left)
 
     def _pairs(self, middles: list[Any]) -> Any:
         """Walk the levels with their middle weights."""
         return zip(middles, self.levels, strict=True)
-
-
-def components(graph: sparse.csr_array) -> tuple[int, Integers]:
-    """Give the number of connected components, and that of each node."""
-    found: tuple[int, Integers] = csgraph.connected_components(graph, directed=False)
-    return found

@@ -73,6 +73,7 @@ class Field(ConvexSet):
     Attributes:
         value: F(x).
         kinks: how many active kinks were met.
+        pieces: how many programs are active: more than one where an `if` on data ties.
         groups: how many of them interact: the sizes of the groups, the largest first.
         exact: whether the set is known, or (False) only bracketed: then numbers are intervals.
         status: "computed", or "undecided" where a condition of the theory could not be shown; then see `reasons`.
@@ -87,7 +88,7 @@ class Field(ConvexSet):
     ) -> None:
         self.inner, self.value, self.reasons, self.enlarged = inner, value, reasons, enlarged
         self._groups = groups
-        self.kinks = max(g.system.count for g in groups)
+        self.kinks, self.pieces = max(g.system.count for g in groups), len(groups)
         sizes = max((g.sizes for g in groups), key=lambda s: int(s.sum()))
         self.groups = tuple(sorted((int(s) for s in sizes), reverse=True))
         self.status = "undecided" if reasons else "computed"
@@ -168,13 +169,17 @@ class Field(ConvexSet):
 
     def __repr__(self) -> str:
         """Say in a sentence what is known."""
-        if not self.kinks:
+        if not self.kinks and self.pieces == 1:
             return f"conv D(x) = {{ gradient }} in R^{self.space}: no kink is active ({self.status})"
         joint = sum(1 for s in self.groups if s > 1)
         groups = f"{len(self.groups)} group(s), {joint} of them of kinks that interact" if self.groups else "no effect"
         known = "exact" if self.exact else "bracketed: numbers are intervals"
         enlarged = ", enlarged by kinks nearby" if self.enlarged else ""
-        return f"conv D(x) in R^{self.space}: {self.kinks} active kink(s), {groups}; {known}{enlarged} ({self.status})"
+        pieces = f"{self.pieces} programs where an `if` ties, " if self.pieces > 1 else ""
+        return (
+            f"conv D(x) in R^{self.space}: {pieces}{self.kinks} active kink(s), {groups}; {known}{enlarged} "
+            f"({self.status})"
+        )
 
 
 def field(f: Callable[..., Any] | Program, x: Any, *data: Any, tol: float = 0.0, limit: int = LIMIT) -> Field:

@@ -7,6 +7,7 @@ the hull of the slopes of F nearby, which integrals cannot see. (c) The pullback
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -256,23 +257,17 @@ class _Subject:
 
     def _run(self, z: Vector, cotangent: list[Vector] | None) -> tuple[list[Vector], Vector]:
         """Run the function at a point, by torch alone: its results, and the pullback of a cotangent."""
-        from nonsmooth.frameworks.torch.proof import Native
-        from nonsmooth.frameworks.torch.tree import RandomState, flatten
-
-        outputs: list[Vector] = []
-        reached = []
-
-        def weighed(point: Any, *data: Any) -> Any:
-            leaves = [
-                t for t in flatten(self.f(point, *data))[0] if hasattr(t, "is_floating_point") and t.is_floating_point()
-            ]
-            outputs.extend(np.asarray(self.space.framework.numpy(t), dtype=np.float64) for t in leaves)
-            weights = [np.ones(o.shape) for o in outputs] if cotangent is None else cotangent
-            total = sum((t * t.new_tensor(w)).sum() for t, w in zip(leaves, weights, strict=True))
-            reached.append(getattr(total, "requires_grad", False))
-            return total
-
-        gradient = Native(weighed, RandomState(), [], self.rewritten)(self.space.tree(z), self.data, frozen=False)[1]
+        point, copies = self.space.tensors(z), self.space.copies(self.data)
+        for leaf in point:
+            leaf.requires_grad_()
+        with self.space.preserved(self.rewritten) if self.rewritten else nullcontext():
+            leaves = self.space.floating(self.f(self.space.unflatten(point), *copies))
+            outputs = [self.space.numpy(t) for t in leaves]
+            total = None
+            for t, w in zip(leaves, cotangent or [None] * len(leaves), strict=True):
+                part = t.sum() if w is None or bool((w == 1.0).all()) else (t * t.new_tensor(w)).sum()
+                total = part if total is None else total + part
+            gradient = self.space.gradient([total] if total is not None else [], point)
         return outputs, self.space.vector(gradient)
 
     def at(self, z: Vector, cotangent: list[Vector]) -> tuple[float, Vector]:

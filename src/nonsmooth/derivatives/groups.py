@@ -14,6 +14,7 @@ Source: derived, docs/theory/sets.md.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -192,8 +193,8 @@ class Family:
         """Lay out the kinks, and the interactions by the kink that acts and by the kink that is acted on."""
         first_z = np.concatenate([[0], np.cumsum([w.compared for w in self.weights])])
         first_u = np.concatenate([[0], np.cumsum([w.outputs for w in self.weights])])
-        self.z_of = [slice(a, b) for a, b in zip(first_z[:-1], first_z[1:], strict=True)]
-        self.u_of = [slice(a, b) for a, b in zip(first_u[:-1], first_u[1:], strict=True)]
+        self.z_of = [slice(a, b) for a, b in itertools.pairwise(first_z)]
+        self.u_of = [slice(a, b) for a, b in itertools.pairwise(first_u)]
         self.acting = {k: self._gather(self.columns, self.rows, self.u_of[k], transpose=True) for k in self.cover}
         self.acted = [self._gather(self.rows, self.columns, part) for part in self.z_of]
         self.free = [k for k in range(len(self.weights)) if k not in self.cover]

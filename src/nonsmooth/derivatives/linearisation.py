@@ -12,6 +12,7 @@ Source: Griewank2013, derived, docs/theory/sets.md.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -108,12 +109,12 @@ class Linearisation:
     def z_of(self, kinks: Integers, block: int) -> Integers:
         """Give the places of the z of kinks of one block, shape (kinks, m)."""
         m = self.blocks[block].weights.compared
-        return self.first_z[block] + (kinks - self.first_kink[block])[:, None] * m + np.arange(m)
+        return np.asarray(self.first_z[block] + (kinks - self.first_kink[block])[:, None] * m + np.arange(m))
 
     def u_of(self, kinks: Integers, block: int) -> Integers:
         """Give the places of the u of kinks of one block, shape (kinks, r)."""
         r = self.blocks[block].weights.outputs
-        return self.first_u[block] + (kinks - self.first_kink[block])[:, None] * r + np.arange(r)
+        return np.asarray(self.first_u[block] + (kinks - self.first_kink[block])[:, None] * r + np.arange(r))
 
     def push(self, direction: Floats) -> Floats:
         """Give Z d: one forward sweep."""
@@ -186,7 +187,7 @@ def _interactions(system: Linearisation) -> sparse.csr_array:
     noise = np.random.default_rng(0).uniform(0.5, 1.5, n)
     found: list[tuple[Integers, Integers, Floats]] = []
     starts = system.first_z
-    level = [_Rows(np.arange(a, b), np.arange(m)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    level = [_Rows(np.arange(a, b), np.arange(m)) for a, b in itertools.pairwise(starts)]
     for place, node in enumerate(level):  # what comes later than a block cannot act on it
         node.columns = np.arange(int(system.first_u[place]))
     while level:
@@ -232,5 +233,5 @@ def _first_free(words: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
     """Give the place of the first bit that is not set."""
     for place, word in enumerate(words.tolist()):
         if word != 2**64 - 1:
-            return place * 64 + ((~word & (word + 1)).bit_length() - 1)
+            return place * 64 + (int(~word & (word + 1)).bit_length() - 1)
     return 64 * len(words)

@@ -45,23 +45,49 @@ class Space:
 
     def __init__(self, x: Any) -> None:
         self.framework: Framework = find_framework(x)
-        from nonsmooth.frameworks.torch.tree import check_point, flatten, unflatten
+        from nonsmooth.frameworks.torch.proof import gradient_of
+        from nonsmooth.frameworks.torch.protection import preserved
+        from nonsmooth.frameworks.torch.tree import check_point, copy_of, flatten, unflatten
 
-        self._flatten, self._unflatten = flatten, unflatten
+        self._flatten, self._unflatten, self._copy = flatten, unflatten, copy_of
+        self.gradient, self.preserved = gradient_of, preserved
         self.leaves = [leaf.detach() for leaf in check_point(x)]
-        self.structure = flatten(x)[1]
+        self.structure, self.shapes = flatten(x)[1], [tuple(leaf.shape) for leaf in self.leaves]
+        self._cuts = np.cumsum([leaf.numel() for leaf in self.leaves])[:-1]
         self.x, self.eps = self.vector(x), self.framework.eps(x)
         self.bits = 20 if self.eps < 1e-12 else 9
 
     def vector(self, tree: Any) -> Vector:
         """Lay the entries of a tree in a row."""
-        return np.concatenate([np.ravel(a).astype(np.float64) for a in self.framework.arrays(tree)])
+        arrays = [np.ravel(a) for a in self.framework.arrays(tree)]
+        return np.concatenate(arrays).astype(np.float64)
+
+    def tensors(self, vector: Vector) -> list[Any]:
+        """Cut a vector into new leaves of the types of the point."""
+        parts = np.split(vector, self._cuts) if len(self.leaves) > 1 else [vector]
+        found = zip(parts, self.leaves, self.shapes, strict=True)
+        return [leaf.new_tensor(part.reshape(shape)) for part, leaf, shape in found]
+
+    def unflatten(self, leaves: list[Any]) -> Any:
+        """Put leaves into the structure of the point."""
+        return self._unflatten(leaves, self.structure)
 
     def tree(self, vector: Vector) -> Any:
         """Put a vector into the structure and the types of the point."""
-        places = np.cumsum([leaf.numel() for leaf in self.leaves])[:-1]
-        parts = zip(np.split(vector, places), self.leaves, strict=True)
-        return self._unflatten([leaf.new_tensor(p.reshape(tuple(leaf.shape))) for p, leaf in parts], self.structure)
+        return self.unflatten(self.tensors(vector))
+
+    def copies(self, data: tuple[Any, ...]) -> Any:
+        """Copy data, so that nobody's are changed."""
+        items, structure = self._flatten(data)
+        return self._unflatten([self._copy(t) for t in items], structure) if items else data
+
+    def floating(self, result: Any) -> list[Any]:
+        """Give the floating leaves of a result."""
+        return [t for t in self._flatten(result)[0] if hasattr(t, "is_floating_point") and t.is_floating_point()]
+
+    def numpy(self, array: Any) -> Vector:
+        """Give an array to numpy, in double precision."""
+        return np.asarray(self.framework.numpy(array), dtype=np.float64)
 
     def read(self, tree: Any, what: str) -> Vector:
         """Read what the user gives as a point or a gradient.
@@ -71,10 +97,9 @@ class Space:
         """
         leaves, structure = self._flatten(tree)
         shapes = [tuple(getattr(leaf, "shape", ())) for leaf in leaves]
-        own = [tuple(leaf.shape) for leaf in self.leaves]
-        if shapes != own or (len(own) > 1 and structure != self.structure):
+        if shapes != self.shapes or (len(shapes) > 1 and structure != self.structure):
             raise UsageError(
-                f"{what} must be like the point, of shapes {own}; found {type(tree).__name__} of shapes {shapes}."
+                f"{what} must be like the point, of shapes {self.shapes}; found {type(tree).__name__} of shapes {shapes}."
             )
         arrays = [leaf if not hasattr(leaf, "detach") else self.framework.numpy(leaf) for leaf in leaves]
         return np.concatenate([np.ravel(np.asarray(a, dtype=np.float64)) for a in arrays])

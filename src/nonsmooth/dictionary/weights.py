@@ -120,11 +120,11 @@ class Vertices(WeightSet):
         """Give y times the best row."""
         if self.rows.shape == (2, 1):
             return np.where(y * z > 0, y, 0.0)
-        return y * self.choose(y, z)[:, 0]
+        return np.asarray(y * self.choose(y, z)[:, 0])
 
     def choose(self, y: Floats, z: Floats) -> Floats:
         """Take the best row."""
-        return self.rows[np.argmax(y * (z @ self.rows.T), axis=-1)][:, None, :]
+        return np.asarray(self.rows[np.argmax(y * (z @ self.rows.T), axis=-1)][:, None, :])
 
     def bound(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Enclose each row's product."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonsmooth.errors import UsageError
-from nonsmooth.sets.convex import ConvexSet, read_array, too_many
+from nonsmooth.sets.arrays import read_array, too_many
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.minimum_norm import MinimumNorm, Support, certify
 
 __all__ = ["Ball", "dual_point", "read_exponent"]

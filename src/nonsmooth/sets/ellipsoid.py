@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from nonsmooth.errors import UsageError
+from nonsmooth.sets.arrays import read_array
 from nonsmooth.sets.ball import Ball, dual_point, read_exponent
-from nonsmooth.sets.convex import ConvexSet, read_array
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.image import Image
 from nonsmooth.sets.minimum_norm import MinimumNorm, Support, certify
 

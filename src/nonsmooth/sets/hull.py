@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonsmooth.errors import UsageError
-from nonsmooth.sets.convex import ConvexSet, mixtures, read_array
+from nonsmooth.sets.arrays import mixtures, read_array
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.extreme import extreme_points
 from nonsmooth.sets.minimum_norm import Support
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonsmooth.errors import UsageError
-from nonsmooth.sets.convex import ConvexSet, read_array
+from nonsmooth.sets.arrays import read_array
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.extreme import extreme_points
 from nonsmooth.sets.minimum_norm import Support
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nonsmooth.sets.convex import ConvexSet, too_many
+from nonsmooth.sets.arrays import too_many
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.extreme import extreme_points
 from nonsmooth.sets.minimum_norm import Support
 from nonsmooth.sets.parts import read_parts

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nonsmooth.sets.convex import ConvexSet, read_array
+from nonsmooth.sets.arrays import read_array
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.hull import Hull
 
 __all__ = ["Point"]

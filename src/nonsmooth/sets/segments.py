@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from nonsmooth.errors import UsageError
 from nonsmooth.sets.arrangement import TooManyCells, cells
-from nonsmooth.sets.convex import ConvexSet, read_array, too_many
+from nonsmooth.sets.arrays import read_array, too_many
+from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.minimum_norm import Support
 
 __all__ = ["Segments"]

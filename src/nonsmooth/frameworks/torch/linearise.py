@@ -69,7 +69,8 @@ class LinearisedTorch:
             else:
                 with torch.enable_grad():
                     evaluation = self._cut(tree)
-            found = [b.jumps(c.call.tangents(0)) for c in evaluation.cuts for b in c.blocks]
+            moved = [(b, c.call.tangents) for c in evaluation.cuts for b in c.blocks]
+            found = [b.jumps(tangents(0)) for b, tangents in moved if tangents is not None]
         parts = [np.asarray(space.numpy(z), dtype=np.float64).ravel() for z in found]
         return np.concatenate(parts) if parts else np.zeros(0)
 

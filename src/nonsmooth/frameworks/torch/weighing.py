@@ -139,7 +139,7 @@ def cut_open(
         opened.outputs.append(u)
         opened.jumps.append(block.jumps(operands))
         opened.arguments.append(None if block.arguments is None else block.arguments(operands))
-    return _Attach.apply(native.detach(), flat.reshape(native.shape)), opened  # type: ignore[no-any-return]
+    return _Attach.apply(native.detach(), flat.reshape(native.shape)), opened
 
 
 def _fits(call: Call) -> bool:
