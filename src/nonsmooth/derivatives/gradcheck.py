@@ -27,7 +27,7 @@ from nonsmooth.derivatives.paths import (
 )
 from nonsmooth.derivatives.potential import LeftDomain, NotFinite, default_tolerance, integrate
 from nonsmooth.dictionary import Kind
-from nonsmooth.errors import GradcheckError, NonsmoothError, RandomnessError, ResultError, UsageError
+from nonsmooth.errors import ChangedInput, GradcheckError, NonsmoothError, RandomnessError, ResultError, UsageError
 from nonsmooth.kinks.kink import find_kinks
 from nonsmooth.program import Program
 
@@ -215,9 +215,11 @@ class _Subject:
         """Capture a function if that can be done: it helps to find kinks."""
         try:
             return self.space.framework.capture(function, self.space.tree(self.space.x), self.data)
-        except RandomnessError:
+        except (RandomnessError, ChangedInput):
             raise
         except Exception as error:
+            if "backward()" in str(error):  # run by itself it would add to `.grad` of the user's tensors
+                raise
             self.notes.append(
                 f"{what} was not captured, its kinks were not looked for: {str(error).splitlines()[0]:.160}"
             )
@@ -227,18 +229,19 @@ class _Subject:
         """Run the function once at the point, and refuse what cannot be checked."""
         from nonsmooth.frameworks.torch.tree import RandomState
 
+        probe = self.space.tensors(self.space.x)[0].requires_grad_()
+        if not (probe * 1).requires_grad:
+            raise UsageError("gradcheck: torch records no gradients here; call it outside of torch.no_grad().")
         before = RandomState()
-        self.shapes: list[tuple[int, ...]] = []
-        outputs = self._run(self.space.x, None)[0]
+        runs = [self._run(self.space.x, None)[0] for _ in range(2)]
         drawn = before.drawn_since()
         before.put()
-        if drawn:
-            raise RandomnessError(
-                f"gradcheck: the function draws random numbers from {drawn}; draw them outside and pass them as data."
-            )
-        again = self._run(self.space.x, None)[0]
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
-            raise RandomnessError("gradcheck: the function gives two values at one point; it must be deterministic.")
+        if drawn or not all(
+            np.allclose(a, b, 1e3 * self.space.eps, 0, equal_nan=True) for a, b in zip(*runs, strict=True)
+        ):
+            what = f"draws random numbers from {drawn}" if drawn else "gives two values at one point"
+            raise RandomnessError(f"gradcheck: the function {what}; draw them outside and pass them as data.")
+        outputs = runs[0]
         self.shapes = [o.shape for o in outputs]
         if not outputs:
             raise ResultError("gradcheck: the function returns no floating tensor.")
@@ -258,13 +261,14 @@ class _Subject:
     def _run(self, z: Vector, cotangent: list[Vector] | None) -> tuple[list[Vector], Vector]:
         """Run the function at a point, by torch alone: its results, and the pullback of a cotangent."""
         point, copies = self.space.tensors(z), self.space.copies(self.data)
-        for leaf in point:
+        for leaf in point if self.derivative is None else ():
             leaf.requires_grad_()
         with self.space.preserved(self.rewritten) if self.rewritten else nullcontext():
             leaves = self.space.floating(self.f(self.space.unflatten(point), *copies))
             outputs = [self.space.numpy(t) for t in leaves]
             total = None
-            for t, w in zip(leaves, cotangent or [None] * len(leaves), strict=True):
+            weights: Sequence[Vector | None] = cotangent or [None] * len(leaves)
+            for t, w in zip(leaves, weights, strict=True):
                 part = t.sum() if w is None or bool((w == 1.0).all()) else (t * t.new_tensor(w)).sum()
                 total = part if total is None else total + part
             gradient = self.space.gradient([total] if total is not None else [], point)
@@ -275,7 +279,7 @@ class _Subject:
         outputs, gradient = self._run(z, cotangent)
         value = float(sum(np.sum(o * c) for o, c in zip(outputs, cotangent, strict=True)))
         if self.derivative is not None:
-            given = self.derivative(self.space.tree(z), *self.data)
+            given = self.derivative(self.space.tree(z), *self.space.copies(self.data))
             gradient = self.space.read(given, "the derivative")
         return value, gradient
 
@@ -325,7 +329,7 @@ class _Checker:
         for factor in (1.0, 1 / 8, 1 / 64):
             drawn = path if factor == 1 else path.shrunk(factor)
             try:
-                found = integrate(drawn, lambda z: self.subject.at(z, cotangent), self.tolerance, self.space.bits)
+                found = integrate(drawn, lambda z: self.subject.at(z, cotangent), self.tolerance, self.space.eps)
                 break
             except NotFinite as error:
                 if path.special and not path.given:
@@ -340,7 +344,7 @@ class _Checker:
             point = self._snapped(drawn.point(t))
             self.points.setdefault((point + 0.0).tobytes(), point + 0.0)
         discrepancy = abs(found.change - found.value)
-        allowed = self.tolerance * found.scale + 2 * found.error
+        allowed = self.tolerance * found.scale + 2 * found.error + found.rounding
         if discrepancy <= allowed:
             return Check("integral", path.name, discrepancy, allowed, "passed")
         a, b = found.worst

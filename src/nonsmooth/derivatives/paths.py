@@ -55,7 +55,6 @@ class Space:
         self.structure, self.shapes = flatten(x)[1], [tuple(leaf.shape) for leaf in self.leaves]
         self._cuts = np.cumsum([leaf.numel() for leaf in self.leaves])[:-1]
         self.x, self.eps = self.vector(x), self.framework.eps(x)
-        self.bits = 20 if self.eps < 1e-12 else 9
 
     def vector(self, tree: Any) -> Vector:
         """Lay the entries of a tree in a row."""

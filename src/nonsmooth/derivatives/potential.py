@@ -30,7 +30,7 @@ __all__ = ["Field", "Integral", "LeftDomain", "NotFinite", "Potential", "default
 Field: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 """A point -> the value of F there (0 where it is not known), and the value of the field."""
 
-NODES, BUDGET, NARROWEST, ROUNDS = 10, 4000, 2.0**-40, 3
+NODES, BUDGET, NARROWEST, ROUNDS, NOISY = 10, 4000, 2.0**-40, 3, (0.2, 0.43, 0.77)
 
 
 class LeftDomain(ArithmeticError):
@@ -98,6 +98,7 @@ class Integral:
         error: an estimate of its error, from the part of the integrand that no polynomial explains.
         change: F(g(1)) - F(g(0)), 0 where F is not known.
         scale: the size of F and of the integrand along the path, to which tolerances are relative.
+        rounding: what the rounding of F may make of its change.
         kinks: the times at which the integrand jumps.
         worst: the interval on which the integral and the change of F differ most.
         evaluations: how many points of the path were met.
@@ -107,6 +108,7 @@ class Integral:
     error: float
     change: float
     scale: float
+    rounding: float
     kinks: tuple[float, ...]
     worst: tuple[float, float]
     evaluations: int
@@ -115,12 +117,19 @@ class Integral:
 class _Walk:
     """One integration: the evaluations so far, and the panels."""
 
-    def __init__(self, path: Path, of: Field, tolerance: float, bits: int, known: bool) -> None:
-        self.path, self.of, self.tolerance, self.known, self.rule = path, of, tolerance, known, rule(bits)
+    def __init__(self, path: Path, of: Field, tolerance: float, eps: float, known: bool) -> None:
+        self.path, self.of, self.tolerance, self.known, self.eps = path, of, tolerance, known, eps
+        self.rule = rule(20 if eps < 1e-12 else 9)
         self.evaluations, self.low, self.high, self.size = 0, np.inf, -np.inf, 0.0
         self.values: dict[float, float] = {}
         self.kinks: list[float] = []
         self.settled: list[Panel] = []
+        self.noise = max((self._noise(t) for t in NOISY), default=0.0) if known else 0.0
+
+    def _noise(self, t: float) -> float:
+        """Measure the rounding of F: what is left of its change over a step of no length to speak of."""
+        (here, slope), (there, _) = self.at(t), self.at(t + 256 * self.eps)
+        return abs(self.values[t + 256 * self.eps] - self.values[t] - float(slope @ (there - here)))
 
     def at(self, t: float) -> tuple[Vector, Vector]:
         """Give the point and the field at a time."""
@@ -149,7 +158,7 @@ class _Walk:
     @property
     def enough(self) -> float:
         """What a panel may leave open."""
-        return 0.1 * self.tolerance * self.scale
+        return 0.1 * self.tolerance * self.scale + 16 * (self.noise + self.eps)
 
     def panel(self, a: float, b: float, suspected: int = 0) -> Panel:
         """Integrate over [a, b]."""
@@ -206,13 +215,13 @@ class _Walk:
         return Panel(0.0, a, b, integral, error, rest, np.array([a, b]), np.zeros(2))
 
 
-def integrate(path: Path, of: Field, tolerance: float, bits: int = 20, *, known: bool = True) -> Integral:
-    """Integrate a field along a path; `known` says that its values of F are meant.
+def integrate(path: Path, of: Field, tolerance: float, eps: float, *, known: bool = True) -> Integral:
+    """Integrate a field along a path, in arithmetic of a unit of rounding; `known` says that its values of F are meant.
 
     Raises:
         LeftDomain: F is not finite at a point of the path. NotFinite: the field is not.
     """
-    walk = _Walk(path, of, tolerance, bits, known)
+    walk = _Walk(path, of, tolerance, eps, known)
     corners = sorted({0.0, 0.5, 1.0, *path.corners})
     heap = [walk.panel(a, b) for a, b in itertools.pairwise(corners)]
     heapq.heapify(heap)
@@ -230,6 +239,7 @@ def integrate(path: Path, of: Field, tolerance: float, bits: int = 20, *, known:
         error=sum(p.error for p in panels),
         change=walk.value(1.0) - walk.value(0.0),
         scale=walk.scale,
+        rounding=64 * (walk.noise + eps),
         kinks=tuple(sorted(walk.kinks)),
         worst=(worst.a, worst.b),
         evaluations=walk.evaluations,
@@ -327,7 +337,7 @@ def potential(
         _check_ends(space, path, start, end)
         try:
             integral = integrate(
-                path, lambda z: (0.0, _value(space, derivative, z, data)), allowed, space.bits, known=False
+                path, lambda z: (0.0, _value(space, derivative, z, data)), allowed, space.eps, known=False
             )
         except NotFinite as error:
             raise NoDerivative(
