@@ -1,7 +1,7 @@
-"""The command: `nonsmooth audit`, `kinks`, `ops`, `conventions`, `study`.
+"""The command: `nonsmooth audit`, `kinks`, `gradcheck`, `ops`, `conventions`, `study`.
 
 Standard output carries the result alone; messages and the progress bar go to standard error. Exit status: 0 done, 1 a
-finding named by `--fail-on`, 2 wrong use.
+finding named by `--fail-on` or a derivative that is refuted, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -120,6 +120,29 @@ def kinks(target: Target, as_json: AsJson = False, tol: Tol = 0.0) -> None:
             if as_json
             else _terminal(found.table())
         )
+
+
+@app.command()
+def gradcheck(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE.py:NAME", help="NAME() returns (function, point[, derivative], *data).")
+    ],
+    as_json: AsJson = False,
+    samples: Annotated[int, typer.Option("--samples", help="Paths of each kind.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Of the paths.")] = 0,
+) -> None:
+    """Try to refute a derivative along paths, at kinks and by its cotangents; exit with status 1 if it is refuted."""
+    with _messages():
+        with open_problem(target) as (function, x, data):
+            given = data[0] if data and callable(data[0]) else None
+            rest = data[given is not None :]
+            result = ns.gradcheck(
+                function, x, *rest, derivative=given, samples=samples, seed=seed, raise_exception=False
+            )
+        _show(result.to_json() if as_json else _terminal(result.table()))
+    if result.refuted:
+        typer.echo("\n".join(plain(line) for line in f"nonsmooth: {result.message}".split("\n")), err=True)
+        raise typer.Exit(FOUND)
 
 
 @app.command()
