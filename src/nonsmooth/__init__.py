@@ -15,6 +15,7 @@ from nonsmooth import errors
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
+from nonsmooth.derivatives.clarke import Clarke, clarke
 from nonsmooth.derivatives.directional import coordinate_derivatives, directional
 from nonsmooth.derivatives.eager import at_kinks
 from nonsmooth.derivatives.field import Field, field
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Audit",
     "Certificate",
+    "Clarke",
     "Cone",
     "Extremum",
     "Field",
@@ -63,6 +65,7 @@ __all__ = [
     "audit",
     "backprop",
     "capture",
+    "clarke",
     "coordinate_derivatives",
     "directional",
     "errors",

@@ -102,13 +102,13 @@ class LargeGroups:
         return best, found
 
     def _start(self, zeta: Floats, rng: np.random.Generator, start: int) -> Any:
-        """Give one weight for each kink: those of the first selection, those that look best without interactions, or drawn."""
+        """Give one weight for each kink: those where nothing moves, those that look best without interactions, or drawn."""
         weights = []
         for level in self.levels:
             for c in level:
                 y, z = self.Y[c.u], zeta[c.z]
                 if start == 0:
-                    chosen = np.zeros((len(y), c.weights.outputs, c.weights.compared))
+                    chosen = c.weights.choose(np.zeros_like(y), np.zeros_like(z))
                 elif start == 1:
                     chosen = c.weights.choose(np.where(y == 0, 1e-300, y), z)
                 else:

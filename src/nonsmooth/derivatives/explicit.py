@@ -74,7 +74,7 @@ def explicit_set(groups: Groups) -> ConvexSet | None:
 
 def _is_segment(weights: WeightSet) -> bool:
     """Tell the weights [0, 1]."""
-    return isinstance(weights, Vertices) and weights.rows.shape == (2, 1)
+    return isinstance(weights, Vertices) and weights.is_segment
 
 
 def _of_kink(weights: WeightSet, y: Floats, rows: Floats) -> ConvexSet:

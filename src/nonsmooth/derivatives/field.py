@@ -87,7 +87,7 @@ class Field(ConvexSet):
         self, inner: ConvexSet, value: float, groups: list[Groups], reasons: tuple[Reason, ...], enlarged: bool
     ) -> None:
         self.inner, self.value, self.reasons, self.enlarged = inner, value, reasons, enlarged
-        self._groups = groups
+        self.parts = tuple(groups)
         self.kinks, self.pieces = max(g.system.count for g in groups), len(groups)
         sizes = max((g.sizes for g in groups), key=lambda s: int(s.sum()))
         self.groups = tuple(sorted((int(s) for s in sizes), reverse=True))
@@ -106,7 +106,7 @@ class Field(ConvexSet):
     @property
     def systems(self) -> tuple[Linearisation, ...]:
         """The kink linearisations, one for each piece of the program that is active."""
-        return tuple(g.system for g in self._groups)
+        return tuple(g.system for g in self.parts)
 
     def is_critical(self, tol: float | None = None) -> bool | None:
         """Tell whether 0 is in conv D(x); None where the set is bracketed and it cannot be told.

@@ -49,13 +49,15 @@ class Groups:
         alone: the kinks that interact with none, as arrays of one block each.
         families: groups whose structure is the same, enumerated together.
         large: the groups with more extreme weights of a cover than the limit, or none that is finite: bracketed.
-        idle: how many active kinks the result does not depend on.
+        relevant: the numbers of the kinks on which the result depends.
+        idle: how many active kinks it does not depend on.
     """
 
     def __init__(self, system: Linearisation, limit: int) -> None:
         self.system, self.limit = system, limit
         graph = _graph(system)
         relevant = _reaching(system, graph)
+        self.relevant = np.flatnonzero(relevant)
         self.idle = int(system.count - relevant.sum())
         graph = graph[relevant][:, relevant]
         numbers = np.flatnonzero(relevant)

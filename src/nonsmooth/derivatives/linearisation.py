@@ -31,7 +31,7 @@ Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class ActiveKink:
-    """One active kink: its step, its set of weights, and its places among the z and the u."""
+    """One active kink: its step, its set of weights, its places among the z and the u, and the marks of its block."""
 
     number: int
     step: Step
@@ -39,8 +39,11 @@ class ActiveKink:
     weights: WeightSet
     z: slice
     u: slice
-    sign: int = 1
-    empty: bool = False
+    sign: Floats
+    empty: bool
+    blind: bool
+    own: float | None
+    switch: bool
 
 
 class Linearisation:
@@ -94,16 +97,19 @@ class Linearisation:
         block, i = self.blocks[place], number - int(self.first_kink[place])
         m, r = block.weights.compared, block.weights.outputs
         z, u = int(self.first_z[place]) + i * m, int(self.first_u[place]) + i * r
-        empty = False if block.empty is None else bool(block.empty[i])
+        marks = [a is not None and bool(a[i]) for a in (block.empty, block.blind)]
         return ActiveKink(
-            number,
-            self.calls[place].step,
-            block.kink,
-            block.weights,
-            slice(z, z + m),
-            slice(u, u + r),
-            -1 if block.negative else 1,
-            empty,
+            number=number,
+            step=self.calls[place].step,
+            name=block.kink,
+            weights=block.weights,
+            z=slice(z, z + m),
+            u=slice(u, u + r),
+            sign=np.full(m, -1.0 if block.negative else 1.0) if block.orientation is None else block.orientation[i],
+            empty=marks[0],
+            blind=marks[1],
+            own=None if block.own is None else float(block.own[i]),
+            switch=block.orientation is not None,
         )
 
     def z_of(self, kinks: Integers, block: int) -> Integers:
@@ -135,9 +141,24 @@ class Linearisation:
         return left, right
 
     @cached_property
+    def _dense(self) -> tuple[Floats, Floats]:
+        """Z and L in full."""
+        return self.rows()
+
+    @property
     def dense_rows(self) -> Floats:
         """Z in full."""
-        return self.rows()[0]
+        return self._dense[0]
+
+    @property
+    def dense_interactions(self) -> Floats:
+        """L in full."""
+        return self._dense[1]
+
+    @cached_property
+    def dense_arguments(self) -> tuple[Floats, Floats]:
+        """Z and L in full, of what is compared where `where` chooses."""
+        return self.rows(arguments=True) if any(b.arguments is not None for b in self.blocks) else self._dense
 
     @cached_property
     def L(self) -> sparse.csr_array:

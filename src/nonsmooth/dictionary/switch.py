@@ -36,6 +36,9 @@ from nonsmooth.errors import ConventionError
 
 __all__ = ["Partials", "Select", "Switch", "far_unless", "piecewise_linear"]
 
+GOLDEN = 1.618033988749895
+"""Tangents 1, GOLDEN, GOLDEN^2 of the operands give no difference of them the value 0."""
+
 Partials: TypeAlias = tuple[Array | float, ...]
 """The derivative of a piece with respect to each operand; a number stands for a constant."""
 
@@ -149,37 +152,62 @@ class Switch(Nonsmooth):
         for pattern in patterns:
             places = np.flatnonzero((flat == pattern[:, None]).all(axis=0))
             met = [j for j, one in enumerate(pattern) if one]
+            changes = self._changes(call, met, places, tol)
             blocks.append(
                 Block(
                     kink=" and ".join(self.kinks[j] for j in met),
                     weights=chain(len(met)),
                     places=places[:, None],
-                    jumps=partial(self._jumps, call, met, places),
-                    arguments=partial(self._moves, call, met, places),
+                    jumps=partial(self._jumps, call, changes, places),
+                    orientation=self._orientation(call, met, changes, places),
                 )
             )
         return dict.fromkeys(self.kinks, 0.0), blocks
 
-    def _jumps(self, call: Call, met: list[int], places: Any, tangents: Sequence[Array]) -> Array:
-        """Give sum_i (d_j - d_(j-1))_i (tangent i) for some breakpoints j at some elements."""
-        xp, pieces = call.xp, self.pieces(call)
-        columns = []
-        for j in met:
+    def _changes(self, call: Call, met: Sequence[int], places: Any, tol: float) -> list[list[Array | float]]:
+        """Give, for some breakpoints j that some elements meet, d_j less the slopes that the ones before j leave there.
+
+        These are d_(j-1), unless its piece is empty: where two bounds of a clamp coincide above the operand, the
+        element goes from the lower bound to the upper one.
+        """
+        xp, shape = call.xp, call.result.shape
+
+        def here(value: Array | float) -> Array | float:
+            return value if isinstance(value, float | int) else entries(xp, xp.broadcast_to(value, shape), places)
+
+        before, found = [here(p) for p in self.pieces(call)[0]], []
+        for j, (argument, piece) in enumerate(zip(self.arguments(call), self.pieces(call)[1:], strict=True)):
+            after = [here(p) for p in piece]
+            if j in met:
+                found.append([a - b for a, b in zip(after, before, strict=True)])
+            beyond = entries(xp, xp.broadcast_to(argument, shape), places) > tol
+            if j in met or bool(xp.all(beyond)):
+                before = after
+            elif bool(xp.any(beyond)):
+                like = xp.astype(beyond, call.result.dtype)
+                before = [
+                    xp.where(beyond, _full(xp, a, like), _full(xp, b, like)) for a, b in zip(after, before, strict=True)
+                ]
+        return found
+
+    def _jumps(self, call: Call, changes: list[list[Array | float]], places: Any, tangents: Sequence[Array]) -> Array:
+        """Give sum_i (change of partial i) (tangent i) for each change, at some elements."""
+        xp, columns = call.xp, []
+        for change in changes:
             total = xp.zeros(len(places), dtype=call.result.dtype, device=call.result.device)
-            for before, after, tangent in zip(pieces[j], pieces[j + 1], tangents, strict=True):
-                if not (_is_zero(before) and _is_zero(after)):
-                    jump = entries(xp, xp.broadcast_to(_full(xp, after, call.result), call.result.shape), places)
-                    jump = jump - entries(
-                        xp, xp.broadcast_to(_full(xp, before, call.result), call.result.shape), places
-                    )
+            for jump, tangent in zip(change, tangents, strict=True):
+                if not _is_zero(jump):
                     total = total + jump * entries(xp, xp.broadcast_to(tangent, call.result.shape), places)
             columns.append(total)
         return xp.stack(columns, axis=-1)
 
-    def _moves(self, call: Call, met: list[int], places: Any, tangents: Sequence[Array]) -> Array:
-        """Give the tangents of some switching arguments at some elements."""
-        xp, moved = call.xp, self.moved(call, tuple(tangents))
-        return xp.stack([entries(xp, xp.broadcast_to(moved[j], call.result.shape), places) for j in met], axis=-1)
+    def _orientation(self, call: Call, met: Sequence[int], changes: list[list[Array | float]], places: Any) -> Any:
+        """Give the sign of the tangent of the switching argument where the jump is positive: one is a multiple of the other."""
+        xp = call.xp
+        draws = tuple(xp.full_like(u, GOLDEN**k) for k, u in enumerate(call.operands))
+        moved, shape = self.moved(call, draws), call.result.shape
+        moves = xp.stack([entries(xp, xp.broadcast_to(moved[j], shape), places) for j in met], axis=-1)
+        return np.asarray(on_host(xp.sign(self._jumps(call, changes, places, draws)) * xp.sign(moves)), dtype=float)
 
     def dead(self, call: Call) -> Array | None:
         """Mark by 1 the entries strictly inside a piece without any slope, by 0 the others."""
@@ -263,15 +291,16 @@ class Select(Nonsmooth):
             a, b = (entries(xp, xp.broadcast_to(t, shape), places) for t in tangents[1:])
             return (sign * (a - b))[:, None]
 
-        motion, hidden = call.attributes["motion"], empty[places]
+        motion, one = call.attributes["motion"], chain(1)
+        marks = {"empty": empty[places], "own": (value[places] == other[places]).astype(float)}
         if motion is None:
-            return {"tie": 0.0}, [Block("tie", chain(1), places[:, None], jumps, None, np.ones_like(hidden))]
-        hidden = hidden | np.broadcast_to(on_host(motion.several), tuple(shape)).ravel()[places]
+            return {"tie": 0.0}, [Block("tie", one, places[:, None], jumps, blind=np.ones(len(places), bool), **marks)]
+        several = np.broadcast_to(on_host(motion.several), tuple(shape)).ravel()[places]
 
         def arguments(tangents: Sequence[Array]) -> Array:
             return entries(xp, xp.broadcast_to(motion.moved[0], shape), places)[:, None]
 
-        return {"tie": 0.0}, [Block("tie", chain(1), places[:, None], jumps, arguments, hidden)]
+        return {"tie": 0.0}, [Block("tie", one, places[:, None], jumps, arguments=arguments, blind=several, **marks)]
 
     def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
         """Give the jump of the derivative, |tangent of a - tangent of b|, where the predicate ties.

@@ -87,7 +87,7 @@ class WeightSet(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Vertices(WeightSet):
-    """The hull of finitely many row vectors w (r = 1), among them 0: shape (count, m)."""
+    """The hull of finitely many row vectors w (r = 1), shape (count, m); 0 is in it."""
 
     rows: Floats
     outputs: int = field(default=1, init=False)
@@ -116,9 +116,14 @@ class Vertices(WeightSet):
         """Give the rows as matrices."""
         return self.rows[:, None, :]
 
+    @property
+    def is_segment(self) -> bool:
+        """Whether the weights are [0, 1]."""
+        return self.rows.shape == (2, 1) and bool(np.all(self.rows == [[0.0], [1.0]]))
+
     def attain(self, y: Floats, z: Floats) -> Floats:
         """Give y times the best row."""
-        if self.rows.shape == (2, 1):
+        if self.is_segment:
             return np.where(y * z > 0, y, 0.0)
         return np.asarray(y * self.choose(y, z)[:, 0])
 
@@ -351,10 +356,14 @@ class SingularBases(Bases):
         """The coordinates, which differ from matrix to matrix."""
         return ("singular bases", self.size, self.returned, self.imaginary, np.asarray(self.split).tobytes())
 
+    def between(self, z: Floats) -> Any:
+        """Give the matrices U'MV, shape (n, left, size - left)."""
+        turned = self.split @ self.matrix(z) @ np.conj(np.swapaxes(self.split, -1, -2))
+        return turned[:, : self.left, self.left :]
+
     def systems(self, y: Floats, z: Floats) -> Any:
         """Pair large absolute weights with large singular values: von Neumann."""
-        turned = self.split @ self.matrix(z) @ np.conj(np.swapaxes(self.split, -1, -2))
-        u, _, vh = np.linalg.svd(turned[:, : self.left, self.left :])
+        u, _, vh = np.linalg.svd(self.between(z))
         v = np.conj(np.swapaxes(vh, -1, -2))
         rank = np.argsort(np.argsort(-np.abs(y), axis=-1, kind="stable"), axis=-1, kind="stable")
         sign = np.where(y < 0, -1.0, 1.0)[:, None, :]
@@ -372,19 +381,24 @@ class Block:
         weights: the set of weights of each.
         places: shape (n, r): the entries of the flat result to which u = W z is added.
         jumps: z as a linear function of the tangents of the operands: an array of shape (n, m).
-        arguments: the tangents of the switching arguments, of the same shape, whose signs decide; None where they are z
-            itself.
+        orientation: of a switch, shape (n, m): the sign of its argument's tangent where z is positive.
+        arguments: of a choice (`where`): the tangents of what it compares, of the shape of z, whose signs decide.
         negative: says that of tied candidates the smallest is taken, or that they are sorted downwards.
-        empty: marks the kinks one side of which has no interior (an equality), or whose side several ties decide.
+        empty: marks the kinks of an equality, whose second side has no interior.
+        blind: marks the kinks that no sign decides: their side hangs on several ties at once.
+        own: the weight of the program's own side at the tie, where it has one (`where`).
     """
 
     kink: str
     weights: WeightSet
     places: np.ndarray[Any, np.dtype[np.int64]]
     jumps: Callable[[Sequence[Any]], Any]
+    orientation: Any = None
     arguments: Callable[[Sequence[Any]], Any] | None = None
     negative: bool = False
     empty: Any = None
+    blind: Any = None
+    own: Any = None
 
     def __len__(self) -> int:
         """Count the kinks."""

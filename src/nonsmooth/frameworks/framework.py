@@ -17,6 +17,7 @@ __all__ = [
     "CutCall",
     "Evaluation",
     "Framework",
+    "GuardTie",
     "Linearised",
     "NonsmoothCall",
     "Select",
@@ -76,6 +77,22 @@ class CutCall:
     arguments: list[Any]
 
 
+@dataclass
+class GuardTie:
+    """A tied element of what an `if` on data compares, in a run that is cut.
+
+    `arguments` is the framework's node of the differences that decide, one or several; the outcome of this program is
+    that of `sign` (1: all of them positive, -1: negative, 0: any that is not zero), or of an `equality`: all of them
+    zero. `own` says whether the outcome is the one that comes out by itself.
+    """
+
+    step: Step
+    arguments: Any
+    sign: int
+    equality: bool
+    own: bool
+
+
 @dataclass(frozen=True)
 class Severed:
     """A place where the result depends on the point in a way that no derivative sees."""
@@ -91,6 +108,8 @@ class Evaluation:
 
     Where tangents were carried: `decided` are the steps with active kinks and the rules that decided them, `bad` those
     at a jump or a singular point, or so near a kink that rounding decides, `turns` the tied elements behind guards.
+    Where it was cut: `cuts`, the tied elements behind guards (`ties`), and the steps that are not piecewise affine
+    (`curved`).
     """
 
     result: Any
@@ -102,6 +121,8 @@ class Evaluation:
     turns: list[Turn] = field(default_factory=list)
     tangents: Any = None
     cuts: list[CutCall] = field(default_factory=list)
+    ties: list[GuardTie] = field(default_factory=list)
+    curved: list[Step] = field(default_factory=list)
 
 
 class Linearised(Protocol):
@@ -119,7 +140,11 @@ class Linearised(Protocol):
         ...
 
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
-        """Give seeds' Z and seeds' L (of the switching arguments instead of the jumps, if asked): a reverse sweep."""
+        """Give seeds' Z and seeds' L (of what `where`s compare instead of their jumps, if asked): a reverse sweep."""
+        ...
+
+    def rows(self, node: Any) -> tuple[Floats, Floats]:
+        """Give the derivatives of the entries of a node with respect to the point and to the u, one reverse sweep each."""
         ...
 
     def interactions(self, seeds: Floats) -> Floats:

@@ -226,7 +226,7 @@ class ConvexSet(ABC):
         for i in range(self.space):
             unit[i] = 1.0
             upper[i] = self._support(unit).upper
-            lower[i] = -self._support(-unit).upper
+            lower[i] = 0.0 - self._support(-unit).upper
             unit[i] = 0.0
         return lower, upper
 

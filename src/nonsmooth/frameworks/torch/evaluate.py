@@ -17,7 +17,7 @@ import torch
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Select, Singularity, Switch
 from nonsmooth.dictionary.order import Extremum
 from nonsmooth.errors import StaleProgram
-from nonsmooth.frameworks.framework import CutCall, Evaluation, NonsmoothCall, Turn
+from nonsmooth.frameworks.framework import CutCall, Evaluation, GuardTie, NonsmoothCall, Turn
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.torch.dead import Dead, dead_along, dead_of_switch, moved_with
 from nonsmooth.frameworks.torch.forcing import force
@@ -28,9 +28,10 @@ from nonsmooth.frameworks.torch.protection import fresh_copies
 from nonsmooth.frameworks.torch.strong_zero import guard_against_infinity, unselected_entries
 from nonsmooth.frameworks.torch.tangents import Tangents
 from nonsmooth.frameworks.torch.tree import same_content
-from nonsmooth.frameworks.torch.turns import turns_of
-from nonsmooth.frameworks.torch.weighing import active_masks, call_of, cut_open, weighed
+from nonsmooth.frameworks.torch.turns import ties_of, turns_of
+from nonsmooth.frameworks.torch.weighing import active_masks, call_of, cut_open, is_curved, weighed
 from nonsmooth.program import Program, Ref, Step, references
+from nonsmooth.program.affine import is_affine_step
 
 __all__ = ["replay"]
 
@@ -90,6 +91,8 @@ def replay(
         turns=run.turns,
         tangents=tangents,
         cuts=run.cuts,
+        ties=run.ties,
+        curved=run.curved,
     )
 
 
@@ -110,6 +113,8 @@ class _Run:
         self.calls: list[NonsmoothCall] = []
         self.cut_at: float | None = None
         self.cuts: list[CutCall] = []
+        self.ties: list[GuardTie] = []
+        self.curved: list[Step] = []
         self.decided: list[NonsmoothCall] = []
         self.bad: list[NonsmoothCall] = []
         self.turns: list[Turn] = []
@@ -128,10 +133,14 @@ class _Run:
                 self.bad.append(NonsmoothCall(step, Call(None, (), {}), None, mask=near, near=True))
         if self.tangents is not None and step.index in self.plan.compared:
             self.turns += turns_of(self.program, step, args, kwargs, self.tangents)
+            if self.cut_at is not None:
+                self.ties += ties_of(step, args, kwargs)
         if step.index in self.plan.checks:
             self._check(step, args, kwargs)
             return
         before = None if self.tangents is None else self.tangents.before(step)
+        if self.cut_at is not None and step.index not in self.plan.special and not is_affine_step(self.program, step):
+            self.curved.append(step)
         if watching and step.index in self.plan.special:
             output = self._special(step, args, kwargs)
         else:
@@ -247,6 +256,8 @@ class _Run:
                     step, operands, args, kwargs, self.plan.unselected[step.index], self.masks
                 )
                 native_output = native
+            if self.cut_at is not None and not is_affine_step(self.program, step):
+                self.curved.append(step)
             if self.observe:
                 self.calls.append(NonsmoothCall(step, call, native))
             return self._written(step, args, native, native_output)
@@ -264,6 +275,8 @@ class _Run:
             near = near_margins(operation, call, step, self.terms.of)
             if near is not None:
                 self.bad.append(NonsmoothCall(step, call, None, mask=near, near=True))
+        if self.cut_at is not None and is_curved(operation, call):
+            self.curved.append(step)
         if self.cut_at is not None and masks:
             output = self._cut(step, operation, call, operands, native)
         if self.select is not None:

@@ -58,6 +58,12 @@ class LinearisedTorch:
                 cotangents.append(torch.as_tensor(seed, dtype=node.dtype, device=node.device).reshape(node.shape))
         return nodes, cotangents
 
+    def rows(self, node: torch.Tensor) -> tuple[Floats, Floats]:
+        """Give the derivatives of the entries of a node with respect to the point and to the u."""
+        flat = node.reshape(-1)
+        found = [self._sweep([flat[i]], [torch.ones_like(flat[i])]) for i in range(flat.numel())]
+        return np.array([row for row, _ in found]), np.array([row for _, row in found])
+
     def push(self, direction: Floats) -> Floats:
         """Give Z d."""
         tangents = self.evaluation.tangents

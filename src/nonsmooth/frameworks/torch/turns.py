@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from nonsmooth.frameworks.framework import ROUNDING, Turn
+from nonsmooth.frameworks.framework import ROUNDING, GuardTie, Turn
 from nonsmooth.frameworks.torch.arguments import map_tensors
 from nonsmooth.frameworks.torch.forcing import RANKING, choices, force, forceable, ranked_rows
 from nonsmooth.frameworks.torch.predicates import SIDES
 from nonsmooth.frameworks.torch.tangents import Tangents
 from nonsmooth.program import Program, Step
 
-__all__ = ["turns_of"]
+__all__ = ["ties_of", "turns_of"]
 
 
 def turns_of(program: Program, step: Step, args: Any, kwargs: Any, tangents: Tangents) -> list[Turn]:
@@ -35,6 +35,38 @@ def turns_of(program: Program, step: Step, args: Any, kwargs: Any, tangents: Tan
             _turn(step, (ordinal, element), ways, outcome, differences, scale, tangents.deciding, args, kwargs)
             for element, ways in tied
         ]
+
+
+def ties_of(step: Step, args: Any, kwargs: Any) -> list[GuardTie]:
+    """List the tied elements of a comparison behind a guard with the nodes of what decides them; see `GuardTie`."""
+    name = step.label.rstrip("_")
+    plain = _detached(args), _detached(kwargs)
+    tied = choices(step, *plain)
+    if not tied:
+        return []
+    native = step.target(*plain[0], **plain[1])
+    outcome = force(name, native, step.forced) if step.forced else native
+    found = []
+    with torch.enable_grad():
+        for element, ways in tied:
+            if name in RANKING:
+                row = ranked_rows(name, args, kwargs)[element]
+                now, own = int(outcome.reshape(-1)[element]), int(native.reshape(-1)[element])
+                rest = [w for w in ways if w != now]
+                found.append(GuardTie(step, row[now] - row[rest], 1, False, now == own))
+                continue
+            if name in SIDES:
+                a, b = (torch.as_tensor(t) for t in args[:2])
+                difference = (a - b).broadcast_to(native.shape).reshape(-1)[element]
+                now, own = bool(outcome.reshape(-1)[element]), bool(native.reshape(-1)[element])
+                left, right = SIDES[name]
+                equality, sign = left == right and now != left, 0 if left == right else 1 if now == right else -1
+            else:
+                difference = (args[0] - args[1] if name == "equal" else args[0]).reshape(-1)
+                now, own = bool(outcome), bool(native)
+                equality, sign = now == (name == "equal"), 0
+            found.append(GuardTie(step, difference, sign, equality, now == own))
+    return found
 
 
 def _turn(
