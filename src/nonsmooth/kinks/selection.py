@@ -221,8 +221,7 @@ def _randomly(generator: np.random.Generator) -> Callable[[Step, str, Call], Rul
         if operation.kind is Kind.ORDER:
             return uniform(tuple(call.operands[0].shape))
         if operation.kind is Kind.SPECTRAL:
-            matrix = uniform(tuple(operation.image(call, call.operands).shape))  # type: ignore[attr-defined]
-            return matrix + call.xp.matrix_transpose(matrix)
+            return operation.image(call, tuple(uniform(tuple(u.shape)) for u in call.operands))  # type: ignore[attr-defined]
         if operation.kind is Kind.CONE and kink != "zero entry":
             if kink == "tie":
                 return "even"
