@@ -20,6 +20,7 @@ from nonsmooth.sets import (
     Product,
     Segments,
 )
+from nonsmooth.sets.minimum_norm import certify
 
 
 def same_points(a: np.ndarray, b: np.ndarray) -> bool:
@@ -178,6 +179,21 @@ def test_a_descent_direction_comes_from_the_outer_set() -> None:
     assert summed.norm.lower == pytest.approx(found.norm.lower - 0.05)
     only_values = Bracket(inner, lambda d: float(tilted.support(d))).minimum_norm()
     assert 0 <= only_values.norm.lower <= found.norm.lower + 1e-12
+
+
+def test_an_outer_function_bounds_the_distance_from_below() -> None:
+    rng, better = np.random.default_rng(0), 0
+    for _ in range(60):
+        inner = rng.standard_normal((8, 4)) + rng.standard_normal(4)
+        outer = np.vstack([inner, rng.standard_normal((3, 4)) + inner.mean(0)])
+        b = Bracket(Hull(inner), lambda d, outer=outer: float((outer @ d).max()))
+        found = b.minimum_norm()
+        last = certify(b._support, np.zeros(4), found.point).norm.lower
+        assert last <= found.norm.lower + 1e-9
+        assert found.norm.lower <= Hull(outer).minimum_norm().norm + 1e-12
+        assert found.norm.upper == pytest.approx(Hull(inner).minimum_norm().norm, abs=1e-10)
+        better += found.norm.lower > last + 1e-3
+    assert better > 0
 
 
 def test_brackets_in_brackets() -> None:

@@ -148,6 +148,20 @@ def test_bounded_by_takes_the_better_bound_only() -> None:
     assert inner.bounded_by(inner._replace(norm=Bounded(3.0))).norm.lower == 1.0
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_few_vectors_in_a_large_space(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    center, g = scale * rng.standard_normal(5_000), scale * rng.standard_normal((40, 5_000))
+    for s in (Segments(center - g.sum(0) / 2, g), Hull(np.vstack([center, g])), Segments(center, np.zeros((0, 5_000)))):
+        for target in (np.zeros(5_000), 3 * center):
+            found = s.nearest(target)
+            assert found.status == "computed" and found.norm.exact
+            assert found.direction is not None
+            assert s.support(found.direction) - found.direction @ target <= -found.norm.lower
+        assert s.nearest(s.support_point(center)).norm == 0
+        assert s.contains(s.sample(1)[0]) and s.contains(s.sample(1)[0] + scale) is False
+
+
 def test_the_corral_drops_what_it_does_not_need() -> None:
     corral = Corral(np.array([4.0, 1.0]))
     assert corral.add(np.array([2.0, -3.0])) and len(corral.points) == 2
