@@ -23,6 +23,7 @@ from nonsmooth.derivatives.gradcheck import Gradcheck, gradcheck
 from nonsmooth.derivatives.lexicographic import forward_subgradient, lexicographic
 from nonsmooth.derivatives.potential import Potential, potential
 from nonsmooth.derivatives.subgradient import Certificate, Subgradient, subgradient
+from nonsmooth.derivatives.verdict import GradientVerdict, verdict
 from nonsmooth.dictionary import (
     Cone,
     Extremum,
@@ -50,6 +51,7 @@ __all__ = [
     "Extremum",
     "Field",
     "Gradcheck",
+    "GradientVerdict",
     "Kind",
     "Kink",
     "Kinks",
@@ -83,4 +85,5 @@ __all__ = [
     "subgradient",
     "value_and_backprop",
     "value_and_grad",
+    "verdict",
 ]

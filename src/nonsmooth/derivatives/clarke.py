@@ -16,12 +16,14 @@ from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.cells import Cells, walk_cells
 from nonsmooth.derivatives.field import LIMIT, Field, field, flattened
 from nonsmooth.derivatives.groups import Groups
+from nonsmooth.derivatives.linearisation import Linearisation
 from nonsmooth.derivatives.regular import is_regular
 from nonsmooth.derivatives.sampling import sampled_limits
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import UsageError
 from nonsmooth.kinks.resolution import Reason
 from nonsmooth.program import Program
+from nonsmooth.program.affine import upstream
 from nonsmooth.sets import Bounded, Bracket, ConvexSet, Hull, MinimumNorm, Support
 
 __all__ = ["Clarke", "clarke", "clarke_in"]
@@ -31,6 +33,10 @@ ROWS = 256
 
 SAMPLES = 64
 """How many directions are followed where the cells cannot be listed."""
+
+
+WALKED = ("flat", "equality")
+"""What the walk over the cells of a piecewise affine program decides by itself."""
 
 
 class Clarke(ConvexSet):
@@ -170,11 +176,15 @@ def clarke(
 
         dF(x) = conv { lim grad F(x_k) : x_k -> x }
 
-    It is known exactly (`equality`) if no kink matters ("differentiable"); if the kinks do not interact and all of them
-    are convex in their effect on F, or all concave ("regular": dF(x) = conv D(x)); if the gradients of their arguments
-    are linearly independent ("independent", the LIKQ: dF(x) = conv D(x)); or if the program is "piecewise affine": then
-    its cells are listed. Else the hull of the cells found, or of sampled limits, is an inner set, and conv D(x) an outer
-    one. Status: `computed`.
+    It is known exactly (`equality`)
+
+    * "differentiable": no kink matters;
+    * "regular": no kink acts on another, and all are convex in their effect on F, or all concave: dF(x) = conv D(x);
+    * "independent": the gradients of their arguments are linearly independent (the LIKQ): dF(x) = conv D(x);
+    * "piecewise affine": what the kinks compare is so in the point (what follows may be smooth): their cells are listed.
+
+    Else the hull of the cells found, or of sampled limits, is an inner set, and conv D(x) an outer one. Status:
+    `computed`.
 
     Args:
         f: a scalar function f(x, *data), or its captured program.
@@ -207,7 +217,8 @@ def clarke(
 
 def clarke_in(outer: Field, limit: int = LIMIT, seed: int = 0) -> Clarke:
     """Give Clarke's subdifferential inside a field that is known."""
-    groups, reasons = outer.parts, outer.reasons
+    groups, affine = outer.parts, all(_has_flat_walls(g.system) for g in outer.parts)
+    reasons = tuple(r for r in outer.reasons if not (affine and r.rule in WALKED))
     if len(groups) == 1 and not reasons:
         if not len(groups[0].relevant):
             return Clarke(outer.inner, outer, "differentiable")
@@ -215,13 +226,27 @@ def clarke_in(outer: Field, limit: int = LIMIT, seed: int = 0) -> Clarke:
             return Clarke(outer.inner, outer, "regular")
         if _is_independent(groups[0]):
             return Clarke(outer.inner, outer, "independent")
-    affine = all(not g.system.sweeps.evaluation.curved for g in groups)
     found = [_limits(g, affine, limit, seed) for g in groups]
     gradients = [v for cells in found for v in cells.gradients]
     open_ = tuple(dict.fromkeys((*reasons, *(r for cells in found for r in cells.reasons))))
     equality = "piecewise affine" if affine and all(c.complete for c in found) and not open_ else None
     inner = Hull(_distinct(np.array(gradients))) if gradients else None
     return Clarke(inner, outer, equality, sum(c.count for c in found), open_)
+
+
+def _has_flat_walls(system: Linearisation) -> bool:
+    """Tell whether what the active kinks compare is piecewise affine in the point, so that their cells are exact cones.
+
+    What comes after the kinks may be smooth: on each cell the gradient tends to that of the selection. Where an `if`
+    ties, and where a program writes in place, nothing at all may be curved.
+    """
+    evaluation, program = system.sweeps.evaluation, system.program
+    if not evaluation.curved:
+        return True
+    if evaluation.ties or system.framework.rewrites(program):
+        return False
+    before = upstream(program, [c.step for c in evaluation.cuts])
+    return all(step.index not in before for step in evaluation.curved)
 
 
 def _limits(groups: Groups, affine: bool, limit: int, seed: int) -> Cells:

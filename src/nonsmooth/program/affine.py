@@ -5,7 +5,7 @@ from __future__ import annotations
 from nonsmooth.dictionary import Kind
 from nonsmooth.program.program import Program, Step, references
 
-__all__ = ["is_affine_step"]
+__all__ = ["is_affine_step", "upstream"]
 
 FACTORS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(
@@ -41,3 +41,17 @@ def is_affine_step(program: Program, step: Step) -> bool:
         return sum(depends(item) for item in step.args[1]) <= 1
     places = FACTORS.get(step.operation.name)
     return places is not None and sum(depends(step.args[p]) for p in places if p < len(step.args)) <= 1
+
+
+def upstream(program: Program, steps: list[Step]) -> set[int]:
+    """Give the steps from which some steps compute what depends on the point, those steps themselves left out."""
+    found: set[int] = set()
+    waiting = list(steps)
+    while waiting:
+        step = waiting.pop()
+        for ref in references((step.args, dict(step.kwargs))):
+            before = program.producer.get(ref.value)
+            if before is not None and program.values[ref.value].depends_on_point and before.index not in found:
+                found.add(before.index)
+                waiting.append(before)
+    return found

@@ -1,0 +1,179 @@
+"""The verdict on a gradient: a Clarke subgradient for certain, an artifact for certain, or undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nonsmooth.derivatives.backprop import as_program, backprop
+from nonsmooth.derivatives.clarke import Clarke, clarke
+from nonsmooth.derivatives.field import LIMIT
+from nonsmooth.derivatives.subgradient import subgradient
+from nonsmooth.dictionary.weights import Floats
+from nonsmooth.errors import NoField, UsageError
+from nonsmooth.frameworks.framework import Framework
+from nonsmooth.kinks.resolution import Reason
+from nonsmooth.program import Program
+from nonsmooth.sets import Bounded
+
+__all__ = ["GradientVerdict", "judge_gradient", "verdict"]
+
+SEEDS = 4
+"""So many certified subgradients a gradient is compared with where the sets leave it open."""
+
+ROUNDING = 2.0**12
+"""Vectors this many units of rounding apart, relative to their size, are equal."""
+
+
+@dataclass(frozen=True, eq=False)
+class GradientVerdict:
+    """How a vector stands to Clarke's subdifferential dF(x).
+
+    Attributes:
+        word: "certified" (it is in dF(x)), "artifact" (it is not) or "undecided".
+        message: the same in a sentence, with what it rests on.
+        gradient: the vector that was judged, like the point.
+        distance: how far it is from dF(x), as an interval.
+        direction: for an artifact a direction d, like the point, of length 1 with <d, gradient> > max { <d, v> : v in
+            dF(x) }; else None.
+        gap: the difference of the two: at least so far is the gradient from dF(x); 0 if it is no artifact.
+        clarke: what is known of dF(x); None where the program has no field.
+        status: "computed", or "undecided".
+        reasons: why it is undecided, each with its line.
+    """
+
+    word: str
+    message: str
+    gradient: Any
+    distance: Bounded | None
+    direction: Any
+    gap: float
+    clarke: Clarke | None
+    status: str = "computed"
+    reasons: tuple[Reason, ...] = field(default=())
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return f"{self.message} ({self.status})"
+
+
+def verdict(
+    f: Callable[..., Any] | Program,
+    x: Any,
+    gradient: Any = None,
+    *data: Any,
+    tol: float | None = None,
+    limit: int = LIMIT,
+) -> GradientVerdict:
+    """Tell whether a vector, by default what backprop returns, is a true subgradient of a program at a point.
+
+    Certified: inside a set that is inside dF(x). Artifact: outside a set that contains dF(x), by more than `tol`, with a
+    direction that separates them. Else undecided, never a guess. Status: `computed`.
+
+    Args:
+        f: a scalar function f(x, *data), or its captured program.
+        x: the point.
+        gradient: the vector, like the point or as a flat array; None: what the framework's backprop returns.
+        data: what is not differentiated.
+        tol: how far from the set a vector may be and still count as inside; by default the rounding of the gradients.
+        limit: as in `clarke`.
+
+    Raises:
+        ResultError: the function is not scalar. UsageError: a gradient of another structure. PointError, CaptureError.
+
+    >>> import torch
+    >>> import nonsmooth as ns
+    >>> f = lambda t: torch.relu(t) - torch.relu(-t)          # the identity: torch says 0
+    >>> found = ns.verdict(f, torch.tensor(0.0))
+    >>> found.word, found.direction, round(found.gap, 6)
+    ('artifact', tensor(-1.), 1.0)
+    >>> ns.verdict(f, torch.tensor(0.0), torch.tensor(1.0)).word
+    'certified'
+
+    Source: Clarke1983, BoltePauwels2020, docs/theory/sets.md.
+    """
+    program, framework = as_program(f, x, data)
+    own = backprop(program, x, *data) if gradient is None else gradient
+    vector = np.asarray(own, dtype=np.float64).ravel() if isinstance(own, np.ndarray) else framework.flat_like(x, own)
+    if vector.size != framework.flat(x).size:
+        raise UsageError(
+            f"verdict was given a vector of {vector.size} numbers for a point of {framework.flat(x).size}."
+        )
+    shown = framework.unflatten_flat(x, vector)
+    try:
+        known = clarke(program, x, *data, limit=limit)
+    except NoField as error:
+        return GradientVerdict(
+            "undecided",
+            f"undecided: {error}",
+            shown,
+            None,
+            None,
+            0.0,
+            None,
+            "undecided",
+            (Reason("no field", str(error)),),
+        )
+    return judge_gradient(framework, program, x, data, known, vector, tol)
+
+
+def judge_gradient(
+    framework: Framework,
+    program: Program,
+    x: Any,
+    data: tuple[Any, ...],
+    known: Clarke,
+    vector: Floats,
+    tol: float | None,
+) -> GradientVerdict:
+    """Judge a flat vector by what is known of dF(x)."""
+    shown = framework.unflatten_flat(x, vector)
+    if not np.all(np.isfinite(vector)):
+        return GradientVerdict(
+            "artifact", "artifact: the vector holds nan or infinity", shown, None, None, float("inf"), known
+        )
+    size = max(float(np.linalg.norm(vector)), float(np.linalg.norm(known.outer.systems[0].J)))
+    noise = ROUNDING * framework.eps(x) * size if tol is None else tol
+    inside = known.contains(vector, noise)
+    if inside is None:
+        near = _nearest_subgradient(framework, program, x, data, vector, noise)
+        if near:
+            message = "certified: it equals a certified subgradient, a limit of gradients along a direction"
+            return GradientVerdict("certified", message, shown, Bounded(0.0, noise), None, 0.0, known)
+        reasons = known.reasons or (Reason("between", "the vector lies between an inner and an outer set of dF(x)"),)
+        message = f"undecided: {'; '.join(str(r) for r in reasons[:3])}"
+        return GradientVerdict("undecided", message, shown, None, None, 0.0, known, "undecided", reasons)
+    if inside:
+        message = f"certified: it lies in {_name(known)}, up to rounding"
+        return GradientVerdict("certified", message, shown, Bounded(0.0, noise), None, 0.0, known)
+    found = known.nearest(vector)
+    gap = float(found.norm.lower)
+    direction = None if found.direction is None else framework.unflatten_flat(x, 0.0 - found.direction)
+    message = f"artifact: it is outside {_outer_name(known)} by {gap:.3g}, along the direction that separates them"
+    return GradientVerdict("artifact", message, shown, found.norm, direction, gap, known)
+
+
+def _nearest_subgradient(
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], vector: Floats, noise: float
+) -> bool:
+    """Tell whether a vector equals one of a few certified subgradients."""
+    for seed in range(SEEDS):
+        _, gradient, certificate = subgradient(program, x, *data, seed=seed)
+        if not certificate.certified:
+            return False
+        if float(np.linalg.norm(framework.flat(gradient) - vector)) <= noise:
+            return True
+    return False
+
+
+def _name(known: Clarke) -> str:
+    """Name the set in which the vector lies."""
+    return f"dF(x) ({known.equality})" if known.equality else "an inner set of dF(x)"
+
+
+def _outer_name(known: Clarke) -> str:
+    """Name the set outside which the vector is."""
+    return f"dF(x) ({known.equality})" if known.equality else "conv D(x), which contains dF(x)"
