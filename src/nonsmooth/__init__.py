@@ -14,6 +14,7 @@ from __future__ import annotations
 from nonsmooth import errors
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
+from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
 from nonsmooth.derivatives.clarke import Clarke, clarke
 from nonsmooth.derivatives.directional import coordinate_derivatives, directional
@@ -44,6 +45,7 @@ from nonsmooth.program import Program
 __version__ = "0.1.0"
 
 __all__ = [
+    "AbsNormal",
     "Audit",
     "Certificate",
     "Clarke",
@@ -63,6 +65,7 @@ __all__ = [
     "Subgradient",
     "Switch",
     "__version__",
+    "abs_normal",
     "at_kinks",
     "audit",
     "backprop",

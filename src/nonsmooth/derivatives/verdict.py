@@ -151,7 +151,7 @@ def judge_gradient(
         return GradientVerdict("certified", message, shown, Bounded(0.0, noise), None, 0.0, known)
     found = known.nearest(vector)
     gap = float(found.norm.lower)
-    direction = None if found.direction is None else framework.unflatten_flat(x, 0.0 - found.direction)
+    direction = None if found.direction is None else framework.unflatten_flat(x, found.direction)
     message = f"artifact: it is outside {_outer_name(known)} by {gap:.3g}, along the direction that separates them"
     return GradientVerdict("artifact", message, shown, found.norm, direction, gap, known)
 

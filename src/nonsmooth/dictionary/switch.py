@@ -148,6 +148,7 @@ class Switch(Nonsmooth):
         if not flat.any():
             return dict.fromkeys(self.kinks, 0.0), []
         patterns = np.unique(flat[:, flat.any(axis=0)], axis=1).T
+        values = [np.broadcast_to(on_host(a), tuple(shape)).ravel() for a in self.arguments(call)]
         blocks = []
         for pattern in patterns:
             places = np.flatnonzero((flat == pattern[:, None]).all(axis=0))
@@ -160,6 +161,7 @@ class Switch(Nonsmooth):
                     places=places[:, None],
                     jumps=partial(self._jumps, call, changes, places),
                     orientation=self._orientation(call, met, changes, places),
+                    values=np.stack([values[j][places] for j in met], axis=1),
                 )
             )
         return dict.fromkeys(self.kinks, 0.0), blocks
@@ -202,12 +204,14 @@ class Switch(Nonsmooth):
         return xp.stack(columns, axis=-1)
 
     def _orientation(self, call: Call, met: Sequence[int], changes: list[list[Array | float]], places: Any) -> Any:
-        """Give the sign of the tangent of the switching argument where the jump is positive: one is a multiple of the other."""
+        """Give the jump over the tangent of the switching argument, of which it is a multiple; 0 where there is none."""
         xp = call.xp
         draws = tuple(xp.full_like(u, GOLDEN**k) for k, u in enumerate(call.operands))
         moved, shape = self.moved(call, draws), call.result.shape
         moves = xp.stack([entries(xp, xp.broadcast_to(moved[j], shape), places) for j in met], axis=-1)
-        return np.asarray(on_host(xp.sign(self._jumps(call, changes, places, draws)) * xp.sign(moves)), dtype=float)
+        below = np.asarray(on_host(moves), dtype=np.float64)
+        jumps = np.asarray(on_host(self._jumps(call, changes, places, draws)), dtype=np.float64)
+        return np.divide(jumps, below, out=np.zeros_like(jumps), where=below != 0)
 
     def dead(self, call: Call) -> Array | None:
         """Mark by 1 the entries strictly inside a piece without any slope, by 0 the others."""

@@ -381,7 +381,8 @@ class Block:
         weights: the set of weights of each.
         places: shape (n, r): the entries of the flat result to which u = W z is added.
         jumps: z as a linear function of the tangents of the operands: an array of shape (n, m).
-        orientation: of a switch, shape (n, m): the sign of its argument's tangent where z is positive.
+        orientation: of a switch, shape (n, m): z divided by the tangents of its switching arguments.
+        values: of a switch, shape (n, m): its switching arguments, 0 at the kinks.
         arguments: of a choice (`where`): the tangents of what it compares, of the shape of z, whose signs decide.
         negative: says that of tied candidates the smallest is taken, or that they are sorted downwards.
         empty: marks the kinks of an equality, whose second side has no interior.
@@ -394,6 +395,7 @@ class Block:
     places: np.ndarray[Any, np.dtype[np.int64]]
     jumps: Callable[[Sequence[Any]], Any]
     orientation: Any = None
+    values: Any = None
     arguments: Callable[[Sequence[Any]], Any] | None = None
     negative: bool = False
     empty: Any = None

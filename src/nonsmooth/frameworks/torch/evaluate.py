@@ -192,7 +192,7 @@ class _Run:
             if not any(self.program.values[r.value].depends_on_point for r in references(step.args)):
                 return Predicate.untied(value)
             moves = partial(self._motion, step, name, value)
-            return compare(name, args[0], args[1], value, moves, self.cut_at or 0.0)
+            return compare(name, args[0], args[1], value, moves, self._distance(None))
         if step.mutates:
             return Predicate.untied(value)
         known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
@@ -268,7 +268,7 @@ class _Run:
             if self.tangents is not None:
                 self._note_ties(step, operation, call)
         output = native
-        masks = active_masks(operation, call, self.cut_at or 0.0)
+        masks = active_masks(operation, call, self._distance(operation))
         if isinstance(operation, Switch) and step.index in self.plan.dead and len(detached) == 1:
             self.dead[step.results[0] or 0] = dead_of_switch(operation, call, masks is None)
         if self.tangents is not None and not isinstance(operation, Select):
@@ -299,6 +299,11 @@ class _Run:
             native_output = _replaced(native_output, output)
         return self._written(step, args, output, native_output)
 
+    def _distance(self, operation: Nonsmooth | None) -> float:
+        """Give the distance within which a run is cut; an infinite one is for switches alone."""
+        at = self.cut_at or 0.0
+        return at if at < float("inf") or isinstance(operation, Switch) else 0.0
+
     def _cut(
         self, step: Step, operation: Nonsmooth, call: Call, operands: tuple[torch.Tensor, ...], native: torch.Tensor
     ) -> torch.Tensor:
@@ -306,7 +311,7 @@ class _Run:
         assert self.cut_at is not None and self.tangents is not None
         asked = self.tangents.ask(step, call.operands)
         call = replace(call, tangents=asked[0], scale=asked[1])
-        output, opened = cut_open(step, operation, call, operands, native, self.cut_at)
+        output, opened = cut_open(step, operation, call, operands, native, self._distance(operation))
         self.cuts.append(opened)
         self.tangents.decide(step, call, opened.rules)
         if isinstance(operation, Select):  # either branch can be selected at a tie
