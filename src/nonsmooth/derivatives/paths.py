@@ -45,12 +45,11 @@ class Space:
 
     def __init__(self, x: Any) -> None:
         self.framework: Framework = find_framework(x)
-        from nonsmooth.frameworks.torch.proof import gradient_of
         from nonsmooth.frameworks.torch.protection import preserved
         from nonsmooth.frameworks.torch.tree import check_point, copy_of, flatten, unflatten
 
         self._flatten, self._unflatten, self._copy = flatten, unflatten, copy_of
-        self.gradient, self.preserved = gradient_of, preserved
+        self.preserved = preserved
         self.leaves = [leaf.detach() for leaf in check_point(x)]
         self.structure, self.shapes = flatten(x)[1], [tuple(leaf.shape) for leaf in self.leaves]
         self._cuts = np.cumsum([leaf.numel() for leaf in self.leaves])[:-1]

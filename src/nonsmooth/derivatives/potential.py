@@ -30,7 +30,7 @@ __all__ = ["Field", "Integral", "LeftDomain", "NotFinite", "Potential", "default
 Field: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 """A point -> the value of F there (0 where it is not known), and the value of the field."""
 
-NODES, BUDGET, NARROWEST, ROUNDS, NOISY = 10, 4000, 2.0**-40, 3, (0.2, 0.43, 0.77)
+NODES, BUDGET, NARROWEST, ROUNDS, NOISY = 10, 2000, 2.0**-40, 3, (0.2, 0.43, 0.77)
 
 
 class LeftDomain(ArithmeticError):
@@ -196,18 +196,29 @@ class _Walk:
         middle = (panel.a + panel.b) / 2
         return [self.panel(panel.a, middle, panel.suspected), self.panel(middle, panel.b, panel.suspected)]
 
+    def guesses(self, a: float, b: float, left: float, right: float) -> tuple[float, ...]:
+        """Give the middle, and a narrow interval around the time at which slopes left and right explain F."""
+        if not self.known or left == right:
+            return ((a + b) / 2,)
+        near = b - (self.value(b) - self.value(a) - left * (b - a)) / (right - left)
+        near = round(near * 2.0**44) * 2.0**-44
+        width = 2.0 ** np.floor(np.log2(b - a)) / 256
+        return near - width, near + width, (a + b) / 2
+
     def bracket(self, a: float, b: float) -> Panel | None:
-        """Bracket a jump of the integrand by bisection; None where it is no jump."""
+        """Bracket a jump of the integrand, by secants where F is known and by bisection; None where it is no jump."""
         (start, left), (end, right) = self.at(a), self.at(b)
         along = (end - start) / (b - a)
         jump = float(abs((right - left) @ along))
         while (b - a) * jump > self.enough / 8 and b - a > NARROWEST:
-            middle = (a + b) / 2
-            point, slope = self.at(middle)
-            if abs((slope - left) @ along) > abs((right - slope) @ along):
-                b, right, end = middle, slope, point
-            else:
-                a, left, start = middle, slope, point
+            for middle in self.guesses(a, b, float(left @ along), float(right @ along)):
+                if not a < middle < b:
+                    continue
+                point, slope = self.at(middle)
+                if abs((slope - left) @ along) > abs((right - slope) @ along):
+                    b, right, end = middle, slope, point
+                else:
+                    a, left, start = middle, slope, point
             if abs((right - left) @ along) < jump / 4:
                 return None
         integral = float((left + right) @ (end - start)) / 2
@@ -247,8 +258,8 @@ def integrate(path: Path, of: Field, tolerance: float, eps: float, *, known: boo
 
 
 def default_tolerance(eps: float) -> float:
-    """Give the relative tolerance for a unit of rounding: 1e-8 in double, 1e-4 in single, 0.1 in half precision."""
-    return 1e-8 if eps < 1e-12 else 1e-4 if eps < 1e-5 else 0.1
+    """Give the relative tolerance for a unit of rounding: 1e-7 in double, 1e-4 in single, 0.1 in half precision."""
+    return 1e-7 if eps < 1e-12 else 1e-4 if eps < 1e-5 else 0.1
 
 
 @dataclass(frozen=True)
@@ -302,7 +313,7 @@ def potential(
         from_: the start, like x.
         data: what else the field is called with.
         paths: how many other paths are drawn, or a list of them: functions of t in [0, 1], or lists of points.
-        tolerance: how far paths may differ, relative to the size of the integrals; None: 1e-8 in double, 1e-4 in single
+        tolerance: how far paths may differ, relative to the size of the integrals; None: 1e-7 in double, 1e-4 in single
             precision. The errors of the quadrature come on top.
         seed: of the draws.
 
