@@ -118,7 +118,7 @@ class LargeGroups:
 
     def _climb(self, zeta: Floats, weights: list[Floats]) -> tuple[Floats, Floats]:
         """Pass forward and backward over the levels, each pass choosing the best weights of every level in turn."""
-        values = np.full(self.count, -np.inf)
+        values = None
         for _ in range(PASSES):
             z = self._forward(zeta, weights)
             cotangents, place = np.zeros_like(zeta), len(weights)
@@ -134,7 +134,7 @@ class LargeGroups:
                 touched = np.concatenate([c.z.ravel() for c in level])
                 y += self.L[touched].T @ cotangents[touched]
             now = self._sums(self.group_of_z, cotangents * zeta)
-            if not np.any(now > values + 1e-12 * np.abs(values)):
+            if values is not None and not np.any(now > values + 1e-12 * np.abs(values)):
                 break
             values = now
         return now, cotangents
