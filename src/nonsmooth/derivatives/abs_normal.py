@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.field import conditions, flattened
@@ -35,6 +36,7 @@ class AbsNormal:
     Attributes:
         c, Z, L: shapes (s,), (s, p), (s, s) for s switching variables and p coordinates of the point.
         b, J, Y: a number, shapes (p,) and (s,).
+        values: the switching variables at the point, 0 at the active kinks.
         steps: the step of the program that each switching variable belongs to.
 
     Source: Griewank2013.
@@ -46,6 +48,7 @@ class AbsNormal:
     b: float
     J: Floats
     Y: Floats
+    values: Floats
     steps: tuple[Step, ...] = field(repr=False, default=())
     flatten: Callable[[Any], Any] = field(repr=False, default=lambda v: v)
 
@@ -84,12 +87,11 @@ class AbsNormal:
 
         Source: Griewank2013.
         """
-        direction, value = self._vector(v), self.arguments(np.zeros(len(self.J)))
-        noise = 64 * np.finfo(np.float64).eps * (np.abs(self.c) + np.abs(self.L) @ np.abs(value))
+        direction = self._vector(v)
         moved, size = self.Z @ direction, np.zeros(len(self.c))
         for i in range(len(moved)):
             moved[i] += self.L[i, :i] @ size[:i]
-            size[i] = abs(moved[i]) if abs(value[i]) <= noise[i] else np.sign(value[i]) * moved[i]
+            size[i] = abs(moved[i]) if self.values[i] == 0 else np.sign(self.values[i]) * moved[i]
         return float(self.J @ direction + self.Y @ size)
 
     def _vector(self, v: Any) -> Floats:
@@ -132,12 +134,13 @@ def abs_normal(f: Callable[..., Any] | Program, x: Any, *data: Any) -> AbsNormal
     value = float(framework.numpy(framework.scalar(system.sweeps.evaluation)))
     kappa, a = _switches(system)
     Z, L = system.rows()
+    L, Y = L[:, system.kink_of_z], system.Y[system.kink_of_z]  # every switch adds one u, which each of its z acts on
     scale = np.divide(1.0, kappa, out=np.zeros_like(kappa), where=kappa != 0)
     A, B = scale[:, None] * Z, scale[:, None] * L * kappa / 2
     start = np.maximum(a, 0.0)
     N = np.eye(len(a)) - B
-    c, Zs, Ls = (np.asarray(np.linalg.solve(N, part), dtype=np.float64) for part in (a - 2 * B @ start, A, B))
-    half = system.Y * kappa / 2
+    c, Zs, Ls = (solve_triangular(N, p, lower=True, unit_diagonal=True) for p in (a - 2 * B @ start, A, B))
+    half = Y * kappa / 2
     return AbsNormal(
         c=c,
         Z=Zs,
@@ -145,6 +148,7 @@ def abs_normal(f: Callable[..., Any] | Program, x: Any, *data: Any) -> AbsNormal
         b=float(value - 2 * half @ start + half @ c),
         J=system.J + half @ Zs,
         Y=half + half @ np.tril(Ls, -1),
+        values=a,
         steps=tuple(system.kink(int(k)).step for k in system.kink_of_z),
         flatten=partial(flattened, framework, x),
     )
