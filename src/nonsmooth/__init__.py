@@ -41,6 +41,7 @@ from nonsmooth.frameworks.entry import objective
 from nonsmooth.kinks.kink import Kink, Kinks
 from nonsmooth.kinks.kink import find_kinks as kinks
 from nonsmooth.program import Program
+from nonsmooth.studies.field_plot import plot_field
 
 __version__ = "0.1.0"
 
@@ -83,6 +84,7 @@ __all__ = [
     "objective",
     "operations",
     "piecewise_linear",
+    "plot_field",
     "potential",
     "register",
     "subgradient",

@@ -94,6 +94,8 @@ def draw_plane(view: PlaneView, title: str = "") -> Any:
     figure = new_figure(width, height)
     figure.text(0.25 / width, 1 - 0.2 / height, label(title or "Strata, gradients, and the sets at points", 100), size=12,
                 weight="bold", va="top", color=INK)  # fmt: skip
+    words = "Map: gradients and sets are drawn to one scale, the sets moved to their points."
+    figure.text(0.25 / width, 1 - 0.42 / height, words, size=8.5, va="top", color=FAINT)
     axes = figure.add_axes((0.75 / width, 1.2 / height, 4.9 / width, 4.8 / height))
     _map(axes, view)
     size = min(each, (4.8 - 0.75 * (rows - 1)) / rows)
@@ -130,7 +132,7 @@ def _map(axes: Any, view: PlaneView) -> None:
     if view.arrows:
         starts, vectors = (np.array([a[k] for a in view.arrows]) for k in (0, 1))
         axes.quiver(starts[:, 0], starts[:, 1], scale * vectors[:, 0], scale * vectors[:, 1], angles="xy",
-                    scale_units="xy", scale=1, width=0.0045, color="#8c959f", gid="gradient", zorder=3)  # fmt: skip
+                    scale_units="xy", scale=1, width=0.0045, pivot="mid", color="#8c959f", gid="gradient", zorder=3)  # fmt: skip
     for number, point in enumerate(view.points):
         _set(axes, point.field, FIELD, "field", scale, point.at)
         _set(axes, point.clarke, CLARKE, "clarke", scale, point.at)
@@ -153,6 +155,8 @@ def _map(axes: Any, view: PlaneView) -> None:
     axes.set_ylabel(view.names[1], rotation=0, ha="right", color=INK)
     tidy(axes)
     axes.grid(visible=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(nbins=6, prune="both")
 
 
 def _letter(axes: Any, letter: str, point: PointView) -> None:
@@ -242,9 +246,11 @@ def _values(axes: Any, point: PointView, half: float) -> None:
         count, number = same.count(place), met.get(place, 0)
         met[place] = number + 1
         shape, face, edge = MARKS[name]
-        moved = axes.transData + ScaledTranslation((number - (count - 1) / 2) * 8 / 72, 0, axes.figure.dpi_scale_trans)
+        moved = axes.transData + ScaledTranslation(
+            (11 + 8 * number if count > 1 else 0) / 72, 0, axes.figure.dpi_scale_trans
+        )
         axes.plot(*value, marker=shape, color=face, markeredgecolor=edge, markeredgewidth=0.8, linestyle="",
-                  markersize=8 if shape == "*" else 5.2, transform=moved, gid=f"at {name}", zorder=8)  # fmt: skip
+                  markersize=8 if shape == "*" else 5.2, transform=moved, gid=f"at {name}", zorder=8, clip_on=False)  # fmt: skip
 
 
 def _legend(view: PlaneView) -> list[Any]:
@@ -253,22 +259,27 @@ def _legend(view: PlaneView) -> list[Any]:
     from matplotlib.patches import Patch
 
     exact = all(p.clarke_exact for p in view.points if p.clarke is not None)
-    handles: list[Any] = [
-        Line2D([], [], color=FAINT, linewidth=2, label="a kink is active: stratum"),
+    handles: list[Any] = []
+    if any(s.matters for s in view.strokes):
+        handles.append(Line2D([], [], color=FAINT, linewidth=2, label="a kink is active: stratum"))
+    if any(not s.matters for s in view.strokes):
+        handles.append(Line2D([], [], color=FAINT, linewidth=1.2, linestyle=":", label="active without effect"))
+    if view.isolated:
+        handles.append(Line2D([], [], linestyle="", marker="o", markersize=7, color=FAINT, label="kink at a point"))
+    handles += [
         Line2D([], [], color="#8c959f", marker=">", markersize=5, linewidth=1.5, label="gradient"),
         Line2D([], [], color=FIELD, linewidth=2.2, label="field: conv D"),
         Patch(facecolor=CLARKE, alpha=0.7, label="Clarke's set" if exact else "Clarke's set, or a part"),
         Line2D([], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", markeredgecolor=BLUE,
                markeredgewidth=2, label="shortest element"),
-        Line2D([], [], color=GREEN, marker=">", markersize=5, linewidth=2, label="descent direction"),
-        Line2D([], [], color=PINK, linewidth=2.2, linestyle=(0, (4, 2)), label="tangent of the stratum"),
-        Line2D([], [], linestyle="", marker="X", markersize=8, color=PINK, markeredgecolor=INK,
-               label="the one projection on it"),
     ]  # fmt: skip
-    if any(not s.matters for s in view.strokes):
-        handles.insert(1, Line2D([], [], color=FAINT, linewidth=1.2, linestyle=":", label="active without effect"))
-    if any(len(p.tangent) != 1 for p in view.points) and not any(len(p.tangent) == 1 for p in view.points):
-        handles = handles[:-2]
+    if any(p.descent is not None for p in view.points):
+        handles.append(Line2D([], [], color=GREEN, marker=">", markersize=5, linewidth=2, label="descent direction"))
+    if any(len(p.tangent) == 1 for p in view.points):
+        dashed = Line2D([], [], color=PINK, linewidth=2.2, linestyle=(0, (4, 2)), label="tangent of the stratum")
+        cross = Line2D([], [], linestyle="", marker="X", markersize=8, color=PINK, markeredgecolor=INK)
+        cross.set_label("the one projection on it")
+        handles += [dashed, cross]
     for name, (shape, face, edge) in MARKS.items():
         text = f"weight {name}" if name[0].isdigit() else name
         handles.append(Line2D([], [], linestyle="", marker=shape, markersize=8 if shape == "*" else 5.2, color=face,
