@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nonsmooth.derivatives.arrangement import arranged_parts
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.cells import Cells, walk_cells
 from nonsmooth.derivatives.field import LIMIT, Field, field, flattened
@@ -24,7 +25,7 @@ from nonsmooth.errors import UsageError
 from nonsmooth.kinks.resolution import Reason
 from nonsmooth.program import Program
 from nonsmooth.program.affine import upstream
-from nonsmooth.sets import Bounded, Bracket, ConvexSet, Hull, MinimumNorm, Support
+from nonsmooth.sets import Bounded, Bracket, ConvexSet, Hull, MinimumNorm, MinkowskiSum, Point, Support
 
 __all__ = ["Clarke", "clarke", "clarke_in"]
 
@@ -226,12 +227,18 @@ def clarke_in(outer: Field, limit: int = LIMIT, seed: int = 0) -> Clarke:
             return Clarke(outer.inner, outer, "regular")
         if _is_independent(groups[0]):
             return Clarke(outer.inner, outer, "independent")
+    if affine and len(groups) == 1 and not reasons:
+        arranged = arranged_parts(groups[0], limit)
+        if arranged is not None:
+            parts, count = arranged
+            inner: ConvexSet = MinkowskiSum([Point(groups[0].system.J), *(Hull(p) for p in parts)])
+            return Clarke(inner, outer, "piecewise affine", count)
     found = [_limits(g, affine, limit, seed) for g in groups]
     gradients = [v for cells in found for v in cells.gradients]
     open_ = tuple(dict.fromkeys((*reasons, *(r for cells in found for r in cells.reasons))))
     equality = "piecewise affine" if affine and all(c.complete for c in found) and not open_ else None
-    inner = Hull(_distinct(np.array(gradients))) if gradients else None
-    return Clarke(inner, outer, equality, sum(c.count for c in found), open_)
+    hull = Hull(_distinct(np.array(gradients))) if gradients else None
+    return Clarke(hull, outer, equality, sum(c.count for c in found), open_)
 
 
 def _has_flat_walls(system: Linearisation) -> bool:

@@ -12,7 +12,7 @@ from nonsmooth.derivatives.cells import Cells
 from nonsmooth.derivatives.linearisation import Linearisation
 from nonsmooth.dictionary.weights import Bases, Block, Floats, Permutations, SingularBases, Vertices
 
-__all__ = ["sampled_limits"]
+__all__ = ["decided", "sampled_limits"]
 
 MARGIN = 2.0**12
 """A tangent of fewer units of rounding than this, relative to the terms that it was summed from, decides nothing."""
@@ -49,7 +49,7 @@ def _limit_along(system: Linearisation, directions: tuple[Floats, Floats]) -> Fl
         z = [a[rows] + (system.L[rows.ravel()] @ b).reshape(rows.shape) for a, b in zip(zeta, u, strict=True)]
         scale = np.abs(zeta[0][rows]) + (size[rows.ravel()] @ sizes).reshape(rows.shape)
         noise = MARGIN * eps * scale.max(axis=1, initial=0.0)
-        W, certain = _decided(block, z[0], z[1], noise)
+        W, certain = decided(block, z[0], z[1], noise)
         if not certain:
             return None
         for a, b in zip(u, z, strict=True):
@@ -63,7 +63,7 @@ def _limit_along(system: Linearisation, directions: tuple[Floats, Floats]) -> Fl
     return np.asarray(system.J + system.pull(cotangents))
 
 
-def _decided(block: Block, z: Floats, other: Floats, noise: Floats) -> tuple[Floats, bool]:
+def decided(block: Block, z: Floats, other: Floats, noise: Floats) -> tuple[Floats, bool]:
     """Choose the weights along a direction; tell whether what did not decide is zero along the witness too."""
     weights, noise = block.weights, noise[:, None]
     if block.orientation is not None:
