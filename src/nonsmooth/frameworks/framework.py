@@ -83,7 +83,8 @@ class GuardTie:
 
     `arguments` is the framework's node of the differences that decide, one or several; the outcome of this program is
     that of `sign` (1: all of them positive, -1: negative, 0: any that is not zero), or of an `equality`: all of them
-    zero. `own` says whether the outcome is the one that comes out by itself.
+    zero. `own` says whether the outcome is the one that comes out by itself, `wins` whether it is where one of the
+    differences stays zero.
     """
 
     step: Step
@@ -91,6 +92,7 @@ class GuardTie:
     sign: int
     equality: bool
     own: bool
+    wins: tuple[bool, ...]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def ties_of(step: Step, args: Any, kwargs: Any) -> list[GuardTie]:
                 row = ranked_rows(name, args, kwargs)[element]
                 now, own = int(outcome.reshape(-1)[element]), int(native.reshape(-1)[element])
                 rest = [w for w in ways if w != now]
-                found.append(GuardTie(step, row[now] - row[rest], 1, False, now == own))
+                earlier = tuple(now < w for w in rest)  # of equal entries torch takes the first
+                found.append(GuardTie(step, row[now] - row[rest], 1, False, now == own, earlier))
                 continue
             if name in SIDES:
                 a, b = (torch.as_tensor(t) for t in args[:2])
@@ -65,7 +66,7 @@ def ties_of(step: Step, args: Any, kwargs: Any) -> list[GuardTie]:
                 difference = (args[0] - args[1] if name == "equal" else args[0]).reshape(-1)
                 now, own = bool(outcome), bool(native)
                 equality, sign = now == (name == "equal"), 0
-            found.append(GuardTie(step, difference, sign, equality, now == own))
+            found.append(GuardTie(step, difference, sign, equality, now == own, (now == own,) * difference.numel()))
     return found
 
 
