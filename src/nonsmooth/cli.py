@@ -219,6 +219,23 @@ def slides(output: Folder = None, as_json: AsJson = False) -> None:
         _finish(result, as_json, output)
 
 
+@study.command()
+def field(
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of training.")] = 1200,
+    samples: Annotated[int, typer.Option("--samples", help="Gradients sampled in a ball.")] = 120,
+    seed: Annotated[int, typer.Option("--seed", help="Of the training and the samples.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that backprop can return in one and two variables, and criticality along a training path."""
+    from nonsmooth.studies.field import study_field
+
+    with _messages():
+        with progress_bar() as progress:
+            result = study_field(steps=steps, samples=samples, seed=seed, progress=progress)
+        _finish(result, as_json, output)
+
+
 def _finish(result: Any, as_json: bool, output: Path | None) -> None:
     """Print a result, and write it into a folder if one is given."""
     paths = result.save(output) if output is not None else ()

@@ -97,6 +97,7 @@ def _kernel(rows: Floats) -> Floats:
     rest = np.eye(rows.shape[1]) - basis.T @ basis
     left, sizes, _ = np.linalg.svd(rest)
     found = left[:, sizes > 0.5].T
+    found = np.array([row * np.sign(row[np.abs(row).argmax()]) for row in found]).reshape(found.shape)
     units = [e for e in np.eye(rows.shape[1]) if np.allclose(rest @ e, e, atol=1e-12)]
     return np.array(units) if units and len(units) == len(found) else found
 
