@@ -268,7 +268,9 @@ def _words(view: LineView) -> list[str]:
         if kink.clarke is not None and kink.clarke_exact:
             lines.append(f"Clarke = [{kink.clarke[0]:.3g}, {kink.clarke[1]:.3g}]")
         lines.append(f"backprop {kink.backprop:.3g}: {kink.word}")
-    if not view.kinks:
+    if view.kinks:
+        lines.append("marks stand beside their kink")
+    else:
         lines.append("no kink on the interval")
     tols = [k.tol for k in view.kinks if k.tol]
     if tols:

@@ -94,7 +94,7 @@ def draw_plane(view: PlaneView, title: str = "") -> Any:
     figure = new_figure(width, height)
     figure.text(0.25 / width, 1 - 0.2 / height, label(title or "Strata, gradients, and the sets at points", 100), size=12,
                 weight="bold", va="top", color=INK)  # fmt: skip
-    words = "Map: gradients and sets are drawn to one scale, the sets moved to their points."
+    words = "Map: gradients and sets are drawn to one scale, the sets moved to their points. Right: equal values stand in a row."
     figure.text(0.25 / width, 1 - 0.42 / height, words, size=8.5, va="top", color=FAINT)
     axes = figure.add_axes((0.75 / width, 1.2 / height, 4.9 / width, 4.8 / height))
     _map(axes, view)
@@ -118,7 +118,7 @@ def _scale(view: PlaneView) -> float:
 
 
 def _map(axes: Any, view: PlaneView) -> None:
-    """Draw strata as curves, gradients as arrows, and the sets moved to their points."""
+    """Draw strata as curves, gradients as arrows, and the sets moved to their points. Right: equal values stand in a row."""
     from matplotlib.collections import LineCollection
 
     for matters, style in ((True, "-"), (False, ":")):
@@ -236,7 +236,7 @@ def _projection(axes: Any, point: PointView, d: Any, reach: float, *, first: boo
 
 
 def _values(axes: Any, point: PointView, half: float) -> None:
-    """Draw the values by convention; equal ones stand side by side."""
+    """Draw the values by convention; equal ones stand in a row on a thin line that begins at their place."""
     from matplotlib.transforms import ScaledTranslation
 
     met: dict[Pair, int] = {}

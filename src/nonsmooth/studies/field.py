@@ -248,7 +248,7 @@ def _absolute_value() -> CriticalPath:
     """Follow x <- x - a_k sign(x) on |x|, which converges to 0 and never gets there."""
     import torch
 
-    x, path = 0.7, []
+    x, path = 0.7, list[Any]()
     for k in range(201):
         path.append(torch.tensor(x, dtype=torch.float64))
         x -= math.copysign(1.0, x) / (2 + k)
@@ -275,7 +275,7 @@ def _training(steps: int, samples: int, seed: int, report: Report) -> CriticalPa
             gradients = torch.autograd.grad(loss, [value for _, value in parameters])
             with torch.no_grad():
                 for (_, value), g in zip(parameters, gradients, strict=True):
-                    value -= RATE / (1 + k) ** DECAY * g
+                    value.sub_(RATE / (1 + k) ** DECAY * g)
     at = sorted({0, steps // 8, steps // 4, steps // 2, steps})
     points = path_criticality(
         f, path, images, labels, at=at, radii=RADII, samples=samples, seed=seed, progress=report

@@ -72,7 +72,9 @@ def interval_of(chart: Chart) -> float:
     """Choose how far to look: half as far again as the third nearest other kink, within limits; 2 where there is none."""
     here, reach = float(chart.origin[0]), chart.reach()
     times, seen = _grid(chart, here - WIDE * reach, here + WIDE * reach, COARSE)
-    away = sorted(abs(t - here) for t, _ in find_kinks_on(chart, times, seen) if abs(t - here) > 1e-6 * reach)
+    away = sorted(
+        abs(t - here) for t, _ in find_kinks_on(chart, times, seen, fine=False) if abs(t - here) > 1e-6 * reach
+    )
     return float(np.clip(1.5 * away[min(2, len(away) - 1)], 0.05 * reach, WIDE * reach)) if away else 2 * reach
 
 
@@ -89,8 +91,11 @@ def _active_at(chart: Chart, t: float) -> bool:
     return any(m == 0 for m in chart.margins(np.array([t])).values())
 
 
-def find_kinks_on(chart: Chart, times: Floats, seen: list[Seen]) -> list[tuple[float, float]]:
-    """Find the kinks between the points of a grid: where they are, and the distance within which they are active."""
+def find_kinks_on(chart: Chart, times: Floats, seen: list[Seen], *, fine: bool = True) -> list[tuple[float, float]]:
+    """Find the kinks between the points of a grid: where they are, and the distance within which they are active.
+
+    Those that are not `fine` are not moved to a floating-point number at which they are exactly active.
+    """
     found: list[tuple[float, float]] = []
     keys = sorted({key for s in seen for key in s.margins})
     table = np.array([[s.margins.get(key, np.nan) for key in keys] for s in seen]).reshape(len(seen), len(keys))
@@ -99,11 +104,14 @@ def find_kinks_on(chart: Chart, times: Floats, seen: list[Seen]) -> list[tuple[f
         low, high = float(times[place - 1]), float(times[place + 1])
         if any(low <= t <= high and chart.margins(np.array([t])).get(keys[k], np.inf) <= 2 * tol for t, tol in found):
             continue
-        t, margin = _narrow(chart, keys[k], low, high)
-        top = float(np.nanmax(table[place - 1 : place + 2, k]))
-        if not margin <= 1e-6 * top:
+        left, right = float(table[place - 1, k]), float(table[place + 1, k])
+        t = low + (high - low) * left / (left + right)  # right where the argument is affine
+        margin = chart.margins(np.array([t])).get(keys[k], np.inf)
+        if not margin <= 1e-12 * max(left, right):
+            t, margin = _narrow(chart, keys[k], low, high)
+        if not margin <= 1e-6 * max(left, right):
             continue
-        t, tol = _snap(chart, keys[k], t, size)
+        t, tol = _snap(chart, keys[k], t, size) if fine else (t, margin)
         if low <= t <= high and all(t != other for other, _ in found):
             found.append((t, tol))
     return _merged(found, 1e-9 * size)

@@ -162,7 +162,6 @@ def _strata(chart: Chart, axes: list[Floats], seen: list[list[Seen]]) -> tuple[l
 def _crossings(chart: Chart, axes: list[Floats], m: Floats, key: Key) -> dict[Edge, tuple[float, float, bool]]:
     """Find the edges on which a distance passes through zero: where, and whether the kink can matter there."""
     found: dict[Edge, tuple[float, float, bool]] = {}
-    n = len(m)
     for along in (0, 1):
         w = m if along == 0 else m.T
         left = 2 * w[1:-2] - w[:-3]
@@ -175,20 +174,12 @@ def _crossings(chart: Chart, axes: list[Floats], m: Floats, key: Key) -> dict[Ed
             place = np.array([0.0, 0.0])
             place[along] = axes[along][i + 1] + part * (axes[along][i + 2] - axes[along][i + 1])
             place[1 - along] = axes[1 - along][j]
-            there, matters = _try(chart, place, key)
-            if there <= 0.12 * (a + b) and i + 2 < n:
+            room = 0.12 * (a + b)
+            there, matters = next(((m, y) for k, m, y in chart.places(place, room) if k == key), (np.inf, False))
+            if there <= room:
                 edge = (int(i) + 1, int(j), 0) if along == 0 else (int(j), int(i) + 1, 1)
                 found[edge] = (float(place[0]), float(place[1]), matters)
     return found
-
-
-def _try(chart: Chart, place: Floats, key: Key) -> tuple[float, bool]:
-    """Give the distance of a kink at a place, and whether it can matter if it is counted as active there."""
-    there = chart.margins(place).get(key, np.inf)
-    if not np.isfinite(there):
-        return float(there), False
-    near = {k: matters for k, _, matters in chart.places(place, tol=1.0001 * there)}
-    return there, near.get(key, True)
 
 
 def _joined(key: Key, crossed: dict[Edge, tuple[float, float, bool]], shape: tuple[int, ...]) -> Iterator[Stroke]:
