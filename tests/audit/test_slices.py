@@ -53,7 +53,7 @@ def test_the_page_has_lines_maps_choices_and_curves(tmp_path: Path) -> None:
     maps = [p for p in parts if isinstance(p, Heat)]
     assert [m.title for m in maps] == ["modules x operations", "relative change of each parameter's gradient"]
     assert sum(isinstance(p, Curve) for p in parts) == 2
-    assert page.badges[0].word == audit.verdict.word == "differs" and page.badges[0].tone == "bad"
+    assert page.badges[0].word == audit.verdict.word == "artifact" and page.badges[0].tone == "bad"
     paths = audit.save(tmp_path)
     assert tmp_path / "report.html" in paths
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_page(page)

@@ -1,4 +1,4 @@
-"""The verdict of an audit: certified, differs or undecided, in words that claim no more than is known, with the lines."""
+"""The verdict of an audit: certified, artifact, differs or undecided, in words that claim no more than is known, with the lines."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def by_if(t: torch.Tensor) -> torch.Tensor:
         (lambda x: torch.relu(x).sum(), [0.0, 1.0], "certified"),
         (lambda x: torch.relu(torch.relu(x)).sum(), [-1.0], "certified"),
         (lambda x: x.abs().max(), [1.0, 0.5], "certified"),
-        (lambda x: identity(x).sum(), [0.0, 1.0], "differs"),
-        (lambda x: (zero(x) + x).sum(), [0.0, 0.0], "differs"),
-        (lambda x: x.abs().sum(), [0.0, 1.0], "differs"),
+        (lambda x: identity(x).sum(), [0.0, 1.0], "artifact"),
+        (lambda x: (zero(x) + x).sum(), [0.0, 0.0], "artifact"),
+        (lambda x: x.abs().sum(), [0.0, 1.0], "certified"),
+        (lambda x: torch.linalg.norm(x) - torch.linalg.norm(2 * x) / 2 + identity(x[0]), [0.0, 0.0], "differs"),
         (lambda x: x.sum() + torch.sign(x).sum(), [0.0, 1.0], "undecided"),
         (lambda x: x.clamp(min=0).sqrt().sum(), [0.0, 1.0], "undecided"),
         (lambda x: torch.where(x > 0, x + 1, x).sum(), [0.0, 1.0], "undecided"),
@@ -55,7 +56,7 @@ def by_if(t: torch.Tensor) -> torch.Tensor:
 def test_the_word(f: Callable[..., Any], point: list[float], word: str) -> None:
     verdict = ns.audit(f, torch.tensor(point, dtype=torch.float64)).verdict
     assert verdict.word == word, verdict
-    assert verdict.message.startswith({"differs": "not the certified one"}.get(word, word))
+    assert verdict.message.startswith({"differs": "not the certified one", "artifact": "an artifact"}.get(word, word))
     assert verdict.status == ("undecided" if word == "undecided" else "computed")
     assert (verdict.total is None) == (word == "undecided") and bool(verdict.reasons) == (word == "undecided")
 
@@ -72,7 +73,7 @@ def test_either_one_sided_slope_is_certified(f: Callable[..., Any]) -> None:
 def test_the_difference_in_total_and_by_parameter() -> None:
     point = {"a": torch.zeros(2, dtype=torch.float64), "b": torch.ones(3, dtype=torch.float64)}
     verdict = ns.audit(lambda p: identity(p["a"]).sum() + (p["b"] ** 2).sum(), point).verdict
-    assert verdict.word == "differs" and verdict.differing == ("a",)
+    assert verdict.word == "artifact" and verdict.differing == ("a",)
     assert verdict.total is not None and verdict.total.absolute == pytest.approx(math.sqrt(2))
     assert verdict.total.relative == pytest.approx(math.sqrt(2 / 12))
     assert verdict.parameters["a"].absolute == pytest.approx(math.sqrt(2)) and verdict.parameters["a"].relative is None
@@ -83,7 +84,7 @@ def test_a_small_parameter_counts_beside_a_large_one() -> None:
     point = {name: torch.zeros((), dtype=torch.float64) for name in "ab"}
     verdict = ns.audit(lambda p: 1e18 * p["a"] + identity(p["b"]) + p["b"], point).verdict
     assert verdict.total is not None and verdict.total.size <= verdict.rounding
-    assert verdict.word == "differs" and verdict.differing == ("b",)
+    assert verdict.word == "artifact" and verdict.differing == ("b",)
     assert verdict.parameters["b"].relative == pytest.approx(1.0)
 
 
@@ -96,14 +97,17 @@ def test_the_search_ends_where_backprop_is_met() -> None:
 
 
 def test_the_words_claim_no_more_than_is_known() -> None:
-    verdict = ns.audit(lambda x: identity(x).sum() + x.sum(), torch.zeros(2, dtype=torch.float64)).verdict
+    f, point = lambda x: identity(x).sum() + x.sum(), torch.zeros(2, dtype=torch.float64)
+    verdict = ns.audit(f, point, sets=False).verdict
+    assert verdict.word == "differs" and verdict.sets is None
     assert verdict.message == (
         f"not the certified one: backprop's gradient differs from the certified subgradients along {DIRECTIONS} "
         "directions, by at least 100.0 % of its norm; those agree with each other; it may still be another subgradient, "
         "unless the function is smooth here"
     )
     assert (verdict.directions, verdict.agree) == (DIRECTIONS, True)
-    text = str(ns.audit(lambda x: x.abs().sum() + 0 * x.sum(), torch.zeros(40, dtype=torch.float64)))
+    many = torch.zeros(40, dtype=torch.float64)
+    text = str(ns.audit(lambda x: x.abs().sum() + 0 * x.sum(), many, sets=False))
     flat = " ".join(text.split())
     assert "those differ from each other too; it may still be another subgradient" in flat
     assert "artifact" not in flat and "wrong" not in flat
@@ -126,7 +130,7 @@ def test_the_lines_that_do_it() -> None:
 
     point = {name: torch.zeros((), dtype=torch.float64) for name in "abc"}
     verdict = ns.audit(f, point).verdict
-    assert verdict.word == "differs" and verdict.differing == ("a",)
+    assert verdict.word == "artifact" and verdict.differing == ("a",)
     assert [cause.text for cause in verdict.causes] == ['wrong = torch.relu(p["a"]) - torch.relu(-p["a"])']
     (cause,) = verdict.causes
     assert cause.name.startswith("test_verdict.py:") and len(cause.groups) == 2
@@ -155,7 +159,7 @@ def test_a_where_and_the_rows_of_a_tie_follow_the_certificate() -> None:
         largest = torch.stack([x[0], x[1], x[0] + x[1]]).max()
         return chosen.sum() + largest
 
-    verdict = ns.audit(f, torch.zeros(2, dtype=torch.float64)).verdict
+    verdict = ns.audit(f, torch.zeros(2, dtype=torch.float64), sets=False).verdict
     assert verdict.word == "differs"
     for cause in verdict.causes:
         assert cause.text.startswith(("chosen", "largest"))
@@ -175,7 +179,7 @@ def test_the_other_branch_of_an_if_is_a_line_too() -> None:
                 total = total + x[k]
         return total + torch.relu(x[0])
 
-    verdict = ns.audit(f, torch.zeros(6, dtype=torch.float64)).verdict
+    verdict = ns.audit(f, torch.zeros(6, dtype=torch.float64), sets=False).verdict
     assert verdict.word == "differs"
     turned = [cause for cause in verdict.causes if cause.groups == ("if",)]
     assert [cause.text for cause in turned] == ["if x[k] <= 0:"] and turned[0].without is None
@@ -190,7 +194,7 @@ def test_lines_that_write_in_place() -> None:
         return (up - down + x).sum()
 
     verdict = ns.audit(f, torch.zeros(3, dtype=torch.float64)).verdict
-    assert verdict.word == "differs"
+    assert verdict.word == "artifact"
     assert {cause.text for cause in verdict.causes} <= {"up.relu_()", "down.relu_()"} and verdict.causes
     assert verdict.total is not None and verdict.total.absolute == pytest.approx(math.sqrt(3))
 
@@ -198,11 +202,11 @@ def test_lines_that_write_in_place() -> None:
 def test_the_report_has_it() -> None:
     audit = ns.audit(lambda x: identity(x).sum(), torch.zeros(2, dtype=torch.float64))
     text, flat = str(audit), " ".join(str(audit).split())
-    assert "verdict: not the certified one: backprop's gradient differs from" in flat
+    assert "verdict: an artifact: backprop's gradient is no subgradient: it is outside Clarke's subdifferential" in flat
     assert "The lines that part backprop's gradient from the certified subgradient" in text
     assert max(map(len, text.splitlines())) <= 100
     data = json.loads(audit.to_json())["verdict"]
-    assert data["word"] == "differs" and data["causes"][0]["alone"]["relative"] is None
+    assert data["word"] == "artifact" and data["causes"][0]["alone"]["relative"] is None
 
 
 def test_the_reasons_have_their_lines() -> None:
@@ -238,3 +242,30 @@ def test_long_lists_are_cut_in_the_text_and_not_in_the_json() -> None:
     table = verdict_tables(audit.verdict)[0]
     assert len(table.rows) == 20 and "The first 20 of 30 rows" in table.note
     assert len(json.loads(audit.to_json())["verdict"]["parameters"]) == 30
+
+
+def test_the_sets_settle_what_directions_leave_open() -> None:
+    """Of 40 absolute values no direction gives the gradient 0; it is a subgradient all the same."""
+    verdict = ns.audit(lambda x: x.abs().sum() + 0 * x.sum(), torch.zeros(40, dtype=torch.float64)).verdict
+    assert verdict.word == "certified" and verdict.causes == () and verdict.sets is not None
+    assert verdict.sets.equality == "regular" and verdict.sets.kinks == 40
+    assert "it lies in Clarke's subdifferential (known exactly: regular)" in verdict.message
+
+
+def test_an_artifact_has_a_direction_that_separates_it() -> None:
+    point = {"a": torch.zeros(2, dtype=torch.float64), "b": torch.zeros(3, dtype=torch.float64)}
+    audit = ns.audit(lambda p: identity(p["a"]).sum() + p["b"].abs().sum(), point)
+    sets = audit.verdict.sets
+    assert audit.verdict.word == "artifact" and sets is not None and sets.gap == pytest.approx(math.sqrt(2))
+    assert set(sets.separating) == {"a"} and sets.separating["a"] == pytest.approx(1.0)
+    assert "Where the direction lies that separates the artifact" in " ".join(str(audit).split())
+    assert json.loads(audit.to_json())["verdict"]["sets"]["word"] == "artifact"
+
+
+def test_sets_that_are_not_known_settle_nothing() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.norm(x) - torch.linalg.norm(2 * x) / 2 + identity(x[0])
+
+    verdict = ns.audit(f, torch.zeros(2, dtype=torch.float64)).verdict
+    assert verdict.word == "differs" and verdict.sets is not None and verdict.sets.word == "undecided"
+    assert "it may still be another subgradient" in verdict.message

@@ -253,7 +253,7 @@ def test_fail_on(failing: str, name: str, words: str, fired: str) -> None:
 
 def test_fail_on_prints_and_writes_the_whole_report(failing: str, tmp_path: Path) -> None:
     result = run("audit", f"{failing}:differs", "--fail-on", "differs", "--json", "-o", str(tmp_path / "out"))
-    assert result.exit_code == 1 and json.loads(result.stdout)["verdict"]["word"] == "differs"
+    assert result.exit_code == 1 and json.loads(result.stdout)["verdict"]["word"] == "artifact"
     assert (tmp_path / "out" / "report.json").exists()
     assert result.stderr.splitlines()[-1] == "nonsmooth: failed on differs (1 finding)"
 

@@ -16,7 +16,7 @@ __all__ = ["WORDS", "failure_text", "failures", "parse_words"]
 
 WORDS: Mapping[str, str] = {
     "differs": "backprop's gradient differs from a certified subgradient",
-    "artifact": "the same as differs: no gradient is certified to be an artifact yet",
+    "artifact": "backprop's gradient is certified to be no subgradient",
     "undecided": "no subgradient could be certified",
     "jump": "the program jumps at the point",
     "singular": "an operation is at a point where it is not Lipschitz",
@@ -49,7 +49,7 @@ def parse_words(text: str) -> tuple[str, ...]:
 def failures(audit: Audit, words: tuple[str, ...]) -> dict[str, int]:
     """Count the findings of each word that is present.
 
-    `differs` (and `artifact`, which means the same) and `undecided` are the verdict; `jump` and `singular` count the
+    `differs` (which an artifact does too), `artifact` and `undecided` are the verdict; `jump` and `singular` count the
     findings of these names, `kink` the groups of kinks that can matter, `nan` the value and the gradient.
 
     >>> import torch
@@ -60,8 +60,8 @@ def failures(audit: Audit, words: tuple[str, ...]) -> dict[str, int]:
     """
     matter = [r for r in audit.kinks if r.active and r.can_matter != 0 and r.kind not in ("jump", "singular")]
     counts = {
-        "differs": int(audit.verdict.word == "differs"),
-        "artifact": int(audit.verdict.word == "differs"),
+        "differs": int(audit.verdict.word in ("differs", "artifact")),
+        "artifact": int(audit.verdict.word == "artifact"),
         "undecided": int(audit.verdict.word == "undecided"),
         "jump": len(audit.find("jump")),
         "singular": len(audit.find("singular")),

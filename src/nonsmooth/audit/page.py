@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit_page"]
 
-TONES = {"certified": "good", "differs": "bad"}
+TONES = {"certified": "good", "differs": "bad", "artifact": "bad"}
 """The tone of a verdict; every other one is open."""
 
 SHOWN = 12

@@ -1,7 +1,8 @@
-"""The verdict of an audit: whether backprop's gradient equals a certified subgradient, by how much not, and which lines do it.
+"""The verdict of an audit: whether backprop's gradient is a subgradient, by how much not, and which lines do it.
 
-A certificate tells of one subgradient, the limit of gradients along one direction. A gradient that differs from it may
-still be another subgradient, so that the verdict `differs` is no proof of an artifact, and never says so.
+First it is compared with certified subgradients, the limits of gradients along a few directions. One that differs from
+them may still be another: then the sets decide. Inside Clarke's subdifferential it is certified, outside it is an
+artifact, with a direction that separates them; where the sets are not known well enough it `differs`, which proves nothing.
 """
 
 from __future__ import annotations
@@ -10,19 +11,30 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from nonsmooth.audit.causes import Cause, find_causes
 from nonsmooth.audit.effects import Bench
 from nonsmooth.audit.gradients import Gradient, bad_entries, compare, named_gradient
 from nonsmooth.audit.result import Change, KinkSummary
+from nonsmooth.derivatives.backprop import backprop
+from nonsmooth.derivatives.clarke import clarke
 from nonsmooth.derivatives.subgradient import Certificate, subgradient
+from nonsmooth.derivatives.verdict import judge_gradient
 from nonsmooth.errors import NonsmoothError
 from nonsmooth.program import Source
 from nonsmooth.report.table import Document, Table
 
-__all__ = ["DIRECTIONS", "Verdict", "VerdictReason", "judge", "verdict_document", "verdict_tables"]
+__all__ = ["DIRECTIONS", "SetVerdict", "Verdict", "VerdictReason", "judge", "verdict_document", "verdict_tables"]
 
 DIRECTIONS = 4
 """So many directions are tried: each has its own certified subgradient, and backprop's may be any of them."""
+
+SETS = 200_000
+"""With more active kinks than this the sets are not asked."""
+
+FAINT = 1e-6
+"""Parts of a separating direction, of length 1, that are shorter than this are not shown."""
 
 ROWS = 20
 """How many rows a table of the text shows; the JSON has all."""
@@ -38,11 +50,36 @@ class VerdictReason:
 
 
 @dataclass(frozen=True)
+class SetVerdict:
+    """What Clarke's subdifferential says about backprop's gradient.
+
+    Attributes:
+        word: "certified", "artifact" or "undecided".
+        message: the same in a sentence.
+        known: what is known of dF(x), in a sentence.
+        equality: why dF(x) is known exactly; None if it is not.
+        kinks: how many active kinks were met; `groups` the sizes of those that interact, the largest first.
+        gap: at least so far is an artifact from dF(x).
+        separating: for an artifact, how much of the direction that separates it lies in each parameter (norms).
+    """
+
+    word: str
+    message: str
+    known: str
+    equality: str | None
+    kinks: int
+    groups: tuple[int, ...]
+    gap: float
+    separating: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """How backprop's gradient stands to the certified subgradients that were found.
 
     Attributes:
-        word: "certified" (equal to one of them), "differs" (from all of them) or "undecided" (none was found).
+        word: "certified" (a subgradient), "artifact" (none), "differs" (from the subgradients that were found, which
+            proves nothing) or "undecided" (none was found).
         message: the same in a sentence, which claims no more than is known.
         total: the change from backprop's gradient to the nearest of them, relative to backprop's; `parameters` by
             parameter.
@@ -52,6 +89,7 @@ class Verdict:
         seed: of the direction of the one that `total` is about; `margin` the smallest relative margin of its
             certificate, and `kinks` the number of kink elements that it decided.
         rounding: relative changes up to this are rounding.
+        sets: what the sets say, where they were asked.
     """
 
     word: str
@@ -68,6 +106,7 @@ class Verdict:
     kinks: int
     rounding: float
     status: str = "computed"
+    sets: SetVerdict | None = None
 
     @property
     def differing(self) -> tuple[str, ...]:
@@ -93,24 +132,47 @@ class _Found:
         return all(change.size <= rounding for change in (self.total, *self.parameters.values()))
 
 
-def judge(bench: Bench, rows: tuple[KinkSummary, ...]) -> Verdict:
-    """Compare backprop's gradient with certified subgradients along a few directions.
+def judge(bench: Bench, rows: tuple[KinkSummary, ...], sets: bool = True) -> Verdict:
+    """Compare backprop's gradient with certified subgradients along a few directions, then with the sets.
 
     Status: `computed`, as the certificates; `undecided` where there is none.
     """
     found, reasons = _certified(bench)
-    if not found:
+    nearest = min(
+        found, key=lambda f: f.total.absolute if f.total.absolute == f.total.absolute else float("inf"), default=None
+    )
+    equal = nearest is not None and nearest.equal(bench.rounding)
+    few = sum(row.active for row in rows) <= SETS
+    asked = _by_sets(bench) if sets and few and not equal and not bad_entries(bench.reference) else None
+    settled = asked.word if asked is not None and asked.word != "undecided" else None
+    if nearest is None:
         message = f"undecided: no subgradient was certified ({len(reasons)} reason(s), below)"
+        if settled and asked is not None:
+            message = _settled(asked)
         return Verdict(
-            "undecided", message, None, {}, (), "", reasons, 0, None, None, None, 0, bench.rounding, "undecided"
+            word=settled or "undecided",
+            message=message,
+            total=None,
+            parameters={},
+            causes=(),
+            causes_note="",
+            reasons=() if settled else reasons,
+            directions=0,
+            agree=None,
+            seed=None,
+            margin=None,
+            kinks=0 if asked is None else asked.kinks,
+            rounding=bench.rounding,
+            status="computed" if settled else "undecided",
+            sets=asked,
         )
-    nearest = min(found, key=lambda f: f.total.absolute if f.total.absolute == f.total.absolute else float("inf"))
     agree = _agree(found, bench) if len(found) > 1 else None
-    equal = nearest.equal(bench.rounding)
-    causes, note = ((), "") if equal else find_causes(bench, rows, nearest.certificate.direction, nearest.gradient)
+    good = equal or settled == "certified"
+    causes, note = ((), "") if good else find_causes(bench, rows, nearest.certificate.direction, nearest.gradient)
+    message = _equal(nearest) if equal else _apart(bench, nearest, len(found), agree)
     return Verdict(
-        word="certified" if equal else "differs",
-        message=_equal(nearest) if equal else _apart(bench, nearest, len(found), agree),
+        word="certified" if equal else settled or "differs",
+        message=_settled(asked) if settled and asked is not None else message,
         total=nearest.total,
         parameters=nearest.parameters,
         causes=causes,
@@ -122,6 +184,47 @@ def judge(bench: Bench, rows: tuple[KinkSummary, ...]) -> Verdict:
         margin=float(nearest.certificate.margin),
         kinks=nearest.certificate.kinks,
         rounding=bench.rounding,
+        sets=asked,
+    )
+
+
+def _by_sets(bench: Bench) -> SetVerdict | None:
+    """Ask Clarke's subdifferential; None where there is no field."""
+    bench.report("Clarke's subdifferential", 0, 1)
+    try:
+        vector = bench.framework.flat(backprop(bench.program, bench.x, *bench.data))
+        known = clarke(bench.program, bench.x, *bench.data)
+        found = judge_gradient(bench.framework, bench.program, bench.x, bench.data, known, vector, None)
+    except NonsmoothError:
+        return None
+    separating: dict[str, float] = {}
+    if found.direction is not None:
+        parts = named_gradient(bench.framework, found.direction)
+        separating = {n: float(np.linalg.norm(a)) for n, a in parts.items() if np.linalg.norm(a) > FAINT}
+    return SetVerdict(
+        word=found.word,
+        message=found.message,
+        known=repr(known),
+        equality=known.equality,
+        kinks=known.kinks,
+        groups=known.outer.groups[:ROWS],
+        gap=found.gap,
+        separating=separating,
+    )
+
+
+def _settled(sets: SetVerdict) -> str:
+    """Say what the sets say."""
+    exactly = f"Clarke's subdifferential (known exactly: {sets.equality})" if sets.equality else "its inner part"
+    if sets.word == "certified":
+        return (
+            f"certified: backprop's gradient is a subgradient: it lies in {exactly}, although other selections differ"
+        )
+    outside = exactly if sets.equality else "the conservative field, which contains Clarke's subdifferential"
+    most = max(sets.separating, key=lambda n: sets.separating[n], default=None)
+    along = f"; the direction that separates them lies most in {most}" if most and len(sets.separating) > 1 else ""
+    return (
+        f"an artifact: backprop's gradient is no subgradient: it is outside {outside} by {sets.gap:.3g} or more{along}"
     )
 
 
@@ -212,6 +315,12 @@ def verdict_tables(verdict: Verdict) -> tuple[Table, ...]:
             _left_out(len(verdict.causes), verdict.causes_note),
         ),
         Table(
+            "Where the direction lies that separates the artifact from every subgradient (computed)",
+            ("parameter", "norm of its part"),
+            tuple(sorted(_separating(verdict).items(), key=lambda item: -item[1])[:ROWS]),
+            _left_out(len(_separating(verdict)), "" if verdict.sets is None else verdict.sets.known),
+        ),
+        Table(
             "Why no subgradient was certified",
             ("reason", "line", "what"),
             tuple((r.rule, r.source.place if r.source else None, r.message) for r in verdict.reasons[:ROWS]),
@@ -219,6 +328,11 @@ def verdict_tables(verdict: Verdict) -> tuple[Table, ...]:
         ),
     )
     return tuple(table for table in tables if table.rows)
+
+
+def _separating(verdict: Verdict) -> Mapping[str, float]:
+    """Give the norms of the parts of a separating direction, if there is one."""
+    return {} if verdict.sets is None else verdict.sets.separating
 
 
 def verdict_document(verdict: Verdict) -> Document:

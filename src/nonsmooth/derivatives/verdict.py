@@ -17,15 +17,15 @@ from nonsmooth.errors import NoField, UsageError
 from nonsmooth.frameworks.framework import Framework
 from nonsmooth.kinks.resolution import Reason
 from nonsmooth.program import Program
-from nonsmooth.sets import Bounded
+from nonsmooth.sets import Bounded, ConvexSet, Image, MinimumNorm
 
 __all__ = ["GradientVerdict", "judge_gradient", "verdict"]
 
 SEEDS = 4
 """So many certified subgradients a gradient is compared with where the sets leave it open."""
 
-ROUNDING = 2.0**12
-"""Vectors this many units of rounding apart, relative to their size, are equal."""
+ROUNDING = 2.0**8
+"""Vectors this many units of rounding apart, relative to the size of the gradients of each parameter, are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class GradientVerdict:
         word: "certified" (it is in dF(x)), "artifact" (it is not) or "undecided".
         message: the same in a sentence, with what it rests on.
         gradient: the vector that was judged, like the point.
-        distance: how far it is from dF(x), as an interval.
+        distance: how far it is from dF(x), as an interval; None where it is not known.
         direction: for an artifact a direction d, like the point, of length 1 with <d, gradient> > max { <d, v> : v in
             dF(x) }; else None.
         gap: the difference of the two: at least so far is the gradient from dF(x); 0 if it is no artifact.
@@ -78,7 +78,8 @@ def verdict(
         x: the point.
         gradient: the vector, like the point or as a flat array; None: what the framework's backprop returns.
         data: what is not differentiated.
-        tol: how far from the set a vector may be and still count as inside; by default the rounding of the gradients.
+        tol: how far from the set a vector may be and still count as inside, relative to the size of the gradients in
+            each array of the point; by default their rounding.
         limit: as in `clarke`.
 
     Raises:
@@ -135,36 +136,76 @@ def judge_gradient(
         return GradientVerdict(
             "artifact", "artifact: the vector holds nan or infinity", shown, None, None, float("inf"), known
         )
-    size = max(float(np.linalg.norm(vector)), float(np.linalg.norm(known.outer.systems[0].J)))
-    noise = ROUNDING * framework.eps(x) * size if tol is None else tol
-    inside = known.contains(vector, noise)
+    scales = _scales(framework, x, known, vector)
+    shrunk = vector / scales
+    inside, near = _place(known, scales, shrunk, ROUNDING * framework.eps(x) if tol is None else tol)
     if inside is None:
-        near = _nearest_subgradient(framework, program, x, data, vector, noise)
-        if near:
+        noise = ROUNDING * framework.eps(x) if tol is None else tol
+        if _is_a_certified_one(framework, program, x, data, shrunk, scales, noise):
             message = "certified: it equals a certified subgradient, a limit of gradients along a direction"
-            return GradientVerdict("certified", message, shown, Bounded(0.0, noise), None, 0.0, known)
+            return GradientVerdict("certified", message, shown, Bounded(0.0), None, 0.0, known)
         reasons = known.reasons or (Reason("between", "the vector lies between an inner and an outer set of dF(x)"),)
         message = f"undecided: {'; '.join(str(r) for r in reasons[:3])}"
         return GradientVerdict("undecided", message, shown, None, None, 0.0, known, "undecided", reasons)
     if inside:
         message = f"certified: it lies in {_name(known)}, up to rounding"
-        return GradientVerdict("certified", message, shown, Bounded(0.0, noise), None, 0.0, known)
-    found = known.nearest(vector)
-    gap = float(found.norm.lower)
-    direction = None if found.direction is None else framework.unflatten_flat(x, found.direction)
-    message = f"artifact: it is outside {_outer_name(known)} by {gap:.3g}, along the direction that separates them"
-    return GradientVerdict("artifact", message, shown, found.norm, direction, gap, known)
+        return GradientVerdict("certified", message, shown, Bounded(0.0), None, 0.0, known)
+    assert near is not None and near.direction is not None
+    direction = near.direction / scales
+    length = float(np.linalg.norm(direction))
+    gap = float(near.norm.lower) / length
+    message = f"artifact: it is outside {_outer_name(known)} by {gap:.3g} or more"
+    unit = framework.unflatten_flat(x, direction / length)
+    return GradientVerdict("artifact", message, shown, Bounded(gap, float("inf")), unit, gap, known)
 
 
-def _nearest_subgradient(
-    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], vector: Floats, noise: float
+def _scales(framework: Framework, x: Any, known: Clarke, vector: Floats) -> Floats:
+    """Give, for each coordinate, the size of the gradients in its array: rounding is relative to it.
+
+    A parameter of small gradients counts beside one of large gradients.
+    """
+    rng = np.random.default_rng(0)
+    elements = [known.outer.support_point(rng.standard_normal(known.space)) for _ in range(2)]
+    sizes = np.max(np.abs([vector, *(s.J for s in known.outer.systems), *elements]), axis=0)
+    scales, place = np.ones(len(vector)), 0
+    for leaf in framework.arrays(x):
+        part = slice(place, place + leaf.size)
+        place += leaf.size
+        largest = float(sizes[part].max(initial=0.0))
+        scales[part] = largest if largest > 0 else 1.0
+    return scales
+
+
+def _place(known: Clarke, scales: Floats, shrunk: Floats, tol: float) -> tuple[bool | None, MinimumNorm | None]:
+    """Tell whether a vector is in dF(x), all in coordinates divided by their scales; if not, what separates it."""
+
+    def shrink(v: Floats) -> Floats:
+        return v / scales
+
+    whole: ConvexSet = known if known.inner is not None else known.outer
+    image = Image(whole, shrink, shrink, known.space)
+    inside = image.contains(shrunk, tol)
+    if inside is False:
+        near = image.nearest(shrunk)
+        return (False, near) if near.direction is not None and near.norm.lower > 0 else (None, None)
+    return (inside if known.inner is not None else None), None
+
+
+def _is_a_certified_one(
+    framework: Framework,
+    program: Program,
+    x: Any,
+    data: tuple[Any, ...],
+    shrunk: Floats,
+    scales: Floats,
+    noise: float,
 ) -> bool:
     """Tell whether a vector equals one of a few certified subgradients."""
     for seed in range(SEEDS):
         _, gradient, certificate = subgradient(program, x, *data, seed=seed)
         if not certificate.certified:
             return False
-        if float(np.linalg.norm(framework.flat(gradient) - vector)) <= noise:
+        if float(np.linalg.norm(framework.flat(gradient) / scales - shrunk)) <= noise:
             return True
     return False
 

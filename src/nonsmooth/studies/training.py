@@ -106,8 +106,8 @@ class TrainingStudy:
                 )
                 for p in self.points
             ),
-            "accuracy: on held-out images. backprop's gradient: certified, if it equals a certified subgradient; differs, "
-            "with its distance from the nearest of those tried (it may still be another subgradient); or undecided.",
+            "accuracy: on held-out images. backprop's gradient: certified, if it is a subgradient; artifact, if it is none; "
+            "differs, with its distance from the subgradients tried (it may still be another); or undecided.",
         )
         labels = list(dict.fromkeys(row.label for p in self.points for row in p.audit.kinks))
         found = [{row.label: row for row in p.audit.kinks} for p in self.points]
@@ -173,7 +173,9 @@ def _sentence(point: TrainingPoint) -> str:
 def _verdict(point: TrainingPoint) -> str:
     """Print the verdict on backprop's gradient in a cell."""
     verdict = point.audit.verdict
-    change = f", {verdict.total.text(verdict.rounding)}" if verdict.word == "differs" and verdict.total else ""
+    change = (
+        f", {verdict.total.text(verdict.rounding)}" if verdict.word in ("differs", "artifact") and verdict.total else ""
+    )
     return f"{verdict.word}{change}"
 
 
