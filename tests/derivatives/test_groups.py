@@ -366,3 +366,18 @@ def test_exact_values_of_random_groups_against_the_reference() -> None:
                 assert bounds.lower - close <= h <= bounds.upper + close
                 if found.exact:
                     assert bounds.upper - bounds.lower <= close
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("inner", [-1, 1])
+def test_each_upper_bound_is_one(sign: int, inner: int) -> None:
+    """Intervals and middles, apart, for sign relu(x_0 + inner relu(x_1)); here intervals are exact."""
+    system = cut(lambda x: sign * torch.relu(x[0] + inner * torch.relu(x[1])), point(0, 0))
+    large = Groups(system, 1).large
+    assert large is not None
+    for d in np.random.default_rng(0).standard_normal((20, 2)):
+        exact = max(sign * w * (d[0] + inner * v * d[1]) for w in (0, 1) for v in (0, 1))
+        zeta = system.push(d)[large.z]
+        assert large._search(zeta)[0].sum() <= exact + 1e-12
+        assert large._by_intervals(zeta).sum() == pytest.approx(exact, abs=1e-12)
+        assert large._by_middles(zeta).sum() >= exact - 1e-12
