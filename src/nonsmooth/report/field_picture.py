@@ -36,6 +36,9 @@ MARKS = {
 APART = 9.0
 """Marks at one kink stand side by side, this many points apart where there is room."""
 
+CLOSE = 3.0
+"""Where they would stand closer than this, they stand on the kink."""
+
 
 @dataclass(frozen=True)
 class KinkView:
@@ -129,7 +132,7 @@ def draw_line(view: LineView, title: str = "") -> Any:
     handles = _legend(view)
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.75, 0.93), frameon=False, fontsize=8.5,
                   handlelength=1.8, labelspacing=0.75)  # fmt: skip
-    words = _words(view)
+    words = _words(view, aside=_spacing(view, 8.4 * 0.655 * 72) > CLOSE)
     figure.text(0.757, 0.105, "\n".join(words), size=8, color=INK, va="bottom", linespacing=1.5)
     return figure
 
@@ -215,7 +218,7 @@ def _values(axes: Any, kink: KinkView, step: float) -> None:
     for number, (name, value) in enumerate(kink.conventions.items()):
         shape, face, edge = MARKS[name]
         half = len(MARKS) // 2
-        aside = step * (number - half + (1.4 if number >= half else -0.4)) if step > 3 else 0.0
+        aside = step * (number - half + (1.4 if number >= half else -0.4)) if step > CLOSE else 0.0
         moved = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
         axes.plot([kink.at], [value], marker=shape, color=face, markeredgecolor=edge, markeredgewidth=0.8,
                   markersize=9 if shape == "*" else 6, linestyle="", gid=f"at {name}", transform=moved,
@@ -258,7 +261,7 @@ def _legend(view: LineView | None) -> list[Any]:
     return handles
 
 
-def _words(view: LineView) -> list[str]:
+def _words(view: LineView, *, aside: bool) -> list[str]:
     """Say what the picture does not show: numbers at the point, tolerances, what was left out."""
     lines: list[str] = []
     for kink in sorted(view.kinks, key=lambda k: abs(k.at - view.point))[:1]:
@@ -268,10 +271,9 @@ def _words(view: LineView) -> list[str]:
         if kink.clarke is not None and kink.clarke_exact:
             lines.append(f"Clarke = [{kink.clarke[0]:.3g}, {kink.clarke[1]:.3g}]")
         lines.append(f"backprop {kink.backprop:.3g}: {kink.word}")
-    if view.kinks:
-        lines.append("marks stand beside their kink")
-    else:
-        lines.append("no kink on the interval")
+    lines.append(
+        "no kink on the interval" if not view.kinks else f"marks stand {'beside' if aside else 'on'} their kink"
+    )
     tols = [k.tol for k in view.kinks if k.tol]
     if tols:
         lines += [f"{len(tols)} kink(s) hit by no floating-", f"point number: sets within {max(tols):.0e}"]

@@ -15,7 +15,7 @@ import numpy as np
 from nonsmooth.report.field_picture import CLARKE, FIELD, MARKS, new_figure, tidy
 from nonsmooth.report.picture import FAINT, INK, PALETTE, label
 
-__all__ = ["Outline", "PlaneView", "PointView", "Stroke", "draw_plane"]
+__all__ = ["CROWD", "Outline", "PlaneView", "PointView", "Stroke", "draw_plane"]
 
 BLUE, _, GREEN, PINK, _, _ = PALETTE
 
@@ -25,6 +25,9 @@ Outline: TypeAlias = tuple[Pair, ...]
 
 PANELS = 4
 """So many points have a panel of their own; further ones stand on the map alone."""
+
+CROWD = 600
+"""From so many strokes on strata are drawn thin."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -94,7 +97,7 @@ def draw_plane(view: PlaneView, title: str = "") -> Any:
     figure = new_figure(width, height)
     figure.text(0.25 / width, 1 - 0.2 / height, label(title or "Strata, gradients, and the sets at points", 100), size=12,
                 weight="bold", va="top", color=INK)  # fmt: skip
-    words = "Map: gradients and sets are drawn to one scale, the sets moved to their points. Right: equal values stand in a row."
+    words = "Map: gradients and sets to one scale. Right: equal values stand in a row."
     figure.text(0.25 / width, 1 - 0.42 / height, words, size=8.5, va="top", color=FAINT)
     axes = figure.add_axes((0.75 / width, 1.2 / height, 4.9 / width, 4.8 / height))
     _map(axes, view)
@@ -121,11 +124,13 @@ def _map(axes: Any, view: PlaneView) -> None:
     """Draw strata as curves, gradients as arrows, and the sets moved to their points. Right: equal values stand in a row."""
     from matplotlib.collections import LineCollection
 
+    wide = 2.0 if len(view.strokes) < CROWD else 0.7
     for matters, style in ((True, "-"), (False, ":")):
         lines = [(s.start, s.end) for s in view.strokes if s.matters is matters]
         gid = "stratum" if matters else "stratum without effect"
-        axes.add_collection(LineCollection(lines, colors=FAINT, linewidths=2 if matters else 1.2, linestyles=style, gid=gid,
-                                           zorder=2))  # fmt: skip
+        width = wide if matters else 0.6 * wide
+        strokes = LineCollection(lines, colors=FAINT, linewidths=width, linestyles=style, gid=gid, zorder=2)
+        axes.add_collection(strokes)
     for place in view.isolated:
         axes.plot(*place, "o", color=FAINT, markersize=7, gid="isolated kink", zorder=2)
     scale = _scale(view)
@@ -246,6 +251,10 @@ def _values(axes: Any, point: PointView, half: float) -> None:
         count, number = same.count(place), met.get(place, 0)
         met[place] = number + 1
         shape, face, edge = MARKS[name]
+        if number == 0 and count > 1 and np.all(np.isfinite(value)):
+            axes.annotate("", value, (3 + 8 * count, 0), textcoords="offset points", zorder=7, gid="leader",
+                          arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
+                          annotation_clip=False)  # fmt: skip
         moved = axes.transData + ScaledTranslation(
             (11 + 8 * number if count > 1 else 0) / 72, 0, axes.figure.dpi_scale_trans
         )

@@ -15,7 +15,7 @@ from nonsmooth.derivatives.clarke import clarke_in
 from nonsmooth.derivatives.field import Field
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import NoField, UsageError
-from nonsmooth.report.field_plane_picture import Outline, PlaneView, PointView, Stroke
+from nonsmooth.report.field_plane_picture import CROWD, Outline, PlaneView, PointView, Stroke
 from nonsmooth.sets import ConvexSet
 from nonsmooth.studies.field_chart import CONVENTIONS, Chart, Key, Seen
 
@@ -219,11 +219,12 @@ def _arrows(
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
     """Give gradients on the pieces, at places that are not next to a stratum."""
     ends = np.array([p for s in strokes for p in (s.start, s.end)]).reshape(-1, 2)
+    room = 0.05 * reach if len(strokes) < CROWD else 0.004 * reach
     part = (np.arange(ARROWS) + 0.5) / ARROWS
     for a in low[0] + part * (high[0] - low[0]):
         for b in low[1] + part * (high[1] - low[1]):
             place = np.array([a, b])
-            if len(ends) and np.min(np.abs(ends - place).max(axis=1)) < 0.05 * reach:
+            if len(ends) and np.min(np.abs(ends - place).max(axis=1)) < room:
                 continue
             if any(m == 0 for m in chart.margins(place).values()):
                 continue
