@@ -34,7 +34,7 @@ __all__ = ["arranged_parts"]
 FORMS = (8, 24, 72, 160)
 """How many directions are swept, until there are more than independent forms."""
 
-SAME = 2.0**8
+SAME = 2.0**5
 """Forms this many units of rounding apart are one."""
 
 DOUBT = 2.0**15
@@ -111,6 +111,8 @@ def _is_listed(block: Block) -> bool:
     """Tell a block whose comparisons can be listed."""
     if isinstance(block.weights, Permutations):
         return block.weights.size <= CANDIDATES
+    if block.orientation is not None and block.weights.compared > 1:
+        return False  # a clamp whose bounds tie is no matter of signs alone
     return isinstance(block.weights, Vertices) and len(block.weights.rows) <= CANDIDATES
 
 
@@ -162,6 +164,8 @@ def _distinct(rows: Floats, eps: float) -> Floats:
 
 def _units(rows: Floats) -> Floats:
     """Scale rows to length 1, their largest entry positive; zero rows stay."""
+    if not rows.shape[1]:
+        return rows
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     units = rows / np.where(length > 0, length, 1.0)
     leading = np.take_along_axis(units, np.abs(units).argmax(axis=1)[:, None], axis=1)
@@ -256,7 +260,7 @@ def _some(block: Block, members: Integers) -> Block:
 def _cotangents(part: _Part, eps: float, limit: int) -> Floats:
     """Walk over the blocks of a part; give the cotangents of its z in every cell, shape (cells, number of z)."""
     dimension = part.forms.shape[1]
-    waiting, found = [_State(0, Cone((), np.zeros(dimension)), np.zeros((len(part.u), dimension)), ())], []
+    waiting, found = [_State(0, Cone((), np.zeros(dimension), eps), np.zeros((len(part.u), dimension)), ())], []
     while waiting:
         state = waiting.pop()
         if state.place < len(part.members):
@@ -296,7 +300,7 @@ def _next(part: _Part, state: _State, eps: float, limit: int) -> Iterator[_State
 def _normals(block: Block, z: Floats) -> Floats:
     """Give the forms whose signs decide the kinks of a block: z for switches, differences of candidates for ties."""
     if block.orientation is not None:
-        return z.reshape(-1, z.shape[-1])
+        return z.reshape(z.shape[0] * z.shape[1], z.shape[2])
     if isinstance(block.weights, Permutations):
         candidates = np.concatenate([np.zeros((len(z), 1, z.shape[2])), z], axis=1)
     else:
@@ -309,7 +313,7 @@ def _normals(block: Block, z: Floats) -> Floats:
         <= 1e-12 * np.linalg.norm(candidates, axis=2).max(axis=1, initial=0.0)[:, None]
     )
     differences[small] = 0.0
-    return np.asarray(differences.reshape(-1, z.shape[2]))
+    return np.asarray(differences.reshape(differences.shape[0] * differences.shape[1], z.shape[2]))
 
 
 def _leaf(part: _Part, chosen: tuple[Floats, ...]) -> Floats:

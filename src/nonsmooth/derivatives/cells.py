@@ -28,7 +28,7 @@ LOST = (2.0**6, 2.0**12)
 """In units of rounding, relative to the rows that a row was summed from: a row that is shorter than the first is zero, and
 a cone is empty if the hull of its unit normals has 0 nearer than that; between the two, that is doubtful."""
 
-WORK = 30_000_000
+WORK = 10_000_000
 """How many entries of normals are looked through for directions inside cones at most."""
 
 

@@ -7,6 +7,7 @@ return anything in [-1, 1]. Clarke's set is the hull of the *consistent* selecti
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from nonsmooth.derivatives.arrangement import arranged_parts
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.cells import Cells, walk_cells
-from nonsmooth.derivatives.field import LIMIT, Field, field, flattened
+from nonsmooth.derivatives.field import LIMIT, Field, field, flattened, pieces_at
 from nonsmooth.derivatives.groups import Groups
 from nonsmooth.derivatives.linearisation import Linearisation
 from nonsmooth.derivatives.regular import is_regular
@@ -39,6 +40,9 @@ SAMPLES = 64
 WALKED = ("flat", "equality")
 """What the walk over the cells of a piecewise affine program decides by itself."""
 
+LOCAL = (*WALKED, "several")
+"""What the walk over the cells leaves out by itself, kink by kink; any other reason leaves everything open."""
+
 
 class Clarke(ConvexSet):
     """Clarke's subdifferential dF(x), or what is known of it: a convex set of gradients.
@@ -57,6 +61,8 @@ class Clarke(ConvexSet):
         outer: a set that contains it: conv D(x).
         status: "computed", or "undecided" where a condition of the theory could not be shown; then see `reasons`.
         reasons: what could not be shown or decided, each with its line.
+        trusted: whether the outer set contains dF(x) for certain: no derivative is cut off, no branch comes out otherwise
+            nearby.
 
     Source: Clarke1983, derived, docs/theory/sets.md.
     """
@@ -73,6 +79,7 @@ class Clarke(ConvexSet):
         self.value, self.kinks = outer.value, outer.kinks
         self.status = "undecided" if reasons or inner is None else "computed"
         self.flatten, self.unflatten = outer.flatten, outer.unflatten
+        self.trusted = all(r.rule in LOCAL for r in outer.reasons)
         self._set = inner if equality is not None or inner is None else Bracket(inner, outer)
 
     @property
@@ -135,7 +142,7 @@ class Clarke(ConvexSet):
         Source: Clarke1983.
         """
         if self._set is None:
-            return False if self.outer.contains(v, tol) is False else None
+            return False if self.trusted and self.outer.contains(v, tol) is False else None
         return super().contains(v, tol)
 
     def _vertices(self, limit: int) -> Floats:
@@ -211,28 +218,39 @@ def clarke(
     """
     program, framework = as_program(f, x, data)
     outer = field(program, x, *data, tol=tol, limit=limit)
-    found = clarke_in(outer, limit, seed)
+    parts: tuple[Groups, ...] | None = None
+    if any(g.system.sweeps.evaluation.ties for g in outer.parts):
+        _, systems, more = pieces_at(framework, program, x, data, tol, every=True)
+        outer.reasons += tuple(r for r in more if r not in outer.reasons)
+        parts = tuple(Groups(s, limit) for s in systems)
+    found = clarke_in(outer, limit, seed, parts)
     found.flatten, found.unflatten = partial(flattened, framework, x), partial(framework.unflatten_flat, x)
     return found
 
 
-def clarke_in(outer: Field, limit: int = LIMIT, seed: int = 0) -> Clarke:
-    """Give Clarke's subdifferential inside a field that is known."""
-    groups, affine = outer.parts, all(_has_flat_walls(g.system) for g in outer.parts)
+def clarke_in(outer: Field, limit: int = LIMIT, seed: int = 0, parts: tuple[Groups, ...] | None = None) -> Clarke:
+    """Give Clarke's subdifferential inside a field that is known.
+
+    Where comparisons behind guards tie, `parts` are the pieces for every outcome of them.
+    """
+    groups = outer.parts if parts is None else parts
+    affine = all(_has_flat_walls(g.system) for g in groups)
     reasons = tuple(r for r in outer.reasons if not (affine and r.rule in WALKED))
-    if len(groups) == 1 and not reasons:
-        if not len(groups[0].relevant):
+    if len(outer.parts) == 1 and not reasons:
+        if not len(outer.parts[0].relevant):
             return Clarke(outer.inner, outer, "differentiable")
-        if is_regular(groups[0]):
+        if is_regular(outer.parts[0]):
             return Clarke(outer.inner, outer, "regular")
-        if _is_independent(groups[0]):
+        if _is_independent(outer.parts[0]):
             return Clarke(outer.inner, outer, "independent")
-    if affine and len(groups) == 1 and not reasons:
-        arranged = arranged_parts(groups[0], limit)
+    if affine and len(outer.parts) == 1 and not reasons:
+        arranged = arranged_parts(outer.parts[0], limit)
         if arranged is not None:
-            parts, count = arranged
-            inner: ConvexSet = MinkowskiSum([Point(groups[0].system.J), *(Hull(p) for p in parts)])
+            hulls, count = arranged
+            inner: ConvexSet = MinkowskiSum([Point(outer.parts[0].system.J), *(Hull(p) for p in hulls)])
             return Clarke(inner, outer, "piecewise affine", count)
+    if any(r.rule not in LOCAL for r in outer.reasons):
+        return Clarke(None, outer, None, 0, outer.reasons)
     found = [_limits(g, affine, limit, seed) for g in groups]
     gradients = [v for cells in found for v in cells.gradients]
     open_ = tuple(dict.fromkeys((*reasons, *(r for cells in found for r in cells.reasons))))
@@ -262,7 +280,11 @@ def _limits(groups: Groups, affine: bool, limit: int, seed: int) -> Cells:
     weights = [b.weights for b in system.blocks]
     listed = all(w.count < np.inf for w in weights)
     if listed and int(system.first_z[-1]) <= ROWS and len(groups.relevant) <= ROWS:
-        return walk_cells(system, groups.relevant.tolist(), affine, limit)
+        cells = walk_cells(system, groups.relevant.tolist(), affine, limit)
+        if cells.complete or cells.reasons:
+            return cells
+        more = sampled_limits(system, SAMPLES, seed)  # the walk stays near where it began
+        return replace(cells, gradients=[*cells.gradients, *more.gradients], count=cells.count + more.count)
     return sampled_limits(system, SAMPLES, seed)
 
 

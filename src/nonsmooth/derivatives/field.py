@@ -247,9 +247,11 @@ def conditions(framework: Framework, program: Program, x: Any, data: tuple[Any, 
 
 
 def pieces_at(
-    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0, *, every: bool = False
 ) -> tuple[float, list[Linearisation], list[Reason]]:
     """Linearise the programs that are active at a point and have the value of F there; give F(x) as well.
+
+    With `every`, one for each outcome of the comparisons that tie behind guards, also where several make one program.
 
     Raises:
         NoField: a derivative is nan or infinite.
@@ -257,11 +259,12 @@ def pieces_at(
     own = linearise(framework, program, x, data, tol)
     result = framework.scalar(own.sweeps.evaluation)
     value, eps = float(framework.numpy(result)), framework.eps(result)
-    systems, reasons = [own], []
-    if any(g.kind == "branch" for g in program.guards):
+    systems, reasons = [] if every else [own], []
+    if any(g.comparisons for g in program.guards):
+        walk = framework.outcomes if every else framework.pieces
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            others = [p for p in framework.pieces(program, x, data, limit=PIECES) if p is not program]
+            others = [p for p in walk(program, x, data, limit=PIECES) if every or p is not program]
         reasons += [Reason("pieces", str(w.message)) for w in caught if "outcomes of tied guards" in str(w.message)]
         for piece in others:
             system = linearise(framework, piece, x, data, tol)

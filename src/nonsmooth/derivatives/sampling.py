@@ -67,6 +67,8 @@ def decided(block: Block, z: Floats, other: Floats, noise: Floats) -> tuple[Floa
     """Choose the weights along a direction; tell whether what did not decide is zero along the witness too."""
     weights, noise = block.weights, noise[:, None]
     if block.orientation is not None:
+        if weights.compared > 1:
+            return _clamped(block, z, other, noise)
         lost = (np.abs(z) <= noise) & (np.abs(other) > noise)
         return (block.orientation * z > 0).astype(float)[:, None, :], not lost.any()
     sign = -1.0 if block.negative else 1.0
@@ -83,6 +85,28 @@ def decided(block: Block, z: Floats, other: Floats, noise: Floats) -> tuple[Floa
         return weights.choose(order, z), _apart(weights, z, noise)
     lost = (np.abs(z).max(axis=1, keepdims=True) <= noise) & (np.abs(other).max(axis=1, keepdims=True) > noise)
     return weights.choose(np.ones((len(z), weights.outputs)), z), not lost.any()
+
+
+def _clamped(block: Block, z: Floats, other: Floats, noise: Floats) -> tuple[Floats, bool]:
+    """Decide a clamp whose bounds tie: min(max(0, c_1), c_2) of c_k = z_1 + .. + z_k; see `cells`."""
+    orientation = np.sign(block.orientation)
+    if weights_of_a_clamp(orientation):
+        flip = np.where(orientation[:, :1] < 0, -1.0, 1.0)
+        values, witness = (flip * np.concatenate([0 * a[:, :1], np.cumsum(a, axis=1)], axis=1) for a in (z, other))
+        top = (values[:, 1] > values[:, 0]).astype(int)
+        n = np.arange(len(z))
+        chosen = np.where(values[n, 2] < values[n, top], 2, top)
+        lost = [
+            (np.abs(values[n, i] - values[n, j]) <= noise[:, 0]) & (np.abs(witness[n, i] - witness[n, j]) > noise[:, 0])
+            for i, j in ((0, 1), (0, 2), (1, 2))
+        ]
+        return block.weights.extreme()[chosen], not np.any(lost)
+    return block.weights.extreme()[np.zeros(len(z), dtype=int)], False
+
+
+def weights_of_a_clamp(orientation: Floats) -> bool:
+    """Tell two breakpoints at each of which the slope changes the other way, element by element."""
+    return orientation.shape[1] == 2 and bool(np.all(orientation[:, 0] * orientation[:, 1] <= 0))
 
 
 def _apart(weights: Bases, z: Floats, noise: Floats) -> bool:

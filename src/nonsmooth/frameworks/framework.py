@@ -249,6 +249,10 @@ class Framework(Protocol):
         """Walk the programs that are active at the point."""
         ...
 
+    def outcomes(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
+        """Walk the programs of all outcomes of the tied elements behind guards, also where several give the same one."""
+        ...
+
     def numpy(self, array: Any) -> Any:
         """Give the values of an array to numpy."""
         ...

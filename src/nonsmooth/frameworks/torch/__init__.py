@@ -22,7 +22,7 @@ from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
-from nonsmooth.frameworks.torch.pieces import compared_values, pieces
+from nonsmooth.frameworks.torch.pieces import compared_values, outcomes, pieces
 from nonsmooth.frameworks.torch.severed import reached_steps, severed
 from nonsmooth.frameworks.torch.tangents import rewrites
 from nonsmooth.frameworks.torch.tree import (
@@ -84,6 +84,10 @@ class TorchFramework:
     def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
         """Walk the programs that are active at the point."""
         return pieces(program, x, data, limit=limit)
+
+    def outcomes(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
+        """Walk the programs of all outcomes of the tied elements behind guards."""
+        return outcomes(program, x, data, limit=limit)
 
     def evaluate(
         self,

@@ -12,11 +12,12 @@ import torch
 from nonsmooth.frameworks.torch.arguments import map_tensors
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
-from nonsmooth.frameworks.torch.forcing import choices, distance, forceable
+from nonsmooth.frameworks.torch.forcing import TIED_ELEMENTS, choices, distance, forceable
+from nonsmooth.frameworks.torch.predicates import SIDES
 from nonsmooth.frameworks.torch.tree import check_data, flatten
-from nonsmooth.program import Program
+from nonsmooth.program import Program, Step
 
-__all__ = ["compared_values", "pieces"]
+__all__ = ["compared_values", "outcomes", "pieces"]
 
 Forced = dict[tuple[int, int], int]
 Tied = list[tuple[tuple[int, int], tuple[int, ...]]]
@@ -46,10 +47,51 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
         if signature not in seen:
             seen.add(signature)
             yield piece
-    if queue:
-        warnings.warn(
-            f"pieces: {len(queue)} or more outcomes of tied guards were not tried (limit={limit}).", stacklevel=2
-        )
+    _warn_of(len(queue), limit)
+
+
+def outcomes(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
+    """Walk the programs of all outcomes of the tied elements behind guards, also where several give the same program.
+
+    Every tied element of a program that is yielded is forced, or the equality that it tests is left as it is. A warning
+    says when more were left than the limit allowed, or when more elements tie than are forced one by one.
+    """
+    items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
+    queue: list[tuple[Forced, frozenset[tuple[int, int]]]] = [({}, frozenset())]
+    count, truncated = 0, int(program.options["randomness"] == "freeze")  # a new capture draws again
+    while queue and count < limit:
+        forced, kept = queue.pop()
+        randomness = program.options["randomness"]
+        try:
+            piece = capture_function(program.framework, program.function, x, data, randomness=randomness, forced=forced)
+        except Exception:  # the user's own function may fail where it never runs by itself
+            truncated += 1
+            continue
+        tied = tied_outcomes(piece, x, items)
+        truncated += any(len(ways) >= TIED_ELEMENTS or key[1] >= TIED_ELEMENTS for key, ways in tied)
+        free = [(key, ways) for key, ways in tied if key not in forced and key not in kept]
+        if not free:
+            count += 1
+            yield piece
+            continue
+        (key, ways), *_ = free
+        if _is_equality([s for s in piece.steps if forceable(s)][key[0]]):
+            queue += [({**forced, key: ways[0]}, kept), (forced, kept | {key})]
+        else:
+            queue += [({**forced, key: way}, kept) for way in ways]
+    _warn_of(len(queue) + truncated, limit)
+
+
+def _is_equality(step: Step) -> bool:
+    """Tell `==` and `!=`, whose two sides have the same outcome."""
+    sides = SIDES.get(step.label.rstrip("_"))
+    return sides is not None and sides[0] == sides[1]
+
+
+def _warn_of(left: int, limit: int) -> None:
+    """Warn of outcomes that were not tried."""
+    if left:
+        warnings.warn(f"pieces: {left} or more outcomes of tied guards were not tried (limit={limit}).", stacklevel=3)
 
 
 def _together(tied: Tied, forced: Forced) -> list[Forced]:
