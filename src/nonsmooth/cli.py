@@ -225,6 +225,7 @@ def field(
     steps: Annotated[int, typer.Option("--steps", help="Steps of training.")] = 1200,
     samples: Annotated[int, typer.Option("--samples", help="Gradients sampled in a ball.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="Of the training and the samples.")] = 0,
+    grid: Annotated[int, typer.Option("--grid", help="Points a side of a picture of two variables.")] = 33,
     as_json: AsJson = False,
 ) -> None:
     """Show all that backprop can return in one and two variables, and criticality along a training path."""
@@ -232,7 +233,7 @@ def field(
 
     with _messages():
         with progress_bar() as progress:
-            result = study_field(steps=steps, samples=samples, seed=seed, progress=progress)
+            result = study_field(steps=steps, samples=samples, seed=seed, grid=grid, progress=progress)
         _finish(result, as_json, output)
 
 

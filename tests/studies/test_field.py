@@ -42,7 +42,7 @@ def study() -> FieldStudy:
     return study_field(steps=64, samples=12, grid=21)
 
 
-def kinks_of(f: Any, x: torch.Tensor = ZERO, **options: Any) -> list[tuple[float, float]]:
+def kinks_in(f: Any, x: torch.Tensor = ZERO, **options: Any) -> list[tuple[float, float]]:
     return [(k.at, k.tol) for k in view_line(open_chart(f, x, ()), **options).kinks]
 
 
@@ -84,12 +84,12 @@ def test_a_kink_at_no_floating_point_number_is_said_to_be_one(study: FieldStudy)
     ],
 )
 def test_kinks_are_found(f: Any, x: float, places: list[float]) -> None:
-    found = kinks_of(f, torch.tensor(x, dtype=torch.float64), radius=1.0)
+    found = kinks_in(f, torch.tensor(x, dtype=torch.float64), radius=1.0)
     assert [t for t, _ in found] == pytest.approx(places, abs=1e-15)
 
 
 def test_single_precision_is_seen_as_such() -> None:
-    ((at, tol),) = kinks_of(lambda t: torch.relu(t - 0.1), torch.tensor(0.0), radius=0.5)
+    ((at, tol),) = kinks_in(lambda t: torch.relu(t - 0.1), torch.tensor(0.0), radius=0.5)
     assert tol == 0 and float(torch.tensor(at) - 0.1) == 0
 
 
@@ -194,7 +194,7 @@ def test_a_slice_sees_the_sets_through_its_directions() -> None:
     (point,) = view_plane(open_chart(f, x, (), d), grid=12).points
     shadow = Hull(np.array([[a + b, b + c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)], dtype=float))
     assert set(point.field or ()) == {tuple(v) for v in shadow.vertices().tolist()}
-    assert outline(shadow) == pytest.approx(point.field)
+    assert outline(shadow) == point.field
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_study_is_saved_and_fits(study: FieldStudy, tmp_path: Path) -> None:
 
 
 def test_the_command() -> None:
-    result = CliRunner().invoke(cli.app, ["study", "field", "--json", "--steps", "8", "--samples", "4"])
+    result = CliRunner().invoke(cli.app, ["study", "field", "--json", "--steps", "8", "--samples", "4", "--grid", "9"])
     assert result.exit_code == 0, result.stderr
     data = json.loads(result.stdout)
     assert data["lines"][2]["name"] == "zero" and data["lines"][2]["view"]["kinks"][0]["word"] == "artifact"

@@ -227,6 +227,8 @@ def study_field(
 
     if isinstance(steps, bool) or steps < 8:
         raise UsageError(f"steps={steps!r}: a path needs at least 8 steps.")
+    if isinstance(grid, bool) or grid < 8:
+        raise UsageError(f"grid={grid!r}: pass an integer, 8 or more.")
     report, start = progress or silent, time.perf_counter()
     zero, lines, planes = torch.tensor(0.0, dtype=torch.float64), [], []
     for number, formula in enumerate(chosen := line_formulas()):

@@ -24,8 +24,8 @@ __all__ = ["projection_spread", "stratum_tangent", "view_plane"]
 GRID = 33
 """How many points the grid has along a side; none of them is in the middle."""
 
-SHIFT = 0.137
-"""The grid is moved by this part of its step, so that kinks of round numbers do not run through its points."""
+SHIFT = (0.137, 0.311)
+"""The grid is moved by these parts of its step, so that kinks of round numbers do not run through its points."""
 
 ARROWS = 7
 """How many gradients are drawn along a side."""
@@ -126,7 +126,7 @@ def view_plane(chart: Chart, points: Sequence[Floats] = (), radius: float | None
     reach = max(1.0, 1.45 * away) if radius is None else float(radius)
     low, high = chart.origin - reach, chart.origin + reach
     step = 2 * reach / (grid - 2)
-    axes = [low[k] + step * (np.arange(grid) - 0.5 + SHIFT) for k in (0, 1)]
+    axes = [low[k] + step * (np.arange(grid) - 0.5 + SHIFT[k]) for k in (0, 1)]
     seen = [[chart.look(np.array([a, b])) for b in axes[1]] for a in axes[0]]
     strokes, isolated = _strata(chart, axes, seen)
     return PlaneView(
