@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.polynomial import legendre
 
-from nonsmooth.derivatives.paths import Path, Space, Vector, bow, draw_vector, given_path, polygon, segment
+from nonsmooth.derivatives.paths import Path, Space, Vector, bow, draw_vector, given_path, polygon, segment, size_of
 from nonsmooth.errors import NoDerivative, UsageError
 
 __all__ = [
@@ -349,6 +349,10 @@ def potential(
     """
     space = Space(x)
     start, end = space.read(from_, "from_"), space.x
+    if not np.isfinite(start).all():
+        raise UsageError(f"from_ must be finite; found {space.name(start)}.")
+    if isinstance(paths, bool) or (isinstance(paths, int) and paths < 0):
+        raise UsageError(f"paths={paths!r}: pass how many other paths to draw, or a list of paths.")
     drawn = [segment("segment", start, end)]
     if isinstance(paths, int):
         drawn += list(_detours(start, end, np.random.default_rng([seed, 13]), paths))
@@ -386,7 +390,7 @@ def _value(space: Space, derivative: Callable[..., Any], z: Vector, data: tuple[
 def _detours(start: Vector, end: Vector, rng: np.random.Generator, count: int) -> Iterator[Path]:
     """Draw other paths between two points: bows and broken lines, in turn."""
     step = end - start
-    size = 2.0 ** round(np.log2(float(np.abs(step).max(initial=0.0)) or 1.0))
+    size = size_of(step)
     for k in range(count):
         w = size * draw_vector(rng, len(start))
         if k % 2:
