@@ -526,9 +526,9 @@ def check_generated(seed: int, kinds: tuple[str, ...] = (), samples: int = 60) -
 @pytest.mark.parametrize("block", range(4))
 def test_generated_programs(block: int) -> None:
     """No certified subgradient, and no limit of gradients, is outside; nothing is outside the field."""
-    found = [check_generated(seed, samples=15) for seed in range(12 * block, 12 * (block + 1))]
+    found = [check_generated(seed, samples=8) for seed in range(8 * block, 8 * (block + 1))]
     print({word: found.count(word) for word in set(found)})
-    assert sum(word in ("regular", "independent", "piecewise affine", "differentiable") for word in found) >= 3
+    assert sum(word in ("regular", "independent", "piecewise affine", "differentiable") for word in found) >= 2
 
 
 @pytest.mark.slow
