@@ -2,6 +2,7 @@
 
 A path is g: [0, 1] -> R^n with its derivative. Random entries are multiples of 1/64 times a power of 2, so that points
 of a path inside {x_i = x_j}, {x_i = 0} or {x_1 + x_2 = 1} satisfy the equation without rounding.
+The kinds of paths, and what they are found from, are one list: a long file.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ the jump of the integrand, which bisection brackets, or in the middle.
 
 The rule's places are rounded to odd multiples of 2^-20, so that points of a path inside {x_1 + x_2 = 1} lie in it
 without rounding, and so that a kink at a simple fraction is hit by no panel but one.
+The quadrature stands with what it is for, hence a long file.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ class Integral:
         scale: the size of F and of the integrand along the path, to which tolerances are relative.
         rounding: what the rounding of F may make of its change.
         kinks: the times at which the integrand jumps.
-        worst: the interval on which the integral and the change of F differ most.
+        discrepancy: the largest difference between the integral and the change of F on an interval [a, b] of [0, 1].
+        worst: that interval, the change of F on it, and the integral.
         evaluations: how many points of the path were met.
     """
 
@@ -119,7 +121,8 @@ class Integral:
     scale: float
     rounding: float
     kinks: tuple[float, ...]
-    worst: tuple[float, float]
+    discrepancy: float
+    worst: tuple[float, float, float, float]
     evaluations: int
 
 
@@ -255,8 +258,11 @@ def integrate(path: Path, of: VectorField, tolerance: float, eps: float, *, know
             continue
         for part in walk.split(panel):
             heapq.heappush(heap, part)
-    panels = [*heap, *walk.settled]
-    worst = max(panels, key=lambda p: abs(p.rest))
+    panels = sorted([*heap, *walk.settled], key=lambda p: p.a)
+    rests = np.cumsum([0.0, *(p.rest for p in panels)])
+    start, end = sorted((int(np.argmin(rests)), int(np.argmax(rests))))
+    first, last = (panels[start].a, panels[end - 1].b) if start < end else (0.0, 1.0)
+    inside = sum(p.integral for p in panels[start:end])
     return Integral(
         value=sum(p.integral for p in panels),
         error=sum(p.error for p in panels),
@@ -264,7 +270,8 @@ def integrate(path: Path, of: VectorField, tolerance: float, eps: float, *, know
         scale=walk.scale,
         rounding=64 * (walk.noise + eps),
         kinks=tuple(sorted(walk.kinks)),
-        worst=(worst.a, worst.b),
+        discrepancy=float(np.ptp(rests)),
+        worst=(first, last, walk.value(last) - walk.value(first), inside),
         evaluations=walk.evaluations,
     )
 
