@@ -152,8 +152,8 @@ def run_audit(
         ||g_c - g_fw|| / ||g_fw||   and   ||g_(G = 1) - g_(G = 0)|| / ||g_fw||,
 
     in total and per parameter, g_fw the framework's gradient and all kinks outside G left to the framework. The verdict
-    compares g_fw with certified subgradients, then asks Clarke's subdifferential. Status: `computed`; the proof of capture is `sampled`, times are
-    `measured`. Nothing that is passed in is changed.
+    compares g_fw with certified subgradients, then asks Clarke's subdifferential. Status: `computed`; the proof of
+    capture is `sampled`, times are `measured`. Nothing that is passed in is changed.
 
     Args:
         f: a scalar function f(x, *data), or its captured program.

@@ -149,12 +149,12 @@ def _distinct(rows: Floats, eps: float) -> Floats:
     units = units[np.any(units != 0, axis=1)]
     if not len(units):
         return units
-    _, first = np.unique(np.round(units / (4 * SAME * eps)), axis=0, return_index=True)
+    _, first = np.unique(np.round(units / (SAME * eps)), axis=0, return_index=True)
     chosen: list[Floats] = []
     for row in units[np.sort(first)]:
         apart = [float(np.abs(row - other).max()) for other in chosen]
         nearest = min(apart, default=np.inf)
-        if nearest <= 8 * SAME * eps:
+        if nearest <= SAME * eps:
             continue
         if nearest <= DOUBT * eps or len(chosen) > 4 * FORMS[-1]:
             raise _Doubt

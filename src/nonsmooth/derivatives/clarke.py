@@ -16,7 +16,7 @@ import numpy as np
 from nonsmooth.derivatives.arrangement import arranged_parts
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.cells import Cells, walk_cells
-from nonsmooth.derivatives.field import LIMIT, Field, field, flattened, pieces_at
+from nonsmooth.derivatives.field import LEFT_OUT, LIMIT, Field, field, flattened, pieces_at
 from nonsmooth.derivatives.groups import Groups
 from nonsmooth.derivatives.linearisation import Linearisation
 from nonsmooth.derivatives.regular import is_regular
@@ -40,7 +40,7 @@ SAMPLES = 64
 WALKED = ("flat", "equality")
 """What the walk over the cells of a piecewise affine program decides by itself."""
 
-LOCAL = (*WALKED, "several")
+LOCAL = (*WALKED, "several", LEFT_OUT)
 """What the walk over the cells leaves out by itself, kink by kink; any other reason leaves everything open."""
 
 

@@ -36,6 +36,9 @@ PIECES = 64
 REFUSALS = ("jump", "singular")
 """What leaves the theory: there is no field."""
 
+LEFT_OUT = "pieces"
+"""The rule of a reason that says that active programs were left out."""
+
 HARMLESS = ("tie",)
 """What a direction could not decide does not matter to a set that holds all sides."""
 
@@ -59,6 +62,30 @@ class Cotangents(ConvexSet):
     def _support(self, d: Floats) -> Support:
         found = self.groups.support(d)
         return Support(found.lower, found.upper, found.cotangents)
+
+
+class AtLeast(ConvexSet):
+    """A set of which only a part is known: no upper value is finite."""
+
+    def __init__(self, inner: ConvexSet) -> None:
+        self.inner = inner
+
+    @property
+    def space(self) -> int:
+        """The number of coordinates."""
+        return self.inner.space
+
+    @property
+    def exact(self) -> bool:
+        """False: something was left out."""
+        return False
+
+    def _support(self, d: Floats) -> Support:
+        found = self.inner._support(d)
+        return Support(found.lower, float("inf") if np.any(d) else 0.0, found.point)
+
+    def _sample(self, n: int, rng: np.random.Generator) -> Floats:
+        return self.inner._sample(n, rng)
 
 
 class Field(ConvexSet):
@@ -222,6 +249,8 @@ def field(f: Callable[..., Any] | Program, x: Any, *data: Any, tol: float = 0.0,
     groups = [Groups(s, limit) for s in systems]
     parts = [_piece(g) for g in groups]
     inner = parts[0] if len(parts) == 1 else HullOfUnion(parts)
+    if any(r.rule == LEFT_OUT for r in more):
+        inner = AtLeast(inner)
     found = Field(inner, value, groups, (*reasons, *more), tol > 0)
     found.flatten, found.unflatten = partial(flattened, framework, x), partial(framework.unflatten_flat, x)
     return found
@@ -264,8 +293,12 @@ def pieces_at(
         walk = framework.outcomes if every else framework.pieces
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            others = [p for p in walk(program, x, data, limit=PIECES) if every or p is not program]
-        reasons += [Reason("pieces", str(w.message)) for w in caught if "outcomes of tied guards" in str(w.message)]
+            try:
+                others = [p for p in walk(program, x, data, limit=PIECES) if every or p is not program]
+            except Exception as error:  # the user's own function may fail where it never runs by itself
+                others, systems = [], [own]
+                reasons.append(Reason(LEFT_OUT, f"another branch of an `if` that ties here fails: {error}"))
+        reasons += [Reason(LEFT_OUT, str(w.message)) for w in caught if "outcomes of tied guards" in str(w.message)]
         for piece in others:
             system = linearise(framework, piece, x, data, tol)
             there = float(framework.numpy(framework.scalar(system.sweeps.evaluation)))

@@ -231,9 +231,9 @@ class _Run:
         """Give the operands of a step as tensors of one device."""
         found = [self.env[r.value] if isinstance(r, Ref) else r for r in step.operands]
         like = next((t for t in found if isinstance(t, torch.Tensor) and t.is_floating_point()), found[0])
+        dtype = like.dtype if like.is_floating_point() else None  # numbers beside a mask alone keep their own
         return tuple(
-            t if isinstance(t, torch.Tensor) else torch.as_tensor(t, dtype=like.dtype, device=like.device)
-            for t in found
+            t if isinstance(t, torch.Tensor) else torch.as_tensor(t, dtype=dtype, device=like.device) for t in found
         )
 
     def _special(self, step: Step, args: Any, kwargs: Any) -> Any:

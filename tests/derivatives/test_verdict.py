@@ -1,0 +1,109 @@
+"""Verdicts on gradients: certified and artifact are certain, everything else is undecided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import nonsmooth as ns
+from tests.references.clarke import clarke_hull_points, in_hull
+from tests.references.field import field_values, random_program, to_torch
+
+R = torch.relu
+ZERO = torch.tensor(0.0, dtype=torch.float64)
+
+
+def identity(t: torch.Tensor) -> torch.Tensor:
+    return R(t) - R(-t)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_value_of_backprop_is_judged_as_the_exact_set_says(seed: int) -> None:
+    """All selections of a random program: certified if and only if in the exact Clarke set."""
+    program, point = random_program(seed, variables=3, kinks=6)
+    f, x = to_torch(program), torch.tensor([float(p) for p in point], dtype=torch.float64)
+    exact = clarke_hull_points(program, point)
+    words = set()
+    for value in field_values(program, point)[:6]:
+        found = ns.verdict(f, x, torch.tensor([float(v) for v in value], dtype=torch.float64))
+        assert found.word == ("certified" if in_hull(exact, value) else "artifact"), (seed, value, str(found))
+        words.add(found.word)
+        if found.word == "artifact":
+            d = found.direction.numpy()
+            below = max(float(np.dot(d, [float(c) for c in p])) for p in exact)
+            assert np.dot(d, [float(v) for v in value]) - below == pytest.approx(found.gap, rel=1e-6, abs=1e-9)
+            assert np.linalg.norm(d) == pytest.approx(1.0) and found.gap > 0
+    assert words <= {"certified", "artifact"}
+
+
+def test_backprop_is_judged_by_default() -> None:
+    assert ns.verdict(identity, ZERO).word == "artifact"
+    assert ns.verdict(lambda t: R(t), ZERO).word == "certified"
+    assert ns.verdict(lambda t: torch.sin(t), ZERO).clarke.equality == "differentiable"
+
+
+def test_a_small_parameter_counts_beside_a_large_one() -> None:
+    x = {n: ZERO for n in "ab"}
+    f = lambda p: 1e18 * p["a"] + identity(p["b"]) + p["b"]  # noqa: E731
+    found = ns.verdict(f, x)
+    assert found.word == "artifact" and float(found.direction["a"]) == 0.0 and found.gap == pytest.approx(1.0)
+    right = {"a": torch.tensor(1e18, dtype=torch.float64), "b": torch.tensor(2.0, dtype=torch.float64)}
+    assert ns.verdict(f, x, right).word == "certified"
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-13, 1.0, 1e13, 1e100])
+def test_the_scale_does_not_matter(scale: float) -> None:
+    assert ns.verdict(lambda t: scale * identity(t), ZERO).word == "artifact"
+    assert ns.verdict(lambda t: scale * identity(t), ZERO, torch.tensor(scale, dtype=torch.float64)).word == "certified"
+    nearly = torch.tensor(scale * (1 + 1e-6), dtype=torch.float64)
+    assert ns.verdict(lambda t: scale * identity(t), ZERO, nearly).word == "artifact"
+
+
+def test_float32_gradients_are_judged_by_their_own_rounding() -> None:
+    f = lambda t: torch.sin(R(t) - R(-t) + 1.0)  # noqa: E731
+    x = torch.tensor(0.0)
+    assert ns.verdict(f, x, torch.cos(torch.tensor(1.0))).word == "certified"
+    assert ns.verdict(f, x, torch.cos(torch.tensor(1.0)) * 1.001).word == "artifact"
+
+
+def test_between_the_sets_nothing_is_said() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.norm(x) - torch.linalg.norm(2 * x) / 2 + identity(x[0])
+
+    x = torch.zeros(2, dtype=torch.float64)
+    found = ns.verdict(f, x)
+    assert found.word == found.status == "undecided" and found.reasons and found.direction is None
+    assert ns.verdict(f, x, torch.tensor([1.0, 0.0], dtype=torch.float64)).word == "certified"
+    assert ns.verdict(f, x, torch.tensor([9.0, 0.0], dtype=torch.float64)).word == "artifact"
+
+
+def test_a_program_without_a_field_is_undecided_with_its_line() -> None:
+    found = ns.verdict(lambda t: torch.where(t > 0, t + 1, t), ZERO)
+    assert found.word == "undecided" and found.clarke is None and "test_verdict.py" in str(found)
+
+
+def test_nan_is_no_subgradient() -> None:
+    found = ns.verdict(lambda t: R(t), ZERO, torch.tensor(float("nan"), dtype=torch.float64))
+    assert found.word == "artifact" and "nan" in found.message
+
+
+def test_data_follow_the_gradient() -> None:
+    f = lambda w, a: (identity(w) * a).sum()  # noqa: E731
+    w, a = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert ns.verdict(f, w, None, a).word == "artifact"
+    assert ns.verdict(f, w, a, a).word == "certified"
+    assert ns.verdict(f, w, a.numpy(), a).word == "certified"
+
+
+@pytest.mark.parametrize("gradient", [torch.zeros(3), np.zeros(3), [torch.zeros(2)]])
+def test_a_gradient_of_another_shape_is_refused(gradient) -> None:
+    with pytest.raises(ns.errors.UsageError):
+        ns.verdict(lambda x: R(x).sum(), torch.zeros(2, dtype=torch.float64), gradient)
+
+
+def test_nothing_of_the_users_is_touched() -> None:
+    x = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    state = torch.get_rng_state()
+    ns.verdict(lambda x: identity(x).sum(), x)
+    assert x.grad is None and torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled()
