@@ -8,11 +8,10 @@ import math
 import numpy as np
 import pytest
 
+from nonsmooth.dictionary.eigenspaces import Bases, SingularBases
 from nonsmooth.dictionary.weights import (
-    Bases,
     DualBall,
     Permutations,
-    SingularBases,
     Vertices,
     WeightSet,
     chain,

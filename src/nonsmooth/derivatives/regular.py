@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from nonsmooth.derivatives.groups import Groups
-from nonsmooth.dictionary.weights import Bases, Block, DualBall, Floats, Permutations, SingularBases
+from nonsmooth.dictionary.eigenspaces import Bases, SingularBases
+from nonsmooth.dictionary.weights import Block, DualBall, Floats, Permutations
 
 __all__ = ["is_regular"]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from nonsmooth.derivatives.cells import Cells
 from nonsmooth.derivatives.linearisation import Linearisation
-from nonsmooth.dictionary.weights import Bases, Block, Floats, Permutations, SingularBases, Vertices
+from nonsmooth.dictionary.eigenspaces import Bases, SingularBases
+from nonsmooth.dictionary.weights import Block, Floats, Permutations, Vertices
 
 __all__ = ["decided", "sampled_limits"]
 

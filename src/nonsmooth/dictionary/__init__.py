@@ -12,10 +12,11 @@ from nonsmooth.dictionary.jump import JUMPS
 from nonsmooth.dictionary.operation import Along, Call, Kind, Nonsmooth, Operation, Rule, Singularity
 from nonsmooth.dictionary.order import ORDERS, Extremum, Ranking
 from nonsmooth.dictionary.pooling import POOLINGS, Pooling
+from nonsmooth.dictionary.select import Select
 from nonsmooth.dictionary.singular import SINGULARS
 from nonsmooth.dictionary.smooth import AFFINE, INDEX, SMOOTH, opaque
 from nonsmooth.dictionary.spectral import SPECTRALS, Spectral
-from nonsmooth.dictionary.switch import Select, Switch, piecewise_linear
+from nonsmooth.dictionary.switch import Switch, piecewise_linear
 from nonsmooth.dictionary.switches import SWITCHES
 from nonsmooth.errors import RegistrationError
 

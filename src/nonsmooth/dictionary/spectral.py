@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from nonsmooth.dictionary.eigenspaces import Bases, SingularBases
 from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, on_host
-from nonsmooth.dictionary.weights import Bases, Block, SingularBases
+from nonsmooth.dictionary.weights import Block
 from nonsmooth.errors import ConventionError
 
 __all__ = ["SPECTRALS", "Spectral"]

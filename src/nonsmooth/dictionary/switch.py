@@ -34,7 +34,7 @@ from nonsmooth.dictionary.operation import (
 from nonsmooth.dictionary.weights import Block, chain
 from nonsmooth.errors import ConventionError
 
-__all__ = ["Partials", "Select", "Switch", "far_unless", "piecewise_linear"]
+__all__ = ["Partials", "Switch", "far_unless", "piecewise_linear", "weight_of"]
 
 GOLDEN = 1.618033988749895
 """Tangents 1, GOLDEN, GOLDEN^2 of the operands give no difference of them the value 0."""
@@ -125,7 +125,7 @@ class Switch(Nonsmooth):
         pieces = self.pieces(call)
         slopes = list(pieces[0])
         for name, argument, piece in zip(self.kinks, self.arguments(call), pieces[1:], strict=True):
-            weight, like = _weight(self.name, name, rules), call.result
+            weight, like = weight_of(self.name, name, rules), call.result
             step = None if tol else call.step(argument, weight)
             for i, after in enumerate(piece):
                 before = slopes[i]
@@ -231,89 +231,6 @@ class Switch(Nonsmooth):
         return sum(p * t for p, t in zip(partials, tangents, strict=True) if not _is_zero(p))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Select(Nonsmooth):
-    """`where(predicate, a, b)`: the switch whose argument is the comparison behind its predicate.
-
-    The program supplies the attributes `left`, `right` (the predicate just left and right of the tie), `tie` (the
-    elements whose predicate ties) and `distance`; where tangents are carried also `along` (the predicate along the
-    directions) and `motions` (for each direction, the tangents of what is compared). Where the branches differ in value
-    at a tie the program jumps: such elements are no kinks, they keep their branch.
-    """
-
-    kind: Kind = Kind.SWITCH
-    kinks: tuple[str, ...] = ("tie",)
-
-    def margins(self, call: Call) -> dict[str, Array]:
-        """Give the distance of the compared values."""
-        return {"tie": call.attributes["distance"]}
-
-    def active(self, call: Call, tol: float = 0.0) -> dict[str, Array]:
-        """Give the ties of the predicate at which the branches agree in value."""
-        if tol:  # a predicate that nearly ties joins there; one that ties has to join at the point itself
-            return {"tie": call.attributes["tie"] & (self.joins(call) | (call.attributes["distance"] > 0))}
-        return {"tie": call.attributes["tie"] & self.joins(call)}
-
-    @staticmethod
-    def joins(call: Call, tol: float = 0.0) -> Array:
-        """Tell where the two branches agree in value, so that the switch is continuous."""
-        _, a, b = call.operands
-        return call.xp.abs(a - b) <= tol
-
-    def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
-        """Give c (tangent of a) + (1 - c) (tangent of b)."""
-        xp, c = call.xp, self.coefficient(call, rules, tol)
-        zero = xp.zeros_like(call.result)
-        return xp.where(c == 0, zero, c * tangents[1]) + xp.where(c == 1, zero, (1 - c) * tangents[2])
-
-    def coefficient(self, call: Call, rules: Mapping[str, Rule], tol: float = 0.0) -> Array:
-        """Give c, the weight of the first branch: w right + (1 - w) left at the ties, the predicate elsewhere."""
-        xp, w = call.xp, _weight(self.name, "tie", rules)
-        predicate = xp.astype(call.operands[0], call.result.dtype)
-        if isinstance(w, Along):
-            at_tie = xp.astype(call.attributes["along"], call.result.dtype)
-        else:
-            left, right = (xp.astype(call.attributes[k], call.result.dtype) for k in ("left", "right"))
-            at_tie = w * right + (1 - w) * left
-        return xp.where(self.active(call, tol)["tie"], at_tie, predicate)
-
-    def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
-        """Start left of the ties; z is the jump of the derivative to the other side (of an equality: to the tie)."""
-        xp, shape = call.xp, call.result.shape
-        whole = {k: np.broadcast_to(on_host(call.attributes[k]), tuple(shape)).ravel() for k in ("left", "right")}
-        value = np.broadcast_to(on_host(call.operands[0]), tuple(shape)).ravel()
-        tie = np.broadcast_to(on_host(self.active(call, tol)["tie"]), tuple(shape)).ravel()
-        empty = whole["left"] == whole["right"]
-        other = np.where(empty, value, whole["right"])
-        places = np.flatnonzero(tie & (other != whole["left"]))
-        if not len(places):
-            return {"tie": 0.0}, []
-        change = other[places].astype(float) - whole["left"][places]
-        sign = xp.astype(xp.asarray(change, device=call.result.device), call.result.dtype)
-
-        def jumps(tangents: Sequence[Array]) -> Array:
-            a, b = (entries(xp, xp.broadcast_to(t, shape), places) for t in tangents[1:])
-            return (sign * (a - b))[:, None]
-
-        motion, one = call.attributes["motion"], chain(1)
-        marks = {"empty": empty[places], "own": (value[places] == other[places]).astype(float)}
-        if motion is None:
-            return {"tie": 0.0}, [Block("tie", one, places[:, None], jumps, blind=np.ones(len(places), bool), **marks)]
-        several = np.broadcast_to(on_host(motion.several), tuple(shape)).ravel()[places]
-
-        def arguments(tangents: Sequence[Array]) -> Array:
-            return entries(xp, xp.broadcast_to(motion.moved[0], shape), places)[:, None]
-
-        return {"tie": 0.0}, [Block("tie", one, places[:, None], jumps, arguments=arguments, blind=several, **marks)]
-
-    def arguments_along(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...]) -> dict[str, Array]:
-        """Give the jump of the derivative, |tangent of a - tangent of b|, where the predicate ties.
-
-        The comparison itself is no operand; its tangents are the attribute `motions`.
-        """
-        return {"tie": far_unless(call.xp, self.active_under(call, rules)["tie"], tangents[1] - tangents[2])}
-
-
 def piecewise_linear(
     name: str,
     *,
@@ -367,7 +284,7 @@ def _beyond(call: Call, breakpoint: float) -> Array:
     return u - breakpoint
 
 
-def _weight(operation: str, kink: str, rules: Mapping[str, Rule]) -> Any:
+def weight_of(operation: str, kink: str, rules: Mapping[str, Rule]) -> Any:
     """Read the weight of the right-hand slope at one kink."""
     rule = rules[kink]
     if isinstance(rule, str):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nonsmooth.dictionary.operation import Array, Call, Nonsmooth
-from nonsmooth.dictionary.switch import Partials, Select, Switch, piecewise_linear
+from nonsmooth.dictionary.select import Select
+from nonsmooth.dictionary.switch import Partials, Switch, piecewise_linear
 
 __all__ = ["SWITCHES"]
 
