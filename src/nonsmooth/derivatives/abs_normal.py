@@ -17,8 +17,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from nonsmooth.derivatives.backprop import as_program
-from nonsmooth.derivatives.field import conditions, flattened
+from nonsmooth.derivatives.field import flattened
 from nonsmooth.derivatives.linearisation import Linearisation, linearise
+from nonsmooth.derivatives.pieces import conditions
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import UsageError
 from nonsmooth.program import Program, Step

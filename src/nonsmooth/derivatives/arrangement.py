@@ -9,6 +9,8 @@ put together; then the spaces of the parts are in direct sum, every combination 
 provided that what the kinks compare is piecewise affine in the point. A forward sweep along each of a few more random
 directions than there are independent forms tells them all; cells of a part are found block by block.
 
+One algorithm with its tolerances, hence a long file.
+
 Source: Clarke1983, Griewank2013, derived, docs/theory/sets.md.
 """
 

@@ -5,6 +5,8 @@ the side that s takes: sign_i(s) <a_i(s), v> > 0, with a_i(s) the gradient of ki
 walked in the order of the program; a cone is nonempty iff 0 is not in the hull of its unit normals, and the shortest
 element of that hull is then a direction inside it. For piecewise affine programs the cones found are all there are.
 
+One walk is one object, hence a long file.
+
 Source: Griewank2013, GriewankWaltherFiegeBosse2016, derived, docs/theory/sets.md.
 """
 

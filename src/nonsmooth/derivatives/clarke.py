@@ -2,6 +2,8 @@
 
 conv D(x), the hull of all selections, contains it and is often larger: `relu(t) - (relu(-t) + t)` is 0, and backprop can
 return anything in [-1, 1]. Clarke's set is the hull of the *consistent* selections, those that are realised next to x.
+
+The set and the reasons why it is exact are here, hence a long file.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import numpy as np
 from nonsmooth.derivatives.arrangement import arranged_parts
 from nonsmooth.derivatives.backprop import as_program
 from nonsmooth.derivatives.cells import Cells, walk_cells
-from nonsmooth.derivatives.field import LEFT_OUT, LIMIT, Field, field, flattened, pieces_at
+from nonsmooth.derivatives.field import LIMIT, Field, field, flattened
 from nonsmooth.derivatives.groups import Groups
 from nonsmooth.derivatives.linearisation import Linearisation
+from nonsmooth.derivatives.pieces import LEFT_OUT, pieces_at
 from nonsmooth.derivatives.regular import is_regular
 from nonsmooth.derivatives.sampling import sampled_limits
 from nonsmooth.dictionary.weights import Floats
