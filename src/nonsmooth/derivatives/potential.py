@@ -40,7 +40,7 @@ __all__ = [
 VectorField: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 """A point -> the value of F there (0 where it is not known), and the value of the field."""
 
-NODES, BUDGET, NARROWEST, ROUNDS, NOISY = 10, 2000, 2.0**-40, 2, (0.2, 0.43, 0.77)
+NODES, BUDGET, NARROWEST, ROUNDS, NOISY = 10, 1000, 2.0**-40, 2, (0.2, 0.43, 0.77)
 
 
 class LeftDomain(ArithmeticError):
