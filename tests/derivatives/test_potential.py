@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import nonsmooth as ns
 from nonsmooth.derivatives.paths import bow, polygon, segment
-from nonsmooth.derivatives.potential import LeftDomain, NotFinite, integrate, rule
+from nonsmooth.derivatives.quadrature import LeftDomain, NotFinite, integrate, rule
 from nonsmooth.errors import NoDerivative, PointError, UsageError
 from tests.programs.generator import random_program
 

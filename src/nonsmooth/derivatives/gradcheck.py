@@ -3,35 +3,26 @@
 (a) Along absolutely continuous paths F(g(1)) - F(g(0)) = int_0^1 <v(g(t)), g'(t)> dt. (b) At kinks the value lies in
 the hull of the slopes of F nearby, which integrals cannot see. (c) The pullback is linear in its cotangent.
 
-One check is one object: what is checked, how, and what is said of it stand together, hence a long file.
+One check is one object, hence a long file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from nonsmooth.derivatives.paths import (
-    Kinked,
-    Path,
-    Space,
-    Vector,
-    draw_vector,
-    given_path,
-    inside_kinks,
-    random_paths,
-    size_of,
-    special_points,
-)
-from nonsmooth.derivatives.potential import LeftDomain, NotFinite, default_tolerance, integrate
+from nonsmooth.derivatives.kinked import Kinked, inside_kinks
+from nonsmooth.derivatives.nearby import Around
+from nonsmooth.derivatives.paths import Path, given_path, random_paths, size_of, special_points
+from nonsmooth.derivatives.quadrature import LeftDomain, NotFinite, integrate
+from nonsmooth.derivatives.space import Vector
+from nonsmooth.derivatives.subject import Subject
 from nonsmooth.dictionary import Kind
-from nonsmooth.errors import ChangedInput, GradcheckError, NonsmoothError, RandomnessError, ResultError, UsageError
+from nonsmooth.errors import GradcheckError, NonsmoothError, UsageError
 from nonsmooth.kinks.kink import find_kinks
-from nonsmooth.program import Program
 
 __all__ = ["Check", "Gradcheck", "gradcheck"]
 
@@ -201,7 +192,7 @@ def gradcheck(
     """
     if isinstance(samples, bool) or samples < 1 or not radius > 0:
         raise UsageError(f"samples={samples!r}, radius={radius!r}: both must be positive.")
-    subject = _Subject(f, x, data, derivative, seed, tolerance)
+    subject = Subject(f, x, data, derivative, seed, tolerance)
     checks = list(_Checker(subject, paths or (), sets, hull, samples, radius).run())
     result = Gradcheck(tuple(checks), tuple(subject.notes), seed)
     if result.refuted and raise_exception:
@@ -209,136 +200,11 @@ def gradcheck(
     return result
 
 
-class _Subject:
-    """The function and its derivative as numbers: points, values and gradients are vectors of double precision."""
-
-    def __init__(
-        self, f: Any, x: Any, data: tuple[Any, ...], derivative: Any, seed: int, tolerance: float | None
-    ) -> None:
-        self.space, self.data, self.derivative, self.f = Space(x), data, derivative, f
-        self.rng = np.random.default_rng([seed, 12])
-        self.tolerance = default_tolerance(self.space.eps) if tolerance is None else tolerance
-        self.notes: list[str] = []
-        self.rewritten: list[Any] = []
-        self.size, self.steepest = 0.0, 1.0
-        self.program = self._captured(f, "f")
-        if self.program is not None:
-            self.rewritten = [self.program.constants[k] for k in self.program.rewritten]
-        self.switching = None if derivative is None else self._captured(derivative, "the derivative")
-        self._check_use()
-
-    def _captured(self, function: Any, what: str) -> Program | None:
-        """Capture a function if that can be done: it helps to find kinks."""
-        try:
-            return self.space.framework.capture(function, self.space.tree(self.space.x), self.data)
-        except (RandomnessError, ChangedInput):
-            raise
-        except Exception as error:
-            if "backward()" in str(error):  # run by itself it would add to `.grad` of the user's tensors
-                raise
-            self.notes.append(
-                f"{what} was not captured, its kinks were not looked for: {str(error).splitlines()[0]:.160}"
-            )
-            self.rewritten = _held(function) if what == "f" else self.rewritten
-            return None
-
-    def _check_use(self) -> None:
-        """Run the function once at the point, and refuse what cannot be checked."""
-        from nonsmooth.frameworks.torch.tree import RandomState
-
-        probe = self.space.tensors(self.space.x)[0].requires_grad_()
-        if not (probe * 1).requires_grad:
-            raise UsageError("gradcheck: torch records no gradients here; call it outside of torch.no_grad().")
-        before = RandomState()
-        runs = [self._run(self.space.x, None)[0] for _ in range(2)]
-        drawn = before.drawn_since()
-        before.put()
-        if drawn or not all(
-            np.allclose(a, b, 1e3 * self.space.eps, 0, equal_nan=True) for a, b in zip(*runs, strict=True)
-        ):
-            what = f"draws random numbers from {drawn}" if drawn else "gives two values at one point"
-            raise RandomnessError(f"gradcheck: the function {what}; draw them outside and pass them as data.")
-        outputs = runs[0]
-        self.shapes = [o.shape for o in outputs]
-        if not outputs:
-            raise ResultError("gradcheck: the function returns no floating tensor.")
-        if not all(np.isfinite(o).all() for o in outputs):
-            raise UsageError("gradcheck: the function is not finite at the point.")
-        if self.derivative is not None and not self.scalar:
-            raise ResultError(
-                f"gradcheck: a derivative is the gradient of a scalar function; this one returns shapes {self.shapes}. "
-                "Put the backward into a torch.autograd.Function, and check the function itself."
-            )
-
-    @property
-    def scalar(self) -> bool:
-        """Whether the function returns one number."""
-        return len(self.shapes) == 1 and int(np.prod(self.shapes[0])) == 1
-
-    def _run(self, z: Vector, cotangent: list[Vector] | None) -> tuple[list[Vector], Vector]:
-        """Run the function at a point, by torch alone: its results, and the pullback of a cotangent."""
-        point, copies = self.space.tensors(z), self.space.copies(self.data)
-        for leaf in point if self.derivative is None else ():
-            leaf.requires_grad_()
-        with self.space.preserved(self.rewritten) if self.rewritten else nullcontext():
-            leaves = self.space.floating(self.f(self.space.unflatten(point), *copies))
-            outputs = [self.space.numpy(t) for t in leaves]
-            total: Any = None
-            weights: Sequence[Vector | None] = cotangent or [None] * len(leaves)
-            for t, w in zip(leaves, weights, strict=True):
-                part = t.sum() if w is None or bool((w == 1.0).all()) else (t * t.new_tensor(w)).sum()
-                total = part if total is None else total + part
-            if getattr(total, "requires_grad", False):
-                total.backward(inputs=point)
-        gradients = [np.zeros(leaf.shape) if leaf.grad is None else self.space.numpy(leaf.grad) for leaf in point]
-        return outputs, np.concatenate([g.ravel() for g in gradients])
-
-    def at(self, z: Vector, cotangent: list[Vector]) -> tuple[float, Vector]:
-        """Give F at a point, weighed by a cotangent, and the derivative that is checked."""
-        outputs, gradient = self._run(z, cotangent)
-        value = float(sum(np.sum(o * c) for o, c in zip(outputs, cotangent, strict=True)))
-        if self.derivative is not None:
-            given = self.derivative(self.space.tree(z), *self.space.copies(self.data))
-            gradient = self.space.read(given, "the derivative")
-        if np.isfinite(value) and np.isfinite(gradient).all():
-            self.size = max(self.size, abs(value))
-            self.steepest = max(self.steepest, float(np.abs(gradient).max(initial=0.0)))
-        return value, gradient
-
-    @property
-    def rounding(self) -> float:
-        """What rounding may make of an entry of the derivative."""
-        return 256 * self.space.eps * self.steepest
-
-    def cotangent(self) -> list[Vector]:
-        """Draw a cotangent; 1 for a scalar function."""
-        if self.scalar:
-            return [np.ones(self.shapes[0])]
-        return [draw_vector(self.rng, int(np.prod(s))).reshape(s) for s in self.shapes]
-
-
-def _held(function: Any) -> list[Any]:
-    """Give the tensors and the buffers that a function holds in its closure: what it may write to."""
-    cells = [c.cell_contents for c in getattr(function, "__closure__", None) or () if _is_filled(c)]
-    found = []
-    for item in (function, getattr(function, "__self__", None), *getattr(function, "args", ()), *cells):
-        found += [item] if hasattr(item, "detach_") else list(item.buffers()) if hasattr(item, "buffers") else []
-    return found
-
-
-def _is_filled(cell: Any) -> bool:
-    """Tell whether a variable of a closure has a value."""
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
-
-
 class _Checker:
     """One run of all checks."""
 
     def __init__(
-        self, subject: _Subject, paths: Sequence[Any], sets: Any, hull: bool | None, samples: int, radius: float
+        self, subject: Subject, paths: Sequence[Any], sets: Any, hull: bool | None, samples: int, radius: float
     ) -> None:
         self.subject, self.sets, self.hull, self.samples, self.radius = subject, sets, hull, samples, radius
         self.space, self.rng, self.tolerance = subject.space, subject.rng, subject.tolerance
@@ -495,7 +361,7 @@ class _Checker:
         for reach in (size * 2.0**-digits for digits in ((20, 28, 36) if wide else (9, 13))):
             if np.abs(slope).max(initial=0.0) * reach > self.subject.size:
                 continue  # too steep to be sampled at this distance
-            around = _Around(z, reach, lambda y: self.subject.at(y, cotangent), self.rng)
+            around = Around(z, reach, lambda y: self.subject.at(y, cotangent), self.rng)
             distance, margin = around.distance(slope, 1e-4 if wide else 0.02, self.subject.rounding)
             if distance <= margin or (found and distance < found[0][0] / 2):  # curvature vanishes nearby
                 return Check("hull", what, distance, margin, "passed")
@@ -508,67 +374,3 @@ class _Checker:
             f"{best[1]:.2g}; nearest in it {self.space.name(best[2])}"
         )
         return Check("hull", what, best[0], best[1], "failed", note)
-
-
-class _Around:
-    """Slopes at points around a point; those in the direction of a value that seems to lie outside are looked for."""
-
-    def __init__(
-        self, z: Vector, reach: float, of: Callable[[Vector], tuple[float, Vector]], rng: np.random.Generator
-    ) -> None:
-        self.z, self.reach, self.of, self.rng = z, reach, of, rng
-        self.slopes: list[Vector] = []
-        self.nearest = z
-        for _ in range(8):
-            v = draw_vector(rng, len(z))
-            self.add(v)
-            self.add(-v)
-
-    def add(self, v: Vector) -> Vector | None:
-        """Take the slope at z + reach v, if it is finite."""
-        value, slope = self.of(self.z + self.reach * v)
-        if not (np.isfinite(value) and np.isfinite(slope).all()):
-            return None
-        self.slopes.append(slope)
-        return slope
-
-    def distance(self, value: Vector, relative: float, floor: float) -> tuple[float, float]:
-        """Give the distance from a value to the hull of the slopes, enlarged as long as that helps, and a margin."""
-        for _ in range(4):
-            margin = floor + relative * max(
-                (float(np.abs(s).max(initial=0.0)) for s in [*self.slopes, value]), default=0.0
-            )
-            if not self.slopes:
-                return 0.0, margin
-            self.nearest = nearest_in_hull(np.array(self.slopes), value)
-            away = value - self.nearest
-            if np.abs(away).max() <= margin:
-                break
-            self.climb(away / np.abs(away).max())
-        return float(np.abs(away).max()), margin
-
-    def climb(self, d: Vector) -> None:
-        """Look for a point whose slope along a direction is large, one entry of the point after the other."""
-        best, at = -np.inf, d
-        for start in (d, -d, draw_vector(self.rng, len(d))):
-            v = start + 0.05 * draw_vector(self.rng, len(d))
-            slope = self.add(v)
-            if slope is not None and slope @ d > best:
-                best, at = float(slope @ d), v
-        for k in self.rng.permutation(len(d))[:24]:
-            v = at.copy()
-            v[k] = -v[k]
-            slope = self.add(v)
-            if slope is not None and slope @ d > best:
-                best, at = float(slope @ d), v
-
-
-def nearest_in_hull(points: Vector, value: Vector) -> Vector:
-    """Give the point of the convex hull of the rows of a matrix that is nearest to a value."""
-    from scipy.optimize import nnls
-
-    shifted = (points - value).T
-    scale = max(1e-30, float(np.abs(shifted).max()))
-    weights = nnls(np.vstack([shifted / scale, np.full(len(points), 1e4)]), np.array([*np.zeros(len(value)), 1e4]))[0]
-    near: Vector = weights @ points / weights.sum()
-    return near

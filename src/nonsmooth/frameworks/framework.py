@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -251,6 +252,34 @@ class Framework(Protocol):
 
     def outcomes(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
         """Walk the programs of all outcomes of the tied elements behind guards, also where several give the same one."""
+        ...
+
+    def check_point(self, x: Any) -> list[Any]:
+        """Give the leaves of the point, or say why it cannot be differentiated at."""
+        ...
+
+    def flatten(self, tree: Any) -> tuple[list[Any], Any]:
+        """Give the leaves of a tree and its structure."""
+        ...
+
+    def unflatten(self, leaves: list[Any], structure: Any) -> Any:
+        """Put leaves back into their structure."""
+        ...
+
+    def copy_of(self, leaf: Any) -> Any:
+        """Copy a leaf of the data."""
+        ...
+
+    def preserved(self, leaves: Any) -> AbstractContextManager[Any]:
+        """Put the contents of arrays back at the end."""
+        ...
+
+    def random_generators(self) -> Any:
+        """Keep the states of all random generators: `.put()` puts them back, `.drawn_since()` names those that drew."""
+        ...
+
+    def records_gradients(self) -> bool:
+        """Tell whether the framework records gradients here and now."""
         ...
 
     def numpy(self, array: Any) -> Any:

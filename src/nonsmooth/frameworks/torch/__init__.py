@@ -23,11 +23,14 @@ from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.pieces import compared_values, outcomes, pieces
+from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import reached_steps, severed
 from nonsmooth.frameworks.torch.tangents import rewrites
 from nonsmooth.frameworks.torch.tree import (
+    RandomState,
     check_data,
     check_point,
+    copy_of,
     flatten,
     is_finite,
     laid_out,
@@ -64,6 +67,13 @@ class TorchFramework:
     reached = staticmethod(reached_steps)
     rewrites = staticmethod(rewrites)
     unforced = staticmethod(unforced)
+    check_point = staticmethod(check_point)
+    flatten = staticmethod(flatten)
+    unflatten = staticmethod(unflatten)
+    copy_of = staticmethod(copy_of)
+    preserved = staticmethod(preserved)
+    random_generators = staticmethod(RandomState)
+    records_gradients = staticmethod(torch.is_grad_enabled)
 
     @property
     def version(self) -> str:
