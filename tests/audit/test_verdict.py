@@ -258,6 +258,7 @@ def test_an_artifact_has_a_direction_that_separates_it() -> None:
     sets = audit.verdict.sets
     assert audit.verdict.word == "artifact" and sets is not None and sets.gap == pytest.approx(math.sqrt(2))
     assert set(sets.separating) == {"a"} and sets.separating["a"] == pytest.approx(1.0)
+    assert audit.verdict.causes and all("torch.relu" in c.text for c in audit.verdict.causes)  # abs is none of them
     assert "Where the direction lies that separates the artifact" in " ".join(str(audit).split())
     assert json.loads(audit.to_json())["verdict"]["sets"]["word"] == "artifact"
 

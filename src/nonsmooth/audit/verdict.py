@@ -144,35 +144,17 @@ def judge(bench: Bench, rows: tuple[KinkSummary, ...], sets: bool = True) -> Ver
     equal = nearest is not None and nearest.equal(bench.rounding)
     few = sum(row.active for row in rows) <= SETS
     asked = _by_sets(bench) if sets and few and not equal and not bad_entries(bench.reference) else None
-    settled = asked.word if asked is not None and asked.word != "undecided" else None
+    settled = asked if asked is not None and asked.word != "undecided" else None
     if nearest is None:
-        message = f"undecided: no subgradient was certified ({len(reasons)} reason(s), below)"
-        if settled and asked is not None:
-            message = _settled(asked)
-        return Verdict(
-            word=settled or "undecided",
-            message=message,
-            total=None,
-            parameters={},
-            causes=(),
-            causes_note="",
-            reasons=() if settled else reasons,
-            directions=0,
-            agree=None,
-            seed=None,
-            margin=None,
-            kinks=0 if asked is None else asked.kinks,
-            rounding=bench.rounding,
-            status="computed" if settled else "undecided",
-            sets=asked,
-        )
+        return _without_certificate(bench, reasons, asked, settled)
     agree = _agree(found, bench) if len(found) > 1 else None
-    good = equal or settled == "certified"
-    causes, note = ((), "") if good else find_causes(bench, rows, nearest.certificate.direction, nearest.gradient)
+    causes, note = (
+        ((), "") if equal or (settled and settled.word == "certified") else _causes(bench, rows, nearest, settled)
+    )
     message = _equal(nearest) if equal else _apart(bench, nearest, len(found), agree)
     return Verdict(
-        word="certified" if equal else settled or "differs",
-        message=_settled(asked) if settled and asked is not None else message,
+        word="certified" if equal else settled.word if settled else "differs",
+        message=_settled(settled) if settled else message,
         total=nearest.total,
         parameters=nearest.parameters,
         causes=causes,
@@ -186,6 +168,45 @@ def judge(bench: Bench, rows: tuple[KinkSummary, ...], sets: bool = True) -> Ver
         rounding=bench.rounding,
         sets=asked,
     )
+
+
+def _without_certificate(
+    bench: Bench, reasons: tuple[VerdictReason, ...], asked: SetVerdict | None, settled: SetVerdict | None
+) -> Verdict:
+    """Say what is known where no subgradient was certified along a direction."""
+    message = f"undecided: no subgradient was certified ({len(reasons)} reason(s), below)"
+    return Verdict(
+        word=settled.word if settled else "undecided",
+        message=_settled(settled) if settled else message,
+        total=None,
+        parameters={},
+        causes=(),
+        causes_note="",
+        reasons=() if settled else reasons,
+        directions=0,
+        agree=None,
+        seed=None,
+        margin=None,
+        kinks=asked.kinks if asked else 0,
+        rounding=bench.rounding,
+        status="computed" if settled else "undecided",
+        sets=asked,
+    )
+
+
+def _causes(
+    bench: Bench, rows: tuple[KinkSummary, ...], nearest: _Found, settled: SetVerdict | None
+) -> tuple[tuple[Cause, ...], str]:
+    """Find the lines that part backprop's gradient from a subgradient: of an artifact those that move what is wrong."""
+    causes, note = find_causes(bench, rows, nearest.certificate.direction, nearest.gradient)
+    if settled is None:
+        return causes, note
+    wrong = [
+        c
+        for c in causes
+        if any(n not in c.parameters or c.parameters[n].size > bench.rounding for n in settled.separating)
+    ]
+    return (tuple(wrong), note) if wrong else (causes, note)
 
 
 def _by_sets(bench: Bench) -> SetVerdict | None:
