@@ -132,7 +132,7 @@ def abs_normal(f: Callable[..., Any] | Program, x: Any, *data: Any) -> AbsNormal
     conditions(framework, program, x, data)
     system = linearise(framework, program, x, data, float("inf"))
     _check(system)
-    value = float(framework.numpy(framework.scalar(system.sweeps.evaluation)))
+    value = float(framework.numpy(framework.scalar(system.sweeps.evaluation)).item())
     kappa, a = _switches(system)
     Z, L = system.rows()
     L, Y = L[:, system.kink_of_z], system.Y[system.kink_of_z]  # every switch adds one u, which each of its z acts on

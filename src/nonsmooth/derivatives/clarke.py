@@ -59,6 +59,7 @@ class Clarke(ConvexSet):
         value: F(x).
         equality: why the set is dF(x): "differentiable", "regular", "independent", "piecewise affine"; None where only
             inner <= dF(x) <= outer is known.
+        enlarged: whether kinks next to the point were counted as active (tol > 0): the set is then not dF(x).
         cells: how many cells of consistent selections were found (0 where none had to be looked for).
         inner: a set inside dF(x); None where no element could be certified.
         outer: a set that contains it: conv D(x).
@@ -81,6 +82,7 @@ class Clarke(ConvexSet):
         self.inner, self.outer, self.equality, self.cells, self.reasons = inner, outer, equality, cells, reasons
         self.value, self.kinks = outer.value, outer.kinks
         self.status = "undecided" if reasons or inner is None else "computed"
+        self.enlarged = False
         self.flatten, self.unflatten = outer.flatten, outer.unflatten
         self.trusted = all(r.rule in LOCAL for r in outer.reasons)
         self._set = inner if equality is not None or inner is None else Bracket(inner, outer)
@@ -93,7 +95,7 @@ class Clarke(ConvexSet):
     @property
     def exact(self) -> bool:
         """Whether the set is dF(x), and not only between two others."""
-        return self.equality is not None and self._set is not None and self._set.exact
+        return not self.enlarged and self.equality is not None and self._set is not None and self._set.exact
 
     def is_critical(self, tol: float | None = None) -> bool | None:
         """Tell whether 0 is in dF(x): whether the point is Clarke critical; None where it cannot be told.
@@ -109,7 +111,7 @@ class Clarke(ConvexSet):
 
         Source: Clarke1983.
         """
-        return self.contains(np.zeros(self.space), tol)
+        return self.contains(np.zeros(self.space), self.outer.rounding if tol is None else tol)
 
     def descent_direction(self) -> Any:
         """Give a direction, like the point, along which F decreases at first order; None where none is known.
@@ -121,8 +123,9 @@ class Clarke(ConvexSet):
 
         Source: Clarke1983.
         """
-        direction = self.minimum_norm().direction
-        return None if direction is None else self.unflatten(direction)
+        shortest = self.minimum_norm()
+        known = shortest.direction is not None and shortest.norm.lower > (self.outer.rounding or 0.0)
+        return self.unflatten(shortest.direction) if known else None
 
     def _support(self, d: Floats) -> Support:
         if self._set is not None:
@@ -172,6 +175,8 @@ class Clarke(ConvexSet):
 
     def __repr__(self) -> str:
         """Say in a sentence what is known."""
+        if self.enlarged:
+            return f"dF(x) in R^{self.space}, enlarged by kinks nearby: not dF(x) itself ({self.status})"
         if self.inner is None:
             return f"dF(x) in R^{self.space}: no element certified, inside conv D(x) ({self.status})"
         if self.equality is None:
@@ -227,6 +232,7 @@ def clarke(
         outer.reasons += tuple(r for r in more if r not in outer.reasons)
         parts = tuple(Groups(s, limit) for s in systems)
     found = clarke_in(outer, limit, seed, parts)
+    found.enlarged = tol > 0
     found.flatten, found.unflatten = partial(flattened, framework, x), partial(framework.unflatten_flat, x)
     return found
 

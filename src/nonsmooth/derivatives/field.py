@@ -26,6 +26,9 @@ from nonsmooth.sets import ConvexSet, HullOfUnion, Image, MinimumNorm, Support
 
 __all__ = ["Field", "field"]
 
+DOUBLE = 1e-12
+"""Types whose unit of rounding is larger are not double."""
+
 LIMIT = 4096
 """How many extreme weights of a cover are enumerated in one group."""
 
@@ -135,7 +138,13 @@ class Field(ConvexSet):
 
         Source: BoltePauwels2020.
         """
-        return self.contains(np.zeros(self.space), tol)
+        return self.contains(np.zeros(self.space), self.rounding if tol is None else tol)
+
+    @property
+    def rounding(self) -> float | None:
+        """How far rounding may have moved the set, in single precision or less; None where it is double."""
+        eps = self.systems[0].framework.eps(self.systems[0].sweeps.evaluation.result)
+        return max(s.rounding for s in self.systems) if eps > DOUBLE else None
 
     def descent_direction(self) -> Any:
         """Give a direction, like the point, along which F decreases at first order; None where none is known.
@@ -151,8 +160,9 @@ class Field(ConvexSet):
 
         Source: Clarke1983.
         """
-        direction = self.minimum_norm().direction
-        return None if direction is None else self.unflatten(direction)
+        shortest = self.minimum_norm()
+        known = shortest.direction is not None and shortest.norm.lower > (self.rounding or 0.0)
+        return self.unflatten(shortest.direction) if known else None
 
     def _support(self, d: Floats) -> Support:
         return self.inner._support(d)

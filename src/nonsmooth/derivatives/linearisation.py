@@ -141,6 +141,11 @@ class Linearisation:
         return left, right
 
     @cached_property
+    def rounding(self) -> float:
+        """An estimate of the rounding of J, as the length of a vector."""
+        return self.sweeps.rounding()
+
+    @cached_property
     def _dense(self) -> tuple[Floats, Floats]:
         """Z and L in full."""
         return self.rows()

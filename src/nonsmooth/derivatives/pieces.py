@@ -60,7 +60,7 @@ def pieces_at(
     """
     own = linearise(framework, program, x, data, tol)
     result = framework.scalar(own.sweeps.evaluation)
-    value, eps = float(framework.numpy(result)), framework.eps(result)
+    value, eps = float(framework.numpy(result).item()), framework.eps(result)
     systems, reasons = [] if every else [own], []
     if any(g.comparisons for g in program.guards):
         walk = framework.outcomes if every else framework.pieces
@@ -74,7 +74,7 @@ def pieces_at(
         reasons += [Reason(LEFT_OUT, str(w.message)) for w in caught if "outcomes of tied guards" in str(w.message)]
         for piece in others:
             system = linearise(framework, piece, x, data, tol)
-            there = float(framework.numpy(framework.scalar(system.sweeps.evaluation)))
+            there = float(framework.numpy(framework.scalar(system.sweeps.evaluation)).item())
             if abs(there - value) <= 64 * eps * max(abs(there), abs(value), 1.0):
                 systems.append(system)
     for system in systems:

@@ -14,7 +14,7 @@ from nonsmooth.derivatives.field import LIMIT
 from nonsmooth.derivatives.subgradient import subgradient
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import NoField, UsageError
-from nonsmooth.frameworks.framework import Framework
+from nonsmooth.frameworks.framework import Framework, find_framework
 from nonsmooth.kinks.resolution import Reason
 from nonsmooth.program import Program
 from nonsmooth.sets import Bounded, ConvexSet, Image, MinimumNorm
@@ -96,6 +96,10 @@ def verdict(
 
     Source: Clarke1983, BoltePauwels2020, docs/theory/sets.md.
     """
+    if gradient is not None and not isinstance(gradient, np.ndarray):
+        find_framework(x).flat_like(
+            x, gradient, "verdict(f, x, gradient, *data): the gradient comes before the data, and"
+        )
     program, framework = as_program(f, x, data)
     own = backprop(program, x, *data) if gradient is None else gradient
     vector = np.asarray(own, dtype=np.float64).ravel() if isinstance(own, np.ndarray) else framework.flat_like(x, own)

@@ -234,7 +234,11 @@ def marked(mask: Array) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def on_host(array: Array) -> Any:
     """Give an array to numpy."""
-    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+    array = array.cpu() if hasattr(array, "cpu") else array
+    try:
+        return np.asarray(array)
+    except TypeError:  # numpy has no bfloat16
+        return np.asarray(array.float())
 
 
 def entries(xp: Any, array: Array, places: Any) -> Array:

@@ -56,6 +56,48 @@ def _direction(call: Call) -> Array:
     return xp.max(xp.abs(v), axis=axes, keepdims=True) if axes else xp.abs(v)
 
 
+def _to_half_line(xp: Any, real: Array, imaginary: Array) -> Array:
+    """Give the distance of points of the plane to the half line of the negative numbers and 0."""
+    return xp.where(real < 0, xp.abs(imaginary), xp.maximum(xp.abs(real), xp.abs(imaginary)))
+
+
+def _to_cut(call: Call) -> Array:
+    """Give the distance to 0, of complex numbers to the negative ones, where the angle jumps by 2 pi."""
+    u, xp = call.operands[0], call.xp
+    if not xp.isdtype(u.dtype, "complex floating"):
+        return xp.abs(u)
+    return _to_half_line(xp, xp.real(u), xp.imag(u))
+
+
+def _reflected(call: Call) -> Array:
+    """Give the smallest length of what Householder's reflections remove, and the smallest entry left on the diagonal.
+
+    Where a column is zero below the diagonal it is not reflected: the sign of its entry of R is another one nearby.
+    """
+    xp, a = call.xp, call.operands[0]
+    m, n = a.shape[-2:]
+    found = xp.full((*a.shape[:-2], 1), float("inf"), dtype=xp.real(a).dtype if _is_complex(xp, a) else a.dtype)
+    for k in range(min(m, n)):
+        v = a[..., k:, k]
+        length = xp.sqrt(xp.sum(xp.abs(v) ** 2, axis=-1, keepdims=True))
+        tail = xp.sqrt(xp.sum(xp.abs(v[..., 1:]) ** 2, axis=-1, keepdims=True)) if m - k > 1 else length
+        found = xp.minimum(found, tail)
+        size = xp.abs(v[..., :1])
+        sign = xp.where(size > 0, v[..., :1] / xp.where(size > 0, size, xp.ones_like(size)), xp.ones_like(v[..., :1]))
+        u = xp.concat((v[..., :1] + sign * length, v[..., 1:]), axis=-1)
+        weight = xp.sum(xp.abs(u) ** 2, axis=-1)[..., None, None]
+        block = a[..., k:, :]
+        inner = xp.matmul(xp.conj(u)[..., None, :], block) if _is_complex(xp, a) else xp.matmul(u[..., None, :], block)
+        block = block - 2 * u[..., :, None] * inner / xp.where(weight > 0, weight, xp.ones_like(weight))
+        a = xp.concat((a[..., :k, :], block), axis=-2)
+    return found
+
+
+def _is_complex(xp: Any, u: Array) -> bool:
+    """Tell complex numbers."""
+    return bool(xp.isdtype(u.dtype, "complex floating"))
+
+
 def _gap(values: Array, xp: Any) -> Array:
     """Give the smallest gap of neighbours along the last axis."""
     if values.shape[-1] < 2:
@@ -96,7 +138,7 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("special_zeta", "pole", _to_pole, "the zeta function of Hurwitz"),
     _singular("entr", "0", lambda c: c.operands[0], "-u log u"),
     _singular("xlog1py", "-1", lambda c: c.operands[1] + 1, "a log(1 + b)"),
-    _singular("angle", "0", lambda c: c.xp.abs(c.operands[0]), "the angle of a complex number; 0 or pi of a real one"),
+    _singular("angle", "0 or the cut", _to_cut, "the angle of a complex number; 0 or pi of a real one"),
     _singular("pow", "0", _power_distance, "u^p"),
     _singular("norm_singular", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the p-norm with p < 1"),
     _singular("linalg_eigh", "repeated eigenvalue", _eigen_gap, "eigenvectors of a symmetric matrix"),
@@ -117,9 +159,12 @@ SINGULARS: tuple[Singularity, ...] = (
     ),
     _singular(
         "atan2",
-        "origin",
-        lambda c: c.xp.maximum(c.xp.abs(c.operands[0]), c.xp.abs(c.operands[1])),
-        "the angle of (b, a)",
+        "origin or the cut",
+        lambda c: _to_half_line(c.xp, c.operands[1], c.operands[0]),
+        "the angle of (b, a), which jumps where a = 0 and b < 0",
+    ),
+    _singular(
+        "linalg_qr", "column that needs no reflection", _reflected, "the factors Q and R: a sign of R turns there"
     ),
     _singular("xlogy", "0", lambda c: c.operands[1], "a log b"),
     _singular(

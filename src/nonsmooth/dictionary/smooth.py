@@ -23,7 +23,7 @@ softmax log_softmax logsumexp logaddexp logaddexp2 logcumsumexp sinc i0 power ba
 instance_norm rms_norm scaled_dot_product_attention lstm gru rnn_tanh lstm_cell gru_cell rnn_tanh_cell var
 cross_entropy_loss mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy_with_logits ctc_loss
 glu grid_sampler_2d grid_sampler_3d affine_grid_generator linalg_det linalg_inv linalg_solve linalg_cholesky
-linalg_matrix_exp linalg_cross linalg_solve_triangular linalg_qr linalg_eig kron cross cholesky_solve
+linalg_matrix_exp linalg_cross linalg_solve_triangular linalg_eig kron cross cholesky_solve
 cholesky_inverse scatter_prod special_erfcx special_i0e special_i1 special_i1e special_log_ndtr
 mvlgamma igamma igammac polar ldexp linalg_householder_product
 linalg_lu_solve linalg_ldl_solve triangular_solve conv_tbc linalg_inv_ex linalg_cholesky_ex

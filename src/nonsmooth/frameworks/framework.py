@@ -150,6 +150,10 @@ class Linearised(Protocol):
         """Give the derivatives of the entries of a node with respect to the point and to the u, one reverse sweep each."""
         ...
 
+    def rounding(self) -> float:
+        """Estimate the rounding of J, as the length of a vector: relative to the terms that it was summed from."""
+        ...
+
     def interactions(self, seeds: Floats) -> Floats:
         """Give seeds' L alone: a reverse sweep that stops at the first active kinks."""
         ...
@@ -192,7 +196,7 @@ class Framework(Protocol):
         """Cut a program at the kinks within some distance of a point."""
         ...
 
-    def flat_like(self, x: Any, tree: Any) -> Floats:
+    def flat_like(self, x: Any, tree: Any, what: str = "a vector") -> Floats:
         """Lay out a tree of the structure of the point, or refuse one of another."""
         ...
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nonsmooth.dictionary.weights import Floats
-from nonsmooth.frameworks.framework import Evaluation
+from nonsmooth.frameworks.framework import ROUNDING, Evaluation
 from nonsmooth.frameworks.torch import space
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.tree import flatten
@@ -41,6 +41,16 @@ class LinearisedTorch:
         """Give seeds' Z and seeds' L, by one reverse sweep over the nodes whose seeds are not zero."""
         return self._sweep(*self._seeded(seeds, arguments))
 
+    def rounding(self) -> float:
+        """Estimate the rounding of J, from the scale of the tangent of the result along random signs."""
+        result = self._framework.scalar(self.evaluation)
+        n = sum(leaf.numel() for leaf in self.evaluation.leaves)
+        evaluation, _ = self._moved(np.random.default_rng(0).choice([-1.0, 1.0], n))
+        assert evaluation.program is not None
+        with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes():
+            scale = evaluation.tangents.scale(evaluation.program.result, 0)
+        return ROUNDING * float(torch.finfo(result.dtype).eps) * float(scale)
+
     def interactions(self, seeds: Floats) -> Floats:
         """Give seeds' L alone."""
         nodes, cotangents = self._seeded(seeds, False)
@@ -66,19 +76,21 @@ class LinearisedTorch:
 
     def push(self, direction: Floats) -> Floats:
         """Give Z d."""
-        tangents = self.evaluation.tangents
-        tree = space.unflatten_entries(self._x, torch.as_tensor(direction))
-        evaluation = self.evaluation
+        _, found = self._moved(direction)
+        parts = [np.asarray(space.numpy(z), dtype=np.float64).ravel() for z in found]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _moved(self, direction: Floats) -> tuple[Evaluation, list[torch.Tensor]]:
+        """Push tangents along a direction; give the run whose values they belong to, and the jumps of its blocks."""
+        tree, evaluation = space.unflatten_entries(self._x, torch.as_tensor(direction)), self.evaluation
         with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes():
-            if tangents.late:
-                tangents.restart([lambda: flatten(tree)[0]])
+            if evaluation.tangents.late:
+                evaluation.tangents.restart([lambda: flatten(tree)[0]])
             else:
                 with torch.enable_grad():
                     evaluation = self._cut(tree)
             moved = [(b, c.call.tangents) for c in evaluation.cuts for b in c.blocks]
-            found = [b.jumps(tangents(0)) for b, tangents in moved if tangents is not None]
-        parts = [np.asarray(space.numpy(z), dtype=np.float64).ravel() for z in found]
-        return np.concatenate(parts) if parts else np.zeros(0)
+            return evaluation, [b.jumps(tangents(0)) for b, tangents in moved if tangents is not None]
 
     def _sweep(self, nodes: list[torch.Tensor], cotangents: list[torch.Tensor]) -> tuple[Floats, Floats]:
         """Sweep back from some nodes to the point and to what the blocks add."""

@@ -138,9 +138,16 @@ def severed(program: Program, leaves: list[torch.Tensor], items: list[torch.Tens
     sliced = _slice_of(program)
     found = [sliced.found[k] for k in sorted(sliced.found)]
     padded = {k for k in sliced.reached if program.steps[k].attributes.get("padding_idx") not in (None, -1)}
-    if not sliced.discrete and not padded:
+    halves = {k for k in sliced.reached if program.steps[k].operation.name in ONE_TRIANGLE}
+    if not sliced.discrete and not padded and not halves:
         return tuple(found)
-    calls = met_at(program, leaves, items, frozenset(sliced.discrete) | padded)
+    calls = met_at(program, leaves, items, frozenset(sliced.discrete) | padded | halves)
+    for step in (program.steps[k] for k in sorted(halves)):
+        if not _is_symmetric(calls[step.index][0][0]):
+            message = (
+                f"{step} reads one triangle of a matrix that is not symmetric; torch differentiates its symmetric part"
+            )
+            found.append(Severed("triangle", step, message))
     for step in (program.steps[k] for k in sorted(padded)):
         if bool((calls[step.index][0][1] == step.attributes["padding_idx"]).any()):
             message = f"{step} reads the row of its padding_idx, to which torch gives no gradient although the value depends on it"
@@ -152,6 +159,17 @@ def severed(program: Program, leaves: list[torch.Tensor], items: list[torch.Tens
             message = f"the result depends on the outcome of {step} itself, which ties there: the program may jump"
             found.append(Severed("jump", step, message))
     return tuple(found)
+
+
+ONE_TRIANGLE = ("eigvalsh", "linalg_eigh", "linalg_cholesky")
+"""Operations on symmetric matrices: their derivatives are those on the space of symmetric matrices."""
+
+
+def _is_symmetric(matrix: torch.Tensor) -> bool:
+    """Tell a symmetric (Hermitian) matrix, up to rounding."""
+    size = float(matrix.abs().max()) if matrix.numel() else 0.0
+    eps = torch.finfo(matrix.dtype).eps
+    return bool(((matrix - matrix.mH).abs() <= 1024 * eps * size).all())
 
 
 def _tied_orders(program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor]) -> set[int]:

@@ -112,16 +112,18 @@ def flat(tree: Any) -> Any:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def flat_like(x: Any, tree: Any) -> Any:
-    """Lay out a tree of the structure of the point, or refuse one of another."""
+def flat_like(x: Any, tree: Any, what: str = "a vector") -> Any:
+    """Lay out a tree of the structure of the point, or a flat tensor of as many entries; refuse anything else."""
     (leaves, structure), (own, wanted) = flatten(tree), flatten(x)
+    if isinstance(tree, torch.Tensor) and tree.shape == (sum(t.numel() for t in own),):
+        return flat(tree)
     if structure != wanted or any(
         not isinstance(t, torch.Tensor) or t.shape != u.shape for t, u in zip(leaves, own, strict=True)
     ):
         shapes = [tuple(t.shape) if isinstance(t, torch.Tensor) else type(t).__name__ for t in leaves]
         raise UsageError(
-            f"a vector has the structure and the shapes of the point, {[tuple(t.shape) for t in own]}, or is a flat "
-            f"array; found {shapes}."
+            f"{what} has the structure and the shapes of the point, {[tuple(t.shape) for t in own]}, or is a flat array of "
+            f"{sum(t.numel() for t in own)} numbers; found {shapes}."
         )
     return flat(tree)
 
