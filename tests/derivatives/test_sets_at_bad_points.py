@@ -85,3 +85,10 @@ def test_the_gradient_comes_before_the_data() -> None:
 def test_a_flat_tensor_is_a_vector_of_the_point() -> None:
     D = ns.field(lambda p: p["a"].abs().sum(), {"a": torch.zeros(2, 2)})
     assert D.contains(torch.ones(4)) and not D.contains(2 * torch.ones(4))
+
+
+def test_what_is_no_number_and_no_function_is_refused() -> None:
+    with pytest.raises(ns.errors.UsageError, match="tol="):
+        ns.field(torch.abs, torch.tensor(0.0), tol="a")  # type: ignore[arg-type]
+    with pytest.raises(ns.errors.UsageError, match="derivative= is a Tensor"):
+        ns.gradcheck(torch.abs, torch.tensor(1.0), derivative=torch.tensor(1.0))

@@ -236,7 +236,7 @@ def field(f: Callable[..., Any] | Program, x: Any, *data: Any, tol: float = 0.0,
 
     Source: BoltePauwels2020, derived, docs/theory/sets.md.
     """
-    if not 0 <= tol < float("inf"):
+    if isinstance(tol, str | bool) or not 0 <= tol < float("inf"):
         raise UsageError(f"tol={tol!r}: the distance to a kink must be a finite number, 0 or more.")
     if isinstance(limit, bool) or limit < 1:
         raise UsageError(f"limit={limit!r}: how many weights a group may have must be an integer, 1 or more.")

@@ -192,6 +192,10 @@ def gradcheck(
     """
     if isinstance(samples, bool) or samples < 1 or not radius > 0:
         raise UsageError(f"samples={samples!r}, radius={radius!r}: both must be positive.")
+    if derivative is not None and not callable(derivative):
+        raise UsageError(
+            f"derivative= is a {type(derivative).__name__}; pass a function derivative(x, *data) that gives the gradient."
+        )
     subject = Subject(f, x, data, derivative, seed, tolerance)
     checks = list(_Checker(subject, paths or (), sets, hull, samples, radius).run())
     result = Gradcheck(tuple(checks), tuple(subject.notes), seed)
