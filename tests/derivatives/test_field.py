@@ -449,7 +449,7 @@ def test_wrong_use() -> None:
     assert found.contains({"a": point(0.5, -1), "b": point(1)}) is True
     assert found.support({"a": point(1, 2), "b": point(0)}) == 3
     assert found.contains(np.array([0.5, -1, 1])) is True
-    for wrong in ({"a": point(0, 0)}, {"a": point(0, 0, 0), "b": point(1)}, [1.0], np.zeros(2), point(0, 0, 0)):
+    for wrong in ({"a": point(0, 0)}, {"a": point(0, 0, 0), "b": point(1)}, [1.0], np.zeros(2), point(0, 0)):
         with pytest.raises(NonsmoothError):
             found.support(wrong)
         with pytest.raises(NonsmoothError):
