@@ -26,7 +26,7 @@ from nonsmooth.dictionary.operation import (
 )
 from nonsmooth.dictionary.order import behind_the_first, check_tie_rule, largest_along, tie_blocks, tie_shares
 from nonsmooth.dictionary.switch import far_unless
-from nonsmooth.dictionary.weights import Block, DualBall, chain, cross_polytope
+from nonsmooth.dictionary.weights import Block, DualBall, cross_polytope, segment
 from nonsmooth.errors import ConventionError
 
 __all__ = ["CONES", "Cone"]
@@ -175,7 +175,7 @@ class Cone(Nonsmooth):
             def moved(tangents: Sequence[Array]) -> Array:
                 return 2.0 * entries(xp, self.image(call, tuple(tangents)), zeros)[:, None]
 
-            block = Block("zero entry", chain(1), (zeros // max(width, 1))[:, None], moved)
+            block = Block("zero entry", segment(), (zeros // max(width, 1))[:, None], moved)
             return {"zero entry": 0.0}, [block] if len(zeros) else []
         rules: dict[str, Rule] = {"zero vector": "zero"}
         if p == float("inf"):

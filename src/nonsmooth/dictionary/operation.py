@@ -25,7 +25,7 @@ __all__ = [
     "Singularity",
     "entries",
     "lexicographic_sign",
-    "marked",
+    "on_host",
     "reduced_axes_last",
 ]
 
@@ -225,11 +225,6 @@ class Nonsmooth(Operation):
     @abstractmethod
     def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
         """Give the rules of a first selection, and the active kinks as blocks that turn it into every other one."""
-
-
-def marked(mask: Array) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Give the places of the entries that a mask marks in the flat array."""
-    return np.flatnonzero(on_host(mask))
 
 
 def on_host(array: Array) -> Any:

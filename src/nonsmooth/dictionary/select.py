@@ -9,7 +9,7 @@ import numpy as np
 
 from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, entries, on_host
 from nonsmooth.dictionary.switch import far_unless, weight_of
-from nonsmooth.dictionary.weights import Block, chain
+from nonsmooth.dictionary.weights import Block, segment
 
 __all__ = ["Select"]
 
@@ -78,7 +78,7 @@ class Select(Nonsmooth):
             a, b = (entries(xp, xp.broadcast_to(t, shape), places) for t in tangents[1:])
             return (sign * (a - b))[:, None]
 
-        motion, one = call.attributes["motion"], chain(1)
+        motion, one = call.attributes["motion"], segment()
         marks = {"empty": empty[places], "own": (value[places] == other[places]).astype(float)}
         if motion is None:
             return {"tie": 0.0}, [Block("tie", one, places[:, None], jumps, blind=np.ones(len(places), bool), **marks)]
