@@ -166,16 +166,17 @@ def judge_gradient(
 def _scales(framework: Framework, x: Any, known: Clarke, vector: Floats) -> Floats:
     """Give, for each coordinate, the size of the gradients in its array: rounding is relative to it.
 
-    A parameter of small gradients counts beside one of large gradients.
+    A parameter of small gradients counts beside one of large gradients; gradients that cancel are as large as their terms.
     """
     rng = np.random.default_rng(0)
     elements = [known.outer.support_point(rng.standard_normal(known.space)) for _ in range(2)]
     sizes = np.max(np.abs([vector, *(s.J for s in known.outer.systems), *elements]), axis=0)
-    scales, place = np.ones(len(vector)), 0
+    scales, place, eps = np.ones(len(vector)), 0, framework.eps(x)
     for leaf in framework.arrays(x):
         part = slice(place, place + leaf.size)
         place += leaf.size
-        largest = float(sizes[part].max(initial=0.0))
+        terms = max(s.sweeps.rounding(part) for s in known.outer.systems) / (ROUNDING * eps)
+        largest = max(float(sizes[part].max(initial=0.0)), terms)
         scales[part] = largest if largest > 0 else 1.0
     return scales
 

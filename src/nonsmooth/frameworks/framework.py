@@ -150,8 +150,8 @@ class Linearised(Protocol):
         """Give the derivatives of the entries of a node with respect to the point and to the u, one reverse sweep each."""
         ...
 
-    def rounding(self) -> float:
-        """Estimate the rounding of J, as the length of a vector: relative to the terms that it was summed from."""
+    def rounding(self, part: slice | None = None) -> float:
+        """Estimate the rounding of J (of some of its entries), as a length: relative to the terms it was summed from."""
         ...
 
     def interactions(self, seeds: Floats) -> Floats:

@@ -41,11 +41,13 @@ class LinearisedTorch:
         """Give seeds' Z and seeds' L, by one reverse sweep over the nodes whose seeds are not zero."""
         return self._sweep(*self._seeded(seeds, arguments))
 
-    def rounding(self) -> float:
-        """Estimate the rounding of J, from the scale of the tangent of the result along random signs."""
+    def rounding(self, part: slice | None = None) -> float:
+        """Estimate the rounding of (a part of) J, from the scale of the tangent of the result along random signs."""
         result = self._framework.scalar(self.evaluation)
         n = sum(leaf.numel() for leaf in self.evaluation.leaves)
-        evaluation, _ = self._moved(np.random.default_rng(0).choice([-1.0, 1.0], n))
+        signs = np.zeros(n)
+        signs[part or slice(None)] = np.random.default_rng(0).choice([-1.0, 1.0], len(signs[part or slice(None)]))
+        evaluation, _ = self._moved(signs)
         assert evaluation.program is not None
         with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes():
             scale = evaluation.tangents.scale(evaluation.program.result, 0)
