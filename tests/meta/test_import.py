@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "jax", "tensorflow", "keras", "matplotlib")
+HEAVY = ("torch", "jax", "tensorflow", "keras", "optax", "lightning", "distributed", "matplotlib")
 
 
 def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:

@@ -41,8 +41,9 @@ HOME = {
     "jaxlib": "frameworks/jax",
     "tensorflow": "frameworks/tensorflow",
     "keras": "frameworks/tensorflow",
+    "optax": "frameworks/jax",
 }
-"""The folder in which a framework may be imported."""
+"""The folder in which a framework may be imported; beside it a chapter may have a folder of that framework's name."""
 
 INSIDE_FUNCTIONS = ("studies",)
 """The chapters that may also import a framework, but only when one of their functions is called."""
@@ -122,6 +123,8 @@ def _faults(where: PurePosixPath, chapter: str, item: Import) -> Iterator[str]:
     home = HOME.get(item.package)
     if home is None or where.is_relative_to(home) or item.for_types:
         return
+    if where.is_relative_to(PurePosixPath(chapter) / PurePosixPath(home).name):
+        return
     if not (chapter in INSIDE_FUNCTIONS and item.inside_function):
         yield f"`{item.package}` is imported outside {home}"
 
@@ -145,6 +148,8 @@ LAWFUL = [
     ("report/text.py", "from nonsmooth import __version__\nimport rich"),
     ("frameworks/torch/capture.py", "import torch\nfrom torch.fx import Graph\nfrom ..framework import Framework"),
     ("optim/inna.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
+    ("optim/torch/inna.py", "import torch\nfrom nonsmooth.optim.inna import step"),
+    ("optim/jax/inna.py", "import optax"),
     ("sets/polytope.py", "import torchlike"),
 ]
 
@@ -166,6 +171,9 @@ PLANTED = [
     ("frameworks/framework.py", "import torch.fx", 1),
     ("frameworks/jax/capture.py", "import torch", 1),
     ("studies/digits.py", "import torch", 1),
+    ("optim/inna.py", "import torch", 1),
+    ("optim/jax/inna.py", "import torch", 1),
+    ("optim/torch/inna.py", "import optax", 1),
     ("__init__.py", "import torch", 1),
     ("elsewhere/thing.py", "import ast", None),
 ]
