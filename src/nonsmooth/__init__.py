@@ -11,7 +11,7 @@ Importing the package imports no framework: one is found from the type of the po
 
 from __future__ import annotations
 
-from nonsmooth import errors
+from nonsmooth import errors, optim
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
@@ -83,6 +83,7 @@ __all__ = [
     "lexicographic",
     "objective",
     "operations",
+    "optim",
     "piecewise_linear",
     "plot_field",
     "potential",

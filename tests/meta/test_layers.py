@@ -141,7 +141,7 @@ def test_every_chapter_imports_only_chapters_below_it() -> None:
 LAWFUL = [
     ("__init__.py", "def __getattr__(name):\n    from nonsmooth import audit\n    return audit"),
     ("__init__.py", "from nonsmooth.errors import NonsmoothError"),
-    ("cli.py", "import nonsmooth as ns"),
+    ("cli/commands.py", "import nonsmooth as ns"),
     ("studies/digits.py", "import nonsmooth as ns\ndef run():\n    import torch"),
     ("derivatives/field.py", "from nonsmooth.sets import support\nfrom ..errors import NonsmoothError"),
     ("derivatives/__init__.py", "from .field import field\nfrom nonsmooth.derivatives.clarke import clarke"),

@@ -15,8 +15,8 @@ __all__ = ["user_frame"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "audit", "program"))
-_COMMAND = _OURS + "cli.py"
+_CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "optim", "audit", "program"))
+_COMMAND = _OURS + "cli" + os.sep
 _LIBRARY = (_TORCH, *_CHAPTERS, contextlib.__file__, "<frozen", "<__array")
 
 
@@ -28,7 +28,7 @@ def user_frame() -> Source | None:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file == _COMMAND:
+        if file.startswith(_COMMAND):
             return None
         if not file.startswith(_LIBRARY):
             text = linecache.getline(file, frame.f_lineno).strip()

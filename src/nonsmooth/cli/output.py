@@ -1,0 +1,66 @@
+"""What every command shares: messages and exit status, options, and how a result is printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nonsmooth.errors import NonsmoothError
+from nonsmooth.report.json_text import to_json
+from nonsmooth.report.table import Document, Table
+from nonsmooth.report.text import plain, render
+
+__all__ = ["FOUND", "WRONG_USE", "AsJson", "Folder", "finish", "messages", "print_table", "show", "terminal"]
+
+FOUND, WRONG_USE = 1, 2
+"""Exit status: a finding that was asked for, and wrong use; 0 is done."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Folder = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Also write report.json, report.txt and pictures here.")
+]
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Turn errors of use into a message on standard error and exit status 2."""
+    try:
+        yield
+    except NonsmoothError as error:
+        typer.echo("\n".join(plain(line) for line in f"nonsmooth: {error}".split("\n")), err=True)
+        raise typer.Exit(WRONG_USE) from error
+    except ImportError as error:
+        typer.echo(
+            f"nonsmooth: {plain(str(error))}: install it, for example `pip install 'nonsmooth[torch]'`.", err=True
+        )
+        raise typer.Exit(WRONG_USE) from error
+
+
+def show(text: str) -> None:
+    """Print a result."""
+    typer.echo(text)
+
+
+def finish(result: Any, as_json: bool, output: Path | None) -> None:
+    """Print a result, and write it into a folder if one is given."""
+    paths = result.save(output) if output is not None else ()
+    show(result.to_json() if as_json else str(result))
+    if paths:
+        typer.echo(f"wrote {', '.join(plain(str(p)) for p in paths)}", err=True)
+
+
+def print_table(table: Table, as_json: bool) -> None:
+    """Print a table."""
+    show(to_json(table) if as_json else terminal(table))
+
+
+def terminal(result: Table | Document) -> str:
+    """Lay a result out for the width of the terminal; 100 columns in a pipe."""
+    from shutil import get_terminal_size
+
+    return render(result, width=max(100, get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100))

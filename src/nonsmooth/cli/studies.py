@@ -1,0 +1,64 @@
+"""`nonsmooth study`: demonstrations and figures of the literature, ten lines each over the studies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nonsmooth.cli.output import AsJson, Folder, finish, messages
+from nonsmooth.report.progress import progress_bar
+
+__all__ = ["study"]
+
+study = typer.Typer(help="Demonstrations and figures of the literature, computed from data.", no_args_is_help=True)
+
+
+@study.command()
+def digits(
+    data: Annotated[str, typer.Option("--data", help="digits, or mnist (fetched once).")] = "digits",
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of training.")] = 600,
+    batch: Annotated[int, typer.Option("--batch", help="Images a step.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Of the split, the initialisation and the batches.")] = 0,
+    initialisations: Annotated[int, typer.Option("--initialisations", help="How many more starts to audit.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small network on handwritten digits, and audit its loss before, half-way and after."""
+    from nonsmooth.studies.digits import study_digits
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_digits(
+                data, steps=steps, batch=batch, seed=seed, initialisations=initialisations, progress=progress
+            )
+        finish(result, as_json, output)
+
+
+@study.command()
+def slides(output: Folder = None, as_json: AsJson = False) -> None:
+    """Show what backprop returns at 0 for relu, abs, zero, sine and others, written as programs with kinks."""
+    from nonsmooth.studies.slides import study_slides
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_slides(progress=progress)
+        finish(result, as_json, output)
+
+
+@study.command()
+def field(
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of training.")] = 1200,
+    samples: Annotated[int, typer.Option("--samples", help="Gradients sampled in a ball.")] = 120,
+    seed: Annotated[int, typer.Option("--seed", help="Of the training and the samples.")] = 0,
+    grid: Annotated[int, typer.Option("--grid", help="Points a side of a picture of two variables.")] = 33,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that backprop can return in one and two variables, and criticality along a training path."""
+    from nonsmooth.studies.field import study_field
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_field(steps=steps, samples=samples, seed=seed, grid=grid, progress=progress)
+        finish(result, as_json, output)

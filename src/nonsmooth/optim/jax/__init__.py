@@ -1,0 +1,1 @@
+"""The optimisers as gradient transformations of optax."""

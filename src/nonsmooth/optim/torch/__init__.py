@@ -1,0 +1,1 @@
+"""The optimisers as classes of torch.optim."""
