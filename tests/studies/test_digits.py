@@ -37,11 +37,12 @@ def test_the_first_relu_is_found_by_itself(study: TrainingStudy) -> None:
 
 
 def test_the_figures_agree_with_the_network_by_hand(study: TrainingStudy) -> None:
-    from nonsmooth.studies.digits import _load, _split, _Task
+    from nonsmooth.studies.data import load, split
+    from nonsmooth.studies.digits import _Task
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        task = _Task(*_split(_load("digits"), 0))
+        task = _Task(*split(load("digits"), 0))
     images, labels = task.images[:256], task.labels[:256]
     hidden = task.model.conv1(images)
     assert study.points[0].audit.kinks[0].active == int((hidden == 0).sum())

@@ -11,19 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nonsmooth.audit.audit import run_audit
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.entry import objective
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.report.table import FORMAT_VERSION
+from nonsmooth.studies.data import DATA, check_data, load, split
 from nonsmooth.studies.training import Initialisation, TrainingPoint, TrainingStudy
 
 __all__ = ["DATA", "study_digits"]
-
-DATA = ("digits", "mnist")
-"""The data sets: the 1,797 digits that scikit-learn ships (8 x 8), and MNIST (28 x 28), which it fetches."""
 
 AUDITED = 256
 """How many training images the audited loss is over."""
@@ -60,15 +56,14 @@ def study_digits(
     """
     import torch
 
-    if data not in DATA:
-        raise UsageError(f"data={data!r}: the study has the data sets {DATA}.")
+    check_data(data)
     if steps < 2 or batch < 1:
         raise UsageError(f"steps={steps}, batch={batch}: a study needs at least 2 steps of at least 1 image.")
     report, start = progress or silent, time.perf_counter()
     report(f"loading {data}", 0, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        task = _Task(*_split(_load(data), seed))
+        task = _Task(*split(load(data), seed))
         points = list(_trained(task, steps, batch, report))
         others = [_initialised(task, seed + k, report) for k in range(initialisations)]
     return TrainingStudy(
@@ -92,38 +87,6 @@ def study_digits(
 
 RATE = 1e-3
 """Adam's step size."""
-
-
-def _load(data: str) -> tuple[Any, Any]:
-    """Load images in [0, 1] and labels, as arrays of numpy."""
-    from sklearn import datasets
-
-    if data == "digits":
-        digits = datasets.load_digits()
-        return digits.images / 16.0, digits.target
-    try:
-        mnist = datasets.fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
-    except Exception as error:
-        raise UsageError(
-            f"MNIST could not be fetched from openml.org ({type(error).__name__}: {error}). It needs a network, once; "
-            "without one use the digits that scikit-learn ships: --data digits."
-        ) from error
-    return mnist.data.reshape(-1, 28, 28) / 255.0, mnist.target.astype(np.int64)
-
-
-def _split(data: tuple[Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
-    """Hold out a fifth: training images and labels, held-out images and labels, as tensors."""
-    import torch
-
-    images, labels = data
-    order = np.random.default_rng(seed).permutation(len(images))
-    cut = len(order) - len(order) // 5
-    parts = order[:cut], order[cut:]
-    pairs = [
-        (torch.as_tensor(images[p], dtype=torch.float32)[:, None], torch.as_tensor(labels[p], dtype=torch.int64))
-        for p in parts
-    ]
-    return (*pairs[0], *pairs[1])
 
 
 def _network(side: int) -> Any:
