@@ -15,6 +15,7 @@
     ├── GradcheckError           a derivative is refuted
     ├── NoField                  no set of derivatives exists at the point: a jump, a singular point
     ├── NoDerivative             there is no one-sided derivative, or none can be decided
+    ├── GridError                runs of a grid failed, or its cluster was lost
     ├── StaleProgram             a guard or an escaped value differs at the new point
     └── RegistrationError        a record of the dictionary contradicts itself
 """
@@ -26,6 +27,7 @@ __all__ = [
     "ChangedInput",
     "ConventionError",
     "GradcheckError",
+    "GridError",
     "NoDerivative",
     "NoField",
     "NonsmoothError",
@@ -90,6 +92,10 @@ class NoField(NonsmoothError, ArithmeticError):
 
 class NoDerivative(NonsmoothError, ArithmeticError):
     """There is no one-sided derivative at the point, or none can be decided."""
+
+
+class GridError(NonsmoothError, RuntimeError):
+    """Some runs of a grid failed, or the cluster that did them was lost; what is finished is stored."""
 
 
 class StaleProgram(NonsmoothError, RuntimeError):

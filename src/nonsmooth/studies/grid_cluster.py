@@ -1,0 +1,168 @@
+"""A grid on a Dask cluster: the study hands each worker one run at a time.
+
+Not joblib's Dask backend, and not Dask's own retries: they queue runs on workers ahead of time, so that one worker that dies
+takes and blames several.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from nonsmooth.errors import GridError, UsageError
+from nonsmooth.studies.grid_run import TRIES, Outcome, Task, execute, failed, lost
+
+__all__ = ["on_cluster"]
+
+CONNECT = 5.0
+"""Seconds in which a scheduler must answer."""
+
+POLL = 0.5
+"""Seconds between two looks at which workers there are."""
+
+PATIENCE = 60.0
+"""Seconds without any worker after which a study gives up."""
+
+PACKAGES = ("nonsmooth", "numpy", "scipy", "scikit-learn", "torch")
+"""What workers must have in the versions that are here, beside Python and Dask, for the results to be the same."""
+
+
+def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[Task, Outcome]]:
+    """Do tasks on a cluster, and give each with its outcome as it finishes; a task whose worker dies is tried again."""
+    with _connected(address) as client:
+        yield from _Dispatch(client, address, tasks).outcomes()
+
+
+class _Dispatch:
+    """The tasks of a study, and the workers that do them: at most one task a worker."""
+
+    def __init__(self, client: Any, address: str, tasks: Sequence[Task]) -> None:
+        self.client, self.address = client, address
+        self.waiting, self.tries, self.study = deque(tasks), Counter[Task](), uuid4().hex
+        self.running: dict[Any, tuple[Task, str]] = {}
+        self.last_seen = time.monotonic()
+        self.trusted: set[str] = set()
+
+    def outcomes(self) -> Iterator[tuple[Task, Outcome]]:
+        """Hand out the tasks until all are done."""
+        from distributed import TimeoutError, wait
+
+        try:
+            while self.waiting or self.running:
+                yield from self._missed(self._hand_out())
+                if not self.running:
+                    time.sleep(POLL)
+                    continue
+                try:
+                    done = wait(list(self.running), timeout=POLL, return_when="FIRST_COMPLETED").done
+                except TimeoutError:
+                    continue
+                for future in done:
+                    yield from self._taken(future)
+        except OSError as error:
+            raise self._gone(f"its scheduler does not answer any more ({_line(error)})") from error
+        finally:
+            if self.running and self.client.status == "running":
+                self.client.cancel(list(self.running), force=True)
+
+    def _hand_out(self) -> set[str]:
+        """Give each free worker a task; give the workers that there are."""
+        there = set(self.client.nthreads())
+        if there:
+            self.last_seen = time.monotonic()
+        elif time.monotonic() - self.last_seen > PATIENCE:
+            raise self._gone(f"it has had no worker for {PATIENCE:.0f} s; start one: dask worker {self.address}")
+        if not there <= self.trusted:
+            _check_versions(self.client, self.address)
+            self.trusted |= there
+        for place in sorted(there - {place for _, place in self.running.values()}):
+            if self.waiting:
+                task = self.waiting.popleft()
+                key = f"nonsmooth-{self.study}-{len(self.tries)}-{uuid4().hex}"
+                self.running[
+                    self.client.submit(
+                        execute, task, key=key, pure=False, retries=0, workers=[place], allow_other_workers=False
+                    )
+                ] = (task, place)
+        return there
+
+    def _missed(self, there: set[str]) -> Iterator[tuple[Task, Outcome]]:
+        """Try the tasks again whose workers are gone."""
+        for future, (task, place) in list(self.running.items()):
+            if place not in there and not future.done():
+                future.cancel()
+                del self.running[future]
+                yield from self._again(task)
+
+    def _again(self, task: Task) -> Iterator[tuple[Task, Outcome]]:
+        """Count a try that was lost."""
+        self.tries[task] += 1
+        if self.tries[task] < TRIES:
+            self.waiting.append(task)
+        else:
+            yield task, lost("")
+
+    def _taken(self, future: Any) -> Iterator[tuple[Task, Outcome]]:
+        """Take the outcome of a task that is done."""
+        from distributed import KilledWorker, TimeoutError
+
+        task, _ = self.running[future]
+        try:
+            if future.cancelled():
+                raise self._gone("its scheduler was restarted or lost")
+            error = future.exception(timeout=CONNECT)
+            outcome = future.result(timeout=CONNECT) if error is None else failed(error)
+        except TimeoutError:  # the worker died with its result: `_missed` sees it
+            return
+        del self.running[future]
+        if isinstance(error, KilledWorker):
+            yield from self._again(task)
+        else:
+            yield task, outcome
+
+    def _gone(self, why: str) -> GridError:
+        """Say that the cluster cannot go on."""
+        left = len(self.waiting) + len(self.running)
+        return GridError(f"cluster={self.address!r}: {why}. {left:,} runs are open; what is finished is in the store.")
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Connect to a scheduler, and leave it."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(f"cluster={address!r} needs Dask: pip install 'nonsmooth[cluster]'.") from error
+    try:
+        client = Client(address, timeout=CONNECT, set_as_default=False, name="nonsmooth")
+    except Exception as error:
+        raise UsageError(
+            f"cluster={address!r}: no Dask scheduler answers there ({_line(error)}). Start one by `dask scheduler`; it "
+            "prints its address, such as tcp://10.0.0.1:8786."
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT)
+
+
+def _check_versions(client: Any, address: str) -> None:
+    """Refuse workers whose Python or packages would not give the same results."""
+    found = client.get_versions(packages=list(PACKAGES))
+    here, faults = found["client"]["packages"], []
+    for worker, versions in sorted(found["workers"].items()):
+        there = versions["packages"]
+        for package in ("python", "dask", "distributed", *PACKAGES):
+            if here.get(package) != there.get(package):
+                faults.append(f"  {worker}: {package} {there.get(package)}, here {here.get(package)}")
+    if faults:
+        raise UsageError("\n".join((f"cluster={address!r}: the workers have other versions than this study:", *faults)))
+
+
+def _line(error: BaseException) -> str:
+    """Give the name and the first line of an error."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no answer'}"
