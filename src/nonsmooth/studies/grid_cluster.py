@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,9 @@ __all__ = ["on_cluster"]
 
 CONNECT = 5.0
 """Seconds in which a scheduler must answer."""
+
+GATHER = 30.0
+"""Seconds in which a worker must hand over a result."""
 
 POLL = 0.5
 """Seconds between two looks at which workers there are."""
@@ -42,27 +46,19 @@ class _Dispatch:
 
     def __init__(self, client: Any, address: str, tasks: Sequence[Task]) -> None:
         self.client, self.address = client, address
-        self.waiting, self.tries, self.study = deque(tasks), Counter[Task](), uuid4().hex
+        self.waiting, self.tries = deque(tasks), Counter[Task]()
         self.running: dict[Any, tuple[Task, str]] = {}
+        self.finished: SimpleQueue[Any] = SimpleQueue()
         self.last_seen = time.monotonic()
         self.trusted: set[str] = set()
 
     def outcomes(self) -> Iterator[tuple[Task, Outcome]]:
         """Hand out the tasks until all are done."""
-        from distributed import TimeoutError, wait
-
         try:
             while self.waiting or self.running:
                 yield from self._missed(self._hand_out())
-                if not self.running:
-                    time.sleep(POLL)
-                    continue
-                try:
-                    done = wait(list(self.running), timeout=POLL, return_when="FIRST_COMPLETED").done
-                except TimeoutError:
-                    continue
-                for future in done:
-                    yield from self._taken(future)
+                with suppress(Empty):
+                    yield from self._taken(self.finished.get(timeout=POLL))
         except OSError as error:
             raise self._gone(f"its scheduler does not answer any more ({_line(error)})") from error
         finally:
@@ -82,12 +78,17 @@ class _Dispatch:
         for place in sorted(there - {place for _, place in self.running.values()}):
             if self.waiting:
                 task = self.waiting.popleft()
-                key = f"nonsmooth-{self.study}-{len(self.tries)}-{uuid4().hex}"
-                self.running[
-                    self.client.submit(
-                        execute, task, key=key, pure=False, retries=0, workers=[place], allow_other_workers=False
-                    )
-                ] = (task, place)
+                future = self.client.submit(
+                    execute,
+                    task,
+                    key=f"nonsmooth-{uuid4().hex}",
+                    pure=False,
+                    retries=0,
+                    workers=[place],
+                    allow_other_workers=False,
+                )
+                self.running[future] = task, place
+                future.add_done_callback(self.finished.put)
         return there
 
     def _missed(self, there: set[str]) -> Iterator[tuple[Task, Outcome]]:
@@ -110,16 +111,18 @@ class _Dispatch:
         """Take the outcome of a task that is done."""
         from distributed import KilledWorker, TimeoutError
 
-        task, _ = self.running[future]
-        try:
-            if future.cancelled():
-                raise self._gone("its scheduler was restarted or lost")
-            error = future.exception(timeout=CONNECT)
-            outcome = future.result(timeout=CONNECT) if error is None else failed(error)
-        except TimeoutError:  # the worker died with its result: `_missed` sees it
+        if future not in self.running:  # it was given up
             return
+        task, _ = self.running[future]
+        if future.cancelled():
+            raise self._gone("its scheduler was restarted or lost")
+        try:
+            error = future.exception(timeout=GATHER)
+            outcome = future.result(timeout=GATHER) if error is None else failed(error)
+        except TimeoutError as late:  # the worker died with its result
+            error = late
         del self.running[future]
-        if isinstance(error, KilledWorker):
+        if isinstance(error, KilledWorker | TimeoutError):
             yield from self._again(task)
         else:
             yield task, outcome
