@@ -42,3 +42,12 @@ def objective(
 
         return make_objective(model, loss, step=step)
     raise UsageError(f"objective takes a torch.nn.Module; found a {type(model).__module__}.{type(model).__name__}.")
+
+
+def observe_training(model: Any, receive: Callable[[Any], None], **options: Any) -> Any:
+    """Make the observer of a model that is trained, which hands every observed step over."""
+    if "torch" in sys.modules:
+        from nonsmooth.frameworks.torch.training import observe_training
+
+        return observe_training(model, receive, **options)
+    raise UsageError(f"watch takes a torch.nn.Module; found a {type(model).__module__}.{type(model).__name__}.")

@@ -27,7 +27,7 @@ from nonsmooth.frameworks.torch.predicates import SIDES, combine, compare
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Step
 
-__all__ = ["AtKinksMode"]
+__all__ = ["AtKinksMode", "OperatorsMode"]
 
 
 _DIRECT: dict[Any, Any] = {
@@ -76,7 +76,7 @@ def _may_hold_kinks(func: Callable[..., Any], name: str) -> bool:
 class _Operators(SchemaCheckMode):
     """The dispatch mode: sees the operators inside one function of torch."""
 
-    def __init__(self, owner: AtKinksMode) -> None:
+    def __init__(self, owner: OperatorsMode) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self.owner = owner
 
@@ -85,26 +85,27 @@ class _Operators(SchemaCheckMode):
             return self.owner.operator(self, func, args, kwargs or {})
 
 
-class AtKinksMode(TorchFunctionMode):
-    """The mode behind `with nonsmooth.at_kinks(...)`."""
+class OperatorsMode(TorchFunctionMode):
+    """A mode that hands every operator with kinks to `nonsmooth`; the rest runs untouched."""
 
-    def __init__(self, select: Selector | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.select = select
         self._operators = _Operators(self)
         self._holds: dict[Any, bool] = {}
         self._predicates: Any = WeakIdKeyDictionary()
-        self._quiet: Any = WeakIdKeyDictionary()
         self._warned: set[str] = set()
-        self._count = 0
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one function of torch, with the selected slopes where its kinks are active."""
-        kwargs = kwargs or {}
+    def may_hold_kinks(self, func: Callable[..., Any]) -> bool:
+        """Tell whether a function of torch must be looked into."""
         holds = self._holds.get(func)
         if holds is None:
-            holds = self._holds[func] = self.select is not None and _may_hold_kinks(func, getattr(func, "__name__", ""))
-        if not holds or not torch.is_grad_enabled() or is_tracing():
+            holds = self._holds[func] = _may_hold_kinks(func, getattr(func, "__name__", ""))
+        return holds
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function of torch, its operators with kinks by `nonsmooth`."""
+        kwargs = kwargs or {}
+        if not self.may_hold_kinks(func) or not torch.is_grad_enabled() or is_tracing():
             return func(*args, **kwargs)
         direct = _DIRECT.get(func)
         if direct is not None and not (kwargs.get("inplace") or kwargs.get("return_indices") or args[-1] is True):
@@ -113,32 +114,82 @@ class AtKinksMode(TorchFunctionMode):
             return func(*args, **kwargs)
 
     def operator(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run one operator: natively, opened, or weighed."""
+        """Run one operator: natively, opened, or by `nonsmooth`."""
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
         binding = bind(func, args, kwargs)
         if binding is None:
-            return self._unlisted(mode, func, args, kwargs)
+            return self.unlisted(mode, func, args, kwargs)
         operation = binding.operation
         if operation.name in ("compare", "logic"):
             return self._boolean(func, args, kwargs)
         if not isinstance(operation, Nonsmooth):
-            return func(*args, **kwargs)
+            return self.other(func, args, kwargs, binding)
         operands = _as_tensors(binding.operands)
         if not any(t.requires_grad for t in operands):
             return func(*args, **kwargs)
-        return self._nonsmooth(func, args, kwargs, operation, operands, binding.attributes)
-
-    def _nonsmooth(
-        self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any
-    ) -> Any:
-        """Run an operator with kinks, with the selected slopes at the active ones."""
-        in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
+        attributes = binding.attributes
         if isinstance(operation, Select):
             predicate = self._predicates.get(operands[0])
             if predicate is None:
                 return func(*args, **kwargs)
             attributes = {**attributes, **predicate.attributes()}
+        return self.nonsmooth(func, args, kwargs, operation, operands, attributes)
+
+    def nonsmooth(self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any) -> Any:
+        """Run an operator with kinks."""
+        raise NotImplementedError
+
+    def other(self, func: Any, args: Any, kwargs: Any, binding: Any) -> Any:
+        """Run an operator of the dictionary without kinks."""
+        return func(*args, **kwargs)
+
+    def _boolean(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a comparison or a boolean operator, and remember its ties for a later `where`."""
+        value = func(*args, **kwargs)
+        name = packet_name(func)
+        if name in SIDES and len(args) == 2:
+            if any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):
+                predicate = compare(name, args[0], args[1], value)
+                if bool(predicate.tie.any()):
+                    self._predicates[value] = predicate
+        elif isinstance(value, torch.Tensor) and len(self._predicates):
+            predicate = combine(func, args, kwargs, value, self._predicates.get)
+            if bool(predicate.tie.any()):
+                self._predicates[value] = predicate
+        return value
+
+    def unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Open an operator that holds kinks of several operations; run it natively, with a warning, if that fails."""
+        name = packet_name(func)
+        formula = FORMULAS.get(name)
+        if formula is not None or func._can_decompose():
+            with enable_python_dispatcher(), mode:
+                return formula(**arguments_of(func, args, kwargs)) if formula else func.decompose(*args, **kwargs)
+        if name not in self._warned and any(t.requires_grad for t in _as_tensors(args) if isinstance(t, torch.Tensor)):
+            self._warned.add(name)
+            warnings.warn(
+                f"at_kinks: the dictionary does not list `{func}`; it keeps its native derivative.", stacklevel=4
+            )
+        return func(*args, **kwargs)
+
+
+class AtKinksMode(OperatorsMode):
+    """The mode behind `with nonsmooth.at_kinks(...)`."""
+
+    def __init__(self, select: Selector | None) -> None:
+        super().__init__()
+        self.select = select
+        self._quiet: Any = WeakIdKeyDictionary()
+        self._count = 0
+
+    def may_hold_kinks(self, func: Callable[..., Any]) -> bool:
+        """Look into nothing where the framework's own rules are asked for."""
+        return self.select is not None and super().may_hold_kinks(func)
+
+    def nonsmooth(self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any) -> Any:
+        """Run an operator with kinks, with the selected slopes at the active ones."""
+        in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
         if in_place:
             operands = tuple(t.clone() for t in operands)
         output = func(operands[0].clone(), *args[1:], **kwargs) if in_place else func(*args, **kwargs)
@@ -160,35 +211,6 @@ class AtKinksMode(TorchFunctionMode):
         if in_place:
             return first
         return (first, *output[1:]) if isinstance(output, tuple | list) else first
-
-    def _boolean(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run a comparison or a boolean operator, and remember its ties for a later `where`."""
-        value = func(*args, **kwargs)
-        name = packet_name(func)
-        if name in SIDES and len(args) == 2:
-            if any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):
-                predicate = compare(name, args[0], args[1], value)
-                if bool(predicate.tie.any()):
-                    self._predicates[value] = predicate
-        elif isinstance(value, torch.Tensor) and len(self._predicates):
-            predicate = combine(func, args, kwargs, value, self._predicates.get)
-            if bool(predicate.tie.any()):
-                self._predicates[value] = predicate
-        return value
-
-    def _unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        """Open an operator that holds kinks of several operations; run it natively, with a warning, if that fails."""
-        name = packet_name(func)
-        formula = FORMULAS.get(name)
-        if formula is not None or func._can_decompose():
-            with enable_python_dispatcher(), mode:
-                return formula(**arguments_of(func, args, kwargs)) if formula else func.decompose(*args, **kwargs)
-        if name not in self._warned and any(t.requires_grad for t in _as_tensors(args) if isinstance(t, torch.Tensor)):
-            self._warned.add(name)
-            warnings.warn(
-                f"at_kinks: the dictionary does not list `{func}`; it keeps its native derivative.", stacklevel=4
-            )
-        return func(*args, **kwargs)
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

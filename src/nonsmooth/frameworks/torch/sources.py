@@ -6,17 +6,19 @@ import contextlib
 import linecache
 import os
 import sys
+from collections.abc import Mapping
 
 import torch
 
 from nonsmooth.program import Source
 
-__all__ = ["user_frame"]
+__all__ = ["running_module", "user_frame"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "optim", "audit", "program"))
 _COMMAND = _OURS + "cli" + os.sep
+_CALL = torch.nn.Module._call_impl.__code__
 _LIBRARY = (_TORCH, *_CHAPTERS, contextlib.__file__, "<frozen", "<__array")
 
 
@@ -35,3 +37,15 @@ def user_frame() -> Source | None:
             return Source(file, frame.f_lineno, frame.f_code.co_name, text)
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def running_module(names: Mapping[int, str]) -> str:
+    """Give the path of the innermost module that runs, by the name of its id; "" outside all of them."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _CALL:
+            name = names.get(id(frame.f_locals["self"]))
+            if name is not None:
+                return name
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""

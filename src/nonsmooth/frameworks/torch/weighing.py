@@ -20,13 +20,18 @@ from nonsmooth.program import Step
 __all__ = ["active_masks", "call_of", "cut_open", "is_curved", "weighed"]
 
 
+def _alias(value: torch.Tensor) -> torch.Tensor:
+    """Give a tensor on the same memory that is no view to autograd: the program may write into it."""
+    return torch.empty(0, dtype=value.dtype, device=value.device).set_(value)
+
+
 class _Attach(torch.autograd.Function):
     """Give a value the derivative of a linear map: forward returns the value, backward feeds the map."""
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
         """Return the value."""
-        return value.view_as(value)
+        return _alias(value)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
@@ -41,7 +46,7 @@ class _Elementwise(torch.autograd.Function):
     def forward(ctx: Any, value: torch.Tensor, operand: torch.Tensor, partial: torch.Tensor) -> torch.Tensor:
         """Return the value."""
         ctx.save_for_backward(partial)
-        return value.view_as(value)
+        return _alias(value)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -61,7 +66,7 @@ class _Pooled(torch.autograd.Function):
         """Return the value."""
         ctx.save_for_backward(*shares)
         ctx.places, ctx.like = places, operand
-        return value.view_as(value)
+        return _alias(value)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

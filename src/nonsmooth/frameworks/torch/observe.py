@@ -1,0 +1,463 @@
+"""One step of training under observation: the kinks met, and the gradient that other choices there would have given.
+
+Everything runs natively, by the same kernels in the same order, so that training goes on bit for bit as without. Where
+the gradient under other choices is wanted, the graph of the user's backward pass is kept for one more pass, in which
+hooks put the selected derivative in the place of the native one at the operations that met a kink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.utils._device import DeviceContext
+from torch.utils.weak import WeakIdKeyDictionary
+
+from nonsmooth.dictionary import Call, Extremum, Kind, Nonsmooth, Singularity, Switch
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.observation import Change, Met
+from nonsmooth.frameworks.torch.arguments import map_tensors
+from nonsmooth.frameworks.torch.dead import dead_of_switch
+from nonsmooth.frameworks.torch.eager import OperatorsMode
+from nonsmooth.frameworks.torch.formulas import FORMULAS
+from nonsmooth.frameworks.torch.names import arguments_of, packet_name
+from nonsmooth.frameworks.torch.sources import running_module, user_frame
+from nonsmooth.frameworks.torch.weighing import call_of, weighed
+from nonsmooth.program import Step
+
+__all__ = ["StepMode"]
+
+_BACKWARD = (torch.Tensor.backward, torch.autograd.backward)
+
+
+@dataclass
+class _Place:
+    """A row while it is counted."""
+
+    elements: int = 0
+    active: int = 0
+    can_matter: int = 0
+    margin: float = float("inf")
+
+
+class StepMode(OperatorsMode):
+    """The mode that observes a step of training, from its first forward pass to the optimiser."""
+
+    def __init__(self, model: torch.nn.Module, names: Mapping[int, str], select: Selector | None) -> None:
+        super().__init__()
+        self._model, self._names, self._select = model, names, select
+        self._places: dict[tuple[str, str, str, str, str], _Place] = {}
+        self._dead: Any = WeakIdKeyDictionary()
+        self._replaced = 0
+        self._altering = self._within = self._foreign_hooks = self._on_copies = self._met = False
+        self._count = 0
+        self._second = _Totals(model)
+        self.backwards = 0
+        self.measured = False
+        self.why = "" if select is not None else "not due"
+        self.unseen: set[str] = set()
+
+    def enter(self) -> None:
+        """Put the mode on top of torch's stack."""
+        _push_mode(self)
+
+    def leave(self) -> None:
+        """Take the mode out of torch's stack, wherever it is now."""
+        if self not in _get_current_function_mode_stack():
+            return
+        above = []
+        while (top := _pop_mode()) is not self:
+            above.append(top)
+        for mode in reversed(above):
+            _push_mode(mode)
+
+    def rows(self) -> tuple[Met, ...]:
+        """Give what was met."""
+        return tuple(
+            Met(*key, p.elements, p.active, p.can_matter if self.backwards else None, p.margin)
+            for key, p in self._places.items()
+        )
+
+    def change(self) -> Change | None:
+        """Give the change of the gradient under the other choice; None where it was not measured."""
+        if not self.backwards:
+            return None
+        if not self._met:
+            return Change(0.0, 0.0, {})
+        return None if self.why else self._second.change()
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function of torch natively, and look at the operators with kinks in it."""
+        kwargs = kwargs or {}
+        if func in _BACKWARD:
+            return self._backward(func, args, kwargs)
+        if func is torch.Tensor.register_hook:
+            self._foreign_hooks = True
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not self.may_hold_kinks(func):
+            return func(*args, **kwargs)
+        around = [m for m in _get_current_function_mode_stack() if not isinstance(m, DeviceContext)]
+        if around:
+            return self._beside(type(around[-1]).__name__, func, types, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _beside(self, around: str, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        """Run a function under the other modes around it, and look at a copy of it."""
+        if any(t.requires_grad for t in tensors_of((args, kwargs))):
+            with self._looking_only(f"the mode {around} is active around the training"):
+                super().__torch_function__(func, types, *_copied((args, kwargs)))
+        return func(*args, **kwargs)
+
+    @contextmanager
+    def _looking_only(self, why: str) -> Iterator[None]:
+        """Count on copies, whose graph is not the user's: what is met cannot be replaced there."""
+        if self._select is not None:
+            self.why = why
+        before, self._on_copies, self._select = (self._on_copies, self._select), True, None
+        try:
+            with torch.random.fork_rng(self._second.devices):
+                yield
+        finally:
+            self._on_copies, self._select = before
+
+    def nonsmooth(self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any) -> Any:
+        """Run an operator with kinks, and count those that are active."""
+        in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
+        if isinstance(operation, Extremum) and operands[0] in self._dead:
+            attributes = {**attributes, **self._dead[operands[0]].attributes()}
+        before = tuple(t.detach().clone() for t in operands) if in_place else operands
+        pulled = _Pulled(self, operands)
+        if in_place and isinstance(operation, Switch):
+            pulled.listen()  # a hook belongs to the value that a tensor has when it is registered
+        output = func(*args, **kwargs)
+        first = output[0] if isinstance(output, tuple | list) else output
+        with torch.no_grad():
+            call = call_of(before, attributes, first)
+            masks = self._count_kinks(operation, call, first)
+        if isinstance(operation, Switch) and operation.flats is not None:
+            self._dead[first] = dead_of_switch(operation, call, masks is None)
+        if masks is not None and self._select is not None:
+            self._replace(pulled, func, args, kwargs, operation, call, first, masks)
+        return output
+
+    def other(self, func: Any, args: Any, kwargs: Any, binding: Any) -> Any:
+        """Run an operator without kinks; note where its derivative is infinite."""
+        operation = binding.operation
+        if isinstance(operation, Singularity) and operation.kind is Kind.SINGULAR:
+            operands = tuple(t for t in binding.operands if isinstance(t, torch.Tensor))
+            if any(t.requires_grad for t in operands):
+                with torch.no_grad():
+                    margins = operation.margins(call_of(operands, binding.attributes, operands[0]))
+                    for kink, distance in margins.items():
+                        at = distance <= 0
+                        if bool(at.any()):
+                            self._add(operation, kink, at, distance)
+        return func(*args, **kwargs)
+
+    def unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Open an operator that is made of others natively; of one that is not, look at a copy."""
+        name = packet_name(func)
+        if FORMULAS.get(name) is None and func._can_decompose():
+            return super().unlisted(mode, func, args, kwargs)
+        if not any(t.requires_grad for t in tensors_of((args, kwargs))):
+            return func(*args, **kwargs)
+        formula = FORMULAS.get(name)
+        if torch.Tag.nondeterministic_seeded in func.tags:  # dropout, which has no kinks
+            return func(*args, **kwargs)
+        if formula is None:
+            self.unseen.add(str(func))
+            return func(*args, **kwargs)
+        copies = _copied(arguments_of(func, args, kwargs))
+        with self._looking_only(f"`{func}` is one kernel of several operations with kinks"), mode:
+            formula(**copies)
+        return func(*args, **kwargs)
+
+    def _add(self, operation: Any, kink: str, mask: Any, distance: Any) -> _Place:
+        """Count the active elements of one kink, at the place that runs."""
+        module = running_module(self._names)
+        key = (module, operation.name, operation.kind.value, kink, str(user_frame() or ""))
+        place = self._places.setdefault(key, _Place())
+        place.elements += distance.numel()
+        count = 0 if mask is None else int(mask.sum())
+        place.active += count
+        if distance.numel():
+            rest = distance if mask is None else distance.masked_fill(mask.expand_as(distance), float("inf"))
+            least = float(rest.min())
+            place.margin = min(place.margin, least if least == least else float("inf"))
+        return place
+
+    def _count_kinks(self, operation: Nonsmooth, call: Call, output: torch.Tensor) -> Mapping[str, Any] | None:
+        """Count the active kinks of a call by name; None as soon as it is certain that there is none."""
+        distances = _distances(operation, call)
+        masks = None
+        if distances is None or any(d.numel() and not bool(d.min() > 0) for d in distances.values()):
+            masks = operation.active(call)
+        if distances is None:
+            distances = operation.margins(call)
+        found = False
+        for kink, distance in distances.items():
+            mask = None if masks is None else masks[kink]
+            place = self._add(operation, kink, mask, distance)
+            if mask is not None and bool(mask.any()):
+                found = self._met = True
+                if self._on_copies:
+                    place.can_matter += int(mask.sum())
+                elif output.requires_grad:
+                    output.register_hook(self._reached(place, mask))
+        return masks if found else None
+
+    def _reached(self, place: _Place, mask: torch.Tensor) -> Callable[[torch.Tensor], None]:
+        """Count the active elements whose output has a derivative, when the backward pass comes by."""
+
+        def hook(cotangent: torch.Tensor) -> None:
+            if not self._altering:
+                place.can_matter += _both(mask, cotangent != 0)
+
+        return hook
+
+    def _replace(
+        self,
+        pulled: _Pulled,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        operation: Nonsmooth,
+        call: Call,
+        output: torch.Tensor,
+        masks: Mapping[str, Any],
+    ) -> None:
+        """Prepare the derivative that the selection gives an operator, for the second backward pass."""
+        assert self._select is not None
+        if isinstance(operation, Switch) and operation.slopes_of(call) is not None:
+            masks = dict.fromkeys(operation.kinks)
+        self._count += 1
+        step = Step(self._count, operation, func, args, kwargs, (), attributes=call.attributes, label=packet_name(func))
+        rules = self._select(step, call, masks)
+        if rules is None or not output.requires_grad:
+            return
+        pulled.listen()
+        with torch.enable_grad():
+            pulled.graph = weighed(operation, call, rules, pulled.inner, output.detach())
+        pulled.answer(output)
+        self._replaced += 1
+
+    @property
+    def altering(self) -> bool:
+        """Whether the second backward pass runs."""
+        return self._altering
+
+    def _backward(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the user's backward pass, and if kinks were met a second one under the other choice."""
+        if self._within:
+            return func(*args, **kwargs)
+        self._within = True
+        try:
+            self.backwards += 1
+            if self._select is None or not self._replaced or self._hindered():
+                return func(*args, **kwargs)
+            return self._twice(func, args, kwargs)
+        finally:
+            self._within = False
+
+    def _hindered(self) -> bool:
+        """Tell whether a second pass would run hooks of the user's a second time."""
+        modules = (m for m in self._model.modules() if m._backward_hooks or m._backward_pre_hooks)
+        if self._foreign_hooks or next(modules, None) is not None or any(p._backward_hooks for p in self._second.of):
+            self.why = "the model has hooks on its backward pass"
+        return bool(self.why)
+
+    def _twice(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the user's backward pass and keep its graph for the second one."""
+        keep = kwargs.get("retain_graph")
+        keep = bool(kwargs.get("create_graph") if keep is None else keep)
+        wanted = self._second.wanted(kwargs.get("inputs"))
+        with self._second.listening(wanted, self) as found:
+            result = func(*args, **{**kwargs, "retain_graph": True})
+        self._altering = True
+        cotangent = kwargs.get("gradient", kwargs.get("grad_tensors"))
+        try:
+            with torch.random.fork_rng(self._second.devices):
+                other = torch.autograd.grad(args[0], wanted, cotangent, retain_graph=keep, allow_unused=True)
+        except RuntimeError as error:
+            self.why = f"a second backward pass failed: {str(error).splitlines()[0]}"
+        else:
+            self._second.add(wanted, found, other)
+            self.measured = True
+        finally:
+            self._altering = False
+        return result
+
+
+class _Pulled:
+    """An operator in the second backward pass: its native pullback gets zeros, its operands the selected one."""
+
+    def __init__(self, owner: StepMode, operands: Sequence[torch.Tensor]) -> None:
+        self._owner, self._operands = owner, operands
+        self.inner: tuple[torch.Tensor, ...] = ()
+        self.graph: torch.Tensor | None = None
+        self._cotangents: dict[int, torch.Tensor | None] = {}
+
+    def listen(self) -> None:
+        """Register the hooks of the operands, once."""
+        if self.inner:
+            return
+        self.inner = tuple(
+            t.detach().clone().requires_grad_(t.requires_grad and t.is_floating_point()) for t in self._operands
+        )
+        for place, operand in enumerate(self._operands):
+            if operand.requires_grad:
+                operand.register_hook(self._operand_hook(place))
+
+    def answer(self, output: torch.Tensor) -> None:
+        """Register the hook of the output: on its node, so that it runs after those on it as an operand of others."""
+        number = output.output_nr
+
+        def hook(cotangents: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+            cotangent = cotangents[number]
+            if not self._owner.altering or self.graph is None or cotangent is None:
+                return None
+            places = [k for k, t in enumerate(self.inner) if t.requires_grad]
+            found = torch.autograd.grad(
+                self.graph, [self.inner[k] for k in places], cotangent, retain_graph=True, allow_unused=True
+            )
+            self._cotangents = dict(zip(places, found, strict=True))
+            return (*cotangents[:number], torch.zeros_like(cotangent), *cotangents[number + 1 :])
+
+        output.grad_fn.register_prehook(hook)
+
+    def _operand_hook(self, place: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
+        """Make the hook that adds what was pulled back to an operand."""
+
+        def hook(cotangent: torch.Tensor) -> torch.Tensor | None:
+            pulled = self._cotangents.pop(place, None) if self._owner.altering else None
+            return None if pulled is None else cotangent + pulled
+
+        return hook
+
+
+class _Totals:
+    """The gradients of a step under both choices, added up over its backward passes."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self.names, self.of = [n for n, _ in named], [p for _, p in named]
+        self.devices = sorted({p.device.index or 0 for p in self.of if p.device.type == "cuda"})
+        self._native: dict[int, torch.Tensor] = {}
+        self._other: dict[int, torch.Tensor] = {}
+
+    def wanted(self, inputs: Any) -> list[torch.Tensor]:
+        """Give the parameters that a backward pass goes to."""
+        if inputs is None:
+            return list(self.of)
+        chosen = {id(t) for t in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)}
+        return [p for p in self.of if id(p) in chosen]
+
+    def listening(self, wanted: list[torch.Tensor], owner: StepMode) -> Any:
+        """Collect the gradients of the first pass."""
+        return _Listening(wanted, owner)
+
+    def add(self, wanted: list[torch.Tensor], native: Mapping[int, torch.Tensor], other: Sequence[Any]) -> None:
+        """Add the gradients of one backward pass."""
+        for k, (p, alternative) in enumerate(zip(wanted, other, strict=True)):
+            for totals, new in ((self._native, native.get(k)), (self._other, alternative)):
+                if new is not None:
+                    new = _dense(new.detach())
+                    totals[id(p)] = totals[id(p)] + new if id(p) in totals else new
+
+    def change(self) -> Change:
+        """Compare the two gradients."""
+        whole = moved = 0.0
+        parameters = {}
+        for name, p in zip(self.names, self.of, strict=True):
+            native, other = self._native.get(id(p)), self._other.get(id(p))
+            if native is None and other is None:
+                continue
+            size = 0.0 if native is None else float(native.norm())
+            if native is None or other is None:
+                away = float((other if native is None else native).norm())  # type: ignore[union-attr]
+            else:
+                away = float((other - native).norm())
+            whole, moved = whole + size**2, moved + away**2
+            if away > 0:
+                parameters[name] = away / size if size else float("inf")
+        norm, gradient = moved**0.5, whole**0.5
+        return Change(norm, norm / gradient if gradient else None if norm else 0.0, parameters)
+
+
+class _Listening:
+    """Hooks on parameters that keep what a backward pass brings, while the block runs."""
+
+    def __init__(self, parameters: list[torch.Tensor], owner: StepMode) -> None:
+        self._parameters, self._owner = parameters, owner
+        self._found: dict[int, torch.Tensor] = {}
+
+    def __enter__(self) -> dict[int, torch.Tensor]:
+        self._before = [p._backward_hooks for p in self._parameters]
+        self._handles = [p.register_hook(self._keep(k)) for k, p in enumerate(self._parameters)]
+        return self._found
+
+    def _keep(self, place: int) -> Callable[[torch.Tensor], None]:
+        """Make the hook of one parameter."""
+
+        def hook(gradient: torch.Tensor) -> None:
+            self._found[place] = gradient  # this very tensor, so that torch makes `.grad` of a copy
+
+        return hook
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for p, hooks in zip(self._parameters, self._before, strict=True):
+            if hooks is None and not p._backward_hooks:
+                p._backward_hooks = None
+
+
+def tensors_of(tree: Any) -> list[torch.Tensor]:
+    """List the tensors among nested arguments."""
+    found: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(tree, keep)
+    return found
+
+
+def _copied(tree: Any) -> Any:
+    """Copy the tensors of nested arguments, cut off from their graph."""
+    return map_tensors(tree, lambda t: t.detach().clone().requires_grad_(t.requires_grad))
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a gradient as a dense tensor of at least single precision."""
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _distances(operation: Nonsmooth, call: Call) -> Mapping[str, Any] | None:
+    """Give the distances to the kinks where a single pass over them tells whether one is active."""
+    if isinstance(operation, Switch):
+        return {k: a.abs() for k, a in zip(operation.kinks, operation.arguments(call), strict=True)}
+    if not isinstance(operation, Extremum):
+        return None
+    distances = operation.margins(call)
+    if any(d.shape != call.result.shape for d in distances.values()):
+        return None
+    for value in call.attributes.get("flats") or ():  # entries of this value cannot move
+        distances = {k: d.masked_fill(call.result == value, float("inf")) for k, d in distances.items()}
+    return distances
+
+
+def _both(mask: torch.Tensor, reaches: torch.Tensor) -> int:
+    """Count the marked elements that a cotangent reaches; all of them where the shapes do not say."""
+    if mask.shape == reaches.shape:
+        return int((mask & reaches).sum())
+    if mask.ndim > reaches.ndim and mask.shape[: reaches.ndim] == reaches.shape:
+        return int((mask & reaches.reshape(*reaches.shape, *(1,) * (mask.ndim - reaches.ndim))).sum())
+    if mask.numel() == reaches.numel():
+        return int((mask.reshape(-1) & reaches.reshape(-1)).sum())
+    return int(mask.sum())

@@ -1,0 +1,202 @@
+"""A training loop under observation: from one step of the optimiser to the next, and every N-th of them seen."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from nonsmooth.errors import UsageError
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.observation import Observation
+from nonsmooth.frameworks.torch.observe import StepMode
+
+__all__ = ["TorchObserver", "observe_training"]
+
+
+def observe_training(
+    model: Any,
+    receive: Callable[[Observation], None],
+    *,
+    every: int,
+    change_every: int,
+    select: Selector | None,
+    by_hand: bool,
+) -> TorchObserver:
+    """Make the observer of a module."""
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"watch takes a torch.nn.Module; found a {type(model).__module__}.{type(model).__name__}.")
+    compiled = [name or "the model" for name, module in model.named_modules() if _is_compiled(module)]
+    if compiled:
+        raise UsageError(
+            f"{compiled[0]} is compiled by torch.compile, and what runs in compiled code cannot be watched; watch a run "
+            "of the model that is not compiled."
+        )
+    scripted = [name or "the model" for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    if scripted:
+        raise UsageError(
+            f"{scripted[0]} is a TorchScript module, which cannot be watched; watch the module it was made of."
+        )
+    return TorchObserver(model, receive, every, change_every, select, by_hand)
+
+
+class TorchObserver:
+    """Watches a training loop: a step ends where an optimiser that holds parameters of the model has stepped."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        receive: Callable[[Observation], None],
+        every: int,
+        change_every: int,
+        select: Selector | None,
+        by_hand: bool,
+    ) -> None:
+        self._model, self._receive = bare(model), receive
+        self._every, self._change_every, self._select = every, change_every, select
+        self._by_hand = by_hand
+        self._names: dict[int, str] = {}
+        self._parameters: dict[int, str] = {}
+        self._optimiser: Callable[[], Any] = lambda: None
+        self._mode: StepMode | None = None
+        self._handles: list[Any] = []
+        self._changed: int | None = None
+        self.steps = 0
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether the model is a replica among several processes."""
+        return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+    def start(self) -> None:
+        """Begin to watch, with the first step observed."""
+        self._names = {id(m): n for n, m in self._model.named_modules()}
+        self._parameters = {id(p): n for n, p in self._model.named_parameters()}
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
+        self._arm()
+
+    def stop(self) -> None:
+        """End, with nothing left of the watching."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        mode = self._mode
+        if mode is not None:
+            mode.leave()
+            if not self.steps and mode.backwards:
+                self._conclude()
+        self._mode = None
+
+    def finish_step(self) -> None:
+        """End a step by hand; from then on optimisers are not asked."""
+        self._by_hand = True
+        self._finish()
+
+    def _before(self, optimiser: Any, args: Any, kwargs: Any) -> None:
+        """See an optimiser that is about to step: with a closure the passes are still to come."""
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if self._is_ours(optimiser) and closure is None:
+            self._conclude()
+
+    def _after(self, optimiser: Any, args: Any, kwargs: Any) -> None:
+        """See an optimiser that has stepped."""
+        if self._is_ours(optimiser):
+            self._finish()
+
+    def _is_ours(self, optimiser: Any) -> bool:
+        """Tell the optimiser that counts the steps: the first one that holds a parameter of the model."""
+        if self._by_hand:
+            return False
+        known = self._optimiser()
+        if known is None:
+            held = (p for group in optimiser.param_groups for p in group["params"])
+            if any(id(p) in self._parameters for p in held):
+                self._optimiser, known = weakref.ref(optimiser), optimiser
+        return known is optimiser
+
+    def _finish(self) -> None:
+        """Count a step, and observe the next one if it is due."""
+        self._conclude()
+        self.steps += 1
+        self._arm()
+
+    def _arm(self) -> None:
+        """Observe the step that begins, if it is due."""
+        if self.steps % self._every:
+            return
+        due = self._changed is None or self.steps - self._changed >= self._change_every
+        self._mode = StepMode(self._model, self._names, self._select if due else None)
+        self._mode.enter()
+
+    def _conclude(self) -> None:
+        """End the observation of a step, and hand it over."""
+        mode, self._mode = self._mode, None
+        if mode is None:
+            return
+        mode.leave()
+        if self._select is None:
+            mode.why = "not asked for"
+        change = mode.change()
+        if change is not None and mode.measured:
+            self._changed = self.steps
+        norm, not_finite = self._gradient()
+        self._receive(
+            Observation(
+                self.steps,
+                mode.rows(),
+                change,
+                mode.why,
+                norm,
+                not_finite,
+                mode.backwards,
+                1,
+                tuple(sorted(mode.unseen)),
+            )
+        )
+
+    def _gradient(self) -> tuple[float | None, tuple[str, ...]]:
+        """Give the norm of the gradient, and the parameters where it is not finite."""
+        named = [(n, p.grad) for n, p in self._model.named_parameters() if p.grad is not None]
+        if not named:
+            return None, ()
+        dense = [(g.coalesce()._values() if g.is_sparse else g).detach() for _, g in named]
+        groups: dict[Any, list[torch.Tensor]] = {}
+        for g in dense:
+            groups.setdefault((g.device, g.dtype), []).append(g)
+        norms: Mapping[int, torch.Tensor] = {
+            id(g): n
+            for (_, dtype), part in groups.items()
+            for g, n in zip(part, torch._foreach_norm(part, 2, dtype=_wide(dtype)), strict=True)
+        }
+        sizes = [float(norms[id(g)]) for g in dense]
+        bad = tuple(
+            n for (n, _), g, s in zip(named, dense, sizes, strict=True) if not s < float("inf") and not _finite(g)
+        )
+        return sum(s**2 for s in sizes) ** 0.5, bad
+
+
+def bare(model: torch.nn.Module) -> torch.nn.Module:
+    """Give the model inside a wrapper for several processes or devices."""
+    wrappers = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
+    return model.module if isinstance(model, wrappers) else model
+
+
+def _is_compiled(module: torch.nn.Module) -> bool:
+    """Tell whether a module runs compiled."""
+    return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype | None:
+    """Give the type in which norms are added up."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else None
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Tell whether all entries are finite."""
+    return bool(torch.isfinite(tensor).all())
