@@ -15,7 +15,21 @@ from nonsmooth.report.json_text import to_json
 from nonsmooth.report.table import Document, Table
 from nonsmooth.report.text import plain, render
 
-__all__ = ["FOUND", "WRONG_USE", "AsJson", "Folder", "finish", "messages", "print_table", "show", "terminal"]
+__all__ = [
+    "FOUND",
+    "WRONG_USE",
+    "AsJson",
+    "Cluster",
+    "Folder",
+    "Runs",
+    "Workers",
+    "finish",
+    "messages",
+    "print_table",
+    "runs_folder",
+    "show",
+    "terminal",
+]
 
 FOUND, WRONG_USE = 1, 2
 """Exit status: a finding that was asked for, and wrong use; 0 is done."""
@@ -24,6 +38,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Folder = Annotated[
     Path | None, typer.Option("-o", "--output", help="Also write report.json, report.txt and pictures here.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that do the runs; 1: none but this one.", show_default="one per core"),
+]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", metavar="ADDRESS", help="Do the runs on the Dask cluster of this scheduler.")
+]
+Runs = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FOLDER", help="Keep each run here, and repeat none.", show_default="OUTPUT/runs"),
+]
+
+
+def runs_folder(store: Path | None, output: Path | None) -> Path | None:
+    """Give the folder in which a study keeps its runs: the one that was asked for, or one beside its report."""
+    return store if store is not None or output is None else output / "runs"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nonsmooth.cli.output import AsJson, Folder, finish, messages
+from nonsmooth.cli.output import AsJson, Cluster, Folder, Runs, Workers, finish, messages, runs_folder
 from nonsmooth.report.progress import progress_bar
 
 __all__ = ["study"]
@@ -22,6 +22,9 @@ def digits(
     batch: Annotated[int, typer.Option("--batch", help="Images a step.")] = 64,
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the initialisation and the batches.")] = 0,
     initialisations: Annotated[int, typer.Option("--initialisations", help="How many more starts to audit.")] = 10,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    store: Runs = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a small network on handwritten digits, and audit its loss before, half-way and after."""
@@ -30,7 +33,15 @@ def digits(
     with messages():
         with progress_bar() as progress:
             result = study_digits(
-                data, steps=steps, batch=batch, seed=seed, initialisations=initialisations, progress=progress
+                data,
+                steps=steps,
+                batch=batch,
+                seed=seed,
+                initialisations=initialisations,
+                store=runs_folder(store, output),
+                workers=workers,
+                cluster=cluster,
+                progress=progress,
             )
         finish(result, as_json, output)
 

@@ -6,9 +6,10 @@ blank background meets zero biases, and relu is evaluated exactly at its kink.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nonsmooth.audit.audit import run_audit
@@ -17,9 +18,10 @@ from nonsmooth.frameworks.entry import objective
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.report.table import FORMAT_VERSION
 from nonsmooth.studies.data import DATA, check_data, load, split
+from nonsmooth.studies.grid import grid, run_grid
 from nonsmooth.studies.training import Initialisation, TrainingPoint, TrainingStudy
 
-__all__ = ["DATA", "study_digits"]
+__all__ = ["DATA", "audit_initialisation", "study_digits"]
 
 AUDITED = 256
 """How many training images the audited loss is over."""
@@ -32,18 +34,25 @@ def study_digits(
     batch: int = 64,
     seed: int = 0,
     initialisations: int = 10,
+    store: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     progress: Report | None = None,
 ) -> TrainingStudy:
     """Train on handwritten digits by Adam, and audit the loss at initialisation, half-way and at the end.
 
-    Every figure of the result is measured in this run. Status of each as in `ns.audit`.
+    Every figure of the result is measured in this run, or was by the same code and is in the store. Status of each as in
+    `ns.audit`.
 
     Args:
         data: "digits" or "mnist".
         steps: of Adam, at least 2.
         batch: images a step.
         seed: of the split, the initialisation and the batches; the user's generators are not touched.
-        initialisations: how many more are audited before training, to see how the figures vary.
+        initialisations: how many more are audited before training, to see how the figures vary: runs of a grid.
+        store: a folder that keeps these runs, as `run_grid` does.
+        workers: processes that do them; None: one per core.
+        cluster: the address of a Dask scheduler whose workers do them instead.
         progress: called as (what, done, of how many) while it works.
 
     Returns:
@@ -51,6 +60,7 @@ def study_digits(
 
     Raises:
         UsageError: no such data, no network to fetch them by, or numbers that mean nothing.
+        GridError: some of the initialisations failed.
 
     Source: Bertoin2021.
     """
@@ -65,7 +75,8 @@ def study_digits(
         torch.manual_seed(seed)
         task = _Task(*split(load(data), seed))
         points = list(_trained(task, steps, batch, report))
-        others = [_initialised(task, seed + k, report) for k in range(initialisations)]
+    starts = grid(data=[data], held_out=[seed], seed=range(seed, seed + initialisations))
+    others = run_grid(audit_initialisation, starts, store=store, workers=workers, cluster=cluster, progress=progress)
     return TrainingStudy(
         format_version=FORMAT_VERSION,
         name=f"the {data}",
@@ -80,7 +91,7 @@ def study_digits(
             "parameters": sum(p.numel() for p in task.model.parameters()),
         },
         points=tuple(points),
-        initialisations=tuple(others),
+        initialisations=tuple(Initialisation(**found) for found in others),
         seconds=time.perf_counter() - start,
     )
 
@@ -181,16 +192,22 @@ def _point(task: _Task, name: str, step: int, steps: int, batch: int, report: Re
     return TrainingPoint(label, step, step * batch / len(task.images), audit.value, task.accuracy(), audit)
 
 
-def _initialised(task: _Task, seed: int, report: Report) -> Initialisation:
-    """Audit the loss at another initialisation, and keep the strongest group of kinks."""
+def audit_initialisation(data: str, held_out: int, seed: int) -> dict[str, Any]:
+    """Audit the loss at another initialisation, and give the strongest group of kinks, as `Initialisation` has it.
+
+    Args:
+        data: "digits" or "mnist".
+        held_out: the seed of the split.
+        seed: of the initialisation.
+    """
     import torch
 
-    report(f"initialisation with seed {seed}", 0, 1)
+    task = _Task(*split(load(data), held_out))
     torch.manual_seed(seed)
     task.initialise()
     point = _point(task, "initialisation", 0, 1, 1, silent)
     effect = point.strongest
     if effect is None:
-        return Initialisation(seed, "no group", 0.0, "no parameter", 0.0)
+        return asdict(Initialisation(seed, "no group", 0.0, "no parameter", 0.0))
     row = next(r for r in point.audit.kinks if (r.step, r.kink) == (effect.step, effect.kink))
-    return Initialisation(seed, effect.group, row.share, effect.moves_most, effect.largest.size)
+    return asdict(Initialisation(seed, effect.group, row.share, effect.moves_most, effect.largest.size))
