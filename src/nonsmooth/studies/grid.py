@@ -15,11 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nonsmooth import __version__
 from nonsmooth.errors import GridError, UsageError
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.studies.grid_run import Outcome, Task, execute
-from nonsmooth.studies.grid_store import Store, plain_text, read_text
+from nonsmooth.studies.grid_store import Store, code_version, plain_text, read_text, run_version
 
 __all__ = ["Run", "grid", "run_grid"]
 
@@ -62,10 +61,10 @@ def run_grid(
 
     Args:
         run: a function that workers can import; it returns a mapping of plain values: None, bool, int, float, text, lists
-            and mappings of these. Results come back as JSON keeps them: tuples as lists, nan and inf as themselves. Raise
-            `VERSION`, of the function or of its module, when its results change their meaning.
+            and mappings of these. Results come back as JSON keeps them: tuples as lists, nan and inf as themselves.
         configurations: the arguments of each run, plain values too.
-        store: a folder that keeps each result from the moment it is finished; what it holds is not run again.
+        store: a folder that keeps each result from the moment it is finished. What it holds is not run again, as long as
+            the text of the function, the code of this library and `VERSION` of the function or its module are the same.
         workers: processes on this machine; 1 runs in this process; None: one per core, at most one per run.
         cluster: the address of a Dask scheduler, "tcp://host:port", whose workers run the grid instead.
         progress: called as (what, done, of how many) while it works.
@@ -81,7 +80,7 @@ def run_grid(
     _check_place(workers, cluster)
     given = [_configuration(run, c, number) for number, c in enumerate(configurations)]
     tasks = {text: Task(run, text) for text in given}
-    kept = None if store is None else Store(Path(store), name, _version(run), __version__)
+    kept = None if store is None else Store(Path(store), name, run_version(run), code_version())
     results = {} if kept is None else {text: found for text in tasks if (found := kept.read(text)) is not None}
     open_tasks = [task for text, task in tasks.items() if text not in results]
     failures: dict[str, Outcome] = {}
@@ -143,11 +142,6 @@ def _name(run: Run) -> str:
         spec, file = found.__globals__.get("__spec__"), found.__globals__.get("__file__")
         module = spec.name if spec is not None else Path(file).stem if file else module
     return f"{module}.{qualified}"
-
-
-def _version(run: Run) -> str:
-    """Give the version of the meaning of a run's results: of the function, or of its module."""
-    return str(getattr(run, "VERSION", getattr(sys.modules[run.__module__], "VERSION", 1)))
 
 
 def _configuration(run: Run, configuration: Mapping[str, Any], number: int) -> str:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from nonsmooth.errors import GridError, UsageError
 from nonsmooth.studies.grid_run import TRIES, Outcome, Task, execute, failed, lost
+from nonsmooth.studies.grid_store import code_version
 
 __all__ = ["on_cluster"]
 
@@ -162,6 +163,11 @@ def _check_versions(client: Any, address: str) -> None:
         for package in ("python", "dask", "distributed", *PACKAGES):
             if here.get(package) != there.get(package):
                 faults.append(f"  {worker}: {package} {there.get(package)}, here {here.get(package)}")
+    if not faults:
+        codes = client.run(code_version)
+        faults = [
+            f"  {w}: nonsmooth {code}, here {code_version()}" for w, code in codes.items() if code != code_version()
+        ]
     if faults:
         raise UsageError("\n".join((f"cluster={address!r}: the workers have other versions than this study:", *faults)))
 

@@ -6,20 +6,24 @@ A file is written whole or not at all, and says in clear what was run; one that 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
+import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nonsmooth import __version__
 from nonsmooth.errors import UsageError
 from nonsmooth.report.table import FORMAT_VERSION
 
-__all__ = ["Store", "plain_text", "read_text"]
+__all__ = ["Store", "code_version", "plain_text", "read_text", "run_version"]
 
 NOT_FINITE = ("nan", "inf", "-inf")
 """How JSON keeps the numbers that it has not; as texts they would come back as numbers."""
@@ -92,14 +96,14 @@ class Store:
     Attributes:
         folder: made when it is not there.
         run: the name of the function, with its module.
-        version: of the meaning of its results.
-        package: the version of this library, under which results are kept apart.
+        version: of the run, by `run_version`.
+        code: the version of this library, by `code_version`: results of different code are kept apart.
     """
 
     folder: Path
     run: str
     version: str
-    package: str
+    code: str
 
     def __post_init__(self) -> None:
         """Make the folder."""
@@ -110,7 +114,7 @@ class Store:
 
     def path(self, configuration: str) -> Path:
         """Name the file of a configuration, which is given as canonical JSON."""
-        key = _digest([self.run, self.version, self.package, configuration])
+        key = _digest([self.run, self.version, self.code, configuration])
         return self.folder / f"{self.run}-{key[:24]}.json"
 
     def read(self, configuration: str) -> str | None:
@@ -140,7 +144,7 @@ class Store:
             "format_version": FORMAT_VERSION,
             "run": self.run,
             "version": self.version,
-            "nonsmooth": self.package,
+            "nonsmooth": self.code,
             "configuration": json.loads(configuration),
             "result": json.loads(result),
             "seconds": round(seconds, 3),
@@ -160,6 +164,24 @@ class Store:
                 raise
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+@cache
+def code_version() -> str:
+    """Give the version of this library and a hash of its code, which tells two states of a checkout apart."""
+    folder, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".json")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def run_version(run: Callable[..., Any]) -> str:
+    """Give the VERSION of a run, the function's or its module's, and a hash of the text of the function."""
+    version = getattr(run, "VERSION", getattr(sys.modules.get(run.__module__), "VERSION", 1))
+    try:
+        return f"{version}+{_digest(inspect.getsource(run))[:12]}"
+    except (OSError, TypeError):  # a function without text, such as one written in C
+        return str(version)
 
 
 def _digest(value: Any) -> str:
