@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 from nonsmooth.errors import UsageError
 from nonsmooth.optim.inertial_newton import check, initial_psi
 
-__all__ = ["Inertial", "Lists", "Number", "blocks", "is_plain", "scalar"]
+__all__ = ["Inertial", "Lists", "Number", "blocks", "decay", "decay_all", "is_plain", "scalar"]
 
 Number = float | Tensor
 """A hyper-parameter: a number, or a tensor of one element."""
@@ -185,3 +185,19 @@ def blocks(lists: Sequence[list[Tensor]]) -> Iterator[Sequence[list[Tensor]]]:
         if size >= _BLOCK or i == len(first):
             yield [tensors[start:i] for tensors in lists]
             start, size = i, 0
+
+
+def decay(tensor: Tensor, share: Number) -> None:
+    """Take a share away, as a difference: a factor 1 - share would lose digits in half precision."""
+    if isinstance(share, Tensor):
+        tensor.mul_(1 - share)
+    else:
+        tensor.sub_(tensor, alpha=share)
+
+
+def decay_all(tensors: list[Tensor], share: Number) -> None:
+    """Take a share away from many tensors at once."""
+    if isinstance(share, Tensor):
+        torch._foreach_mul_(tensors, 1 - share)
+    else:
+        torch._foreach_sub_(tensors, tensors, alpha=share)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _view_as_real
 
 from nonsmooth.optim.inertial_newton import increments
-from nonsmooth.optim.torch.inertial import Inertial, Lists, Number, blocks, is_plain, scalar
+from nonsmooth.optim.torch.inertial import Inertial, Lists, Number, blocks, decay, decay_all, is_plain, scalar
 
 __all__ = ["INNA"]
 
@@ -96,7 +96,7 @@ def _single(theta: Tensor, g: Tensor, psi: Tensor, group: dict[str, Any]) -> Non
     """Make the step of one tensor."""
     gamma, alpha, beta = (scalar(group[name], theta) for name in ("lr", "alpha", "beta"))
     if group["weight_decay"]:
-        theta.mul_(1 - gamma * group["weight_decay"])
+        decay(theta, gamma * group["weight_decay"])
     if is_plain(group, gamma, alpha, beta):
         d = torch.add(psi, theta, alpha=alpha * beta - 1)  # beta d
         psi.add_(d, alpha=-gamma / beta)
@@ -112,7 +112,7 @@ def _multi(thetas: list[Tensor], gs: list[Tensor], psis: list[Tensor], group: di
     """Make the step of tensors of one device and dtype: in plain numbers, four passes over each."""
     gamma, alpha, beta = (scalar(group[name], thetas[0]) for name in ("lr", "alpha", "beta"))
     if group["weight_decay"]:
-        torch._foreach_mul_(thetas, 1 - gamma * group["weight_decay"])
+        decay_all(thetas, gamma * group["weight_decay"])
     if is_plain(group, gamma, alpha, beta):
         ds = torch._foreach_add(psis, thetas, alpha=alpha * beta - 1)
         torch._foreach_add_(psis, ds, alpha=-gamma / beta)

@@ -11,7 +11,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, _get_scalar_dtype, _view_a
 from nonsmooth.errors import UsageError
 from nonsmooth.optim.adaptive_scaling import STEP_CONDITION, check_step, log_sigma, scaled, second_moment
 from nonsmooth.optim.inertial_newton import increments
-from nonsmooth.optim.torch.inertial import Inertial, Lists, Number, blocks, is_plain, scalar
+from nonsmooth.optim.torch.inertial import Inertial, Lists, Number, blocks, decay, decay_all, is_plain, scalar
 
 __all__ = ["INNAprop"]
 
@@ -144,13 +144,18 @@ def _reads(group: dict[str, Any], *values: Number) -> bool:
     return is_plain(group, *values) and not group["capturable"] and not torch.compiler.is_compiling()
 
 
+def _correction(count: Tensor, v: Tensor, sigma: float) -> Tensor:
+    """Give 1 - sigma^k on the device, in the precision of v but in single precision at least."""
+    return -torch.expm1(count.to(torch.promote_types(v.dtype, torch.float32)) * log_sigma(sigma))
+
+
 def _single(theta: Tensor, g: Tensor, psi: Tensor, v: Tensor, count: Tensor, group: dict[str, Any]) -> None:
     """Make the step of one tensor."""
     gamma, alpha, beta = (scalar(group[name], theta) for name in ("lr", "alpha", "beta"))
     sigma, eps = group["sigma"], group["eps"]
     count += 1
     if group["weight_decay"]:
-        theta.mul_(1 - gamma * group["weight_decay"])
+        decay(theta, gamma * group["weight_decay"])
     if _reads(group, gamma, alpha, beta):
         root = (1 - sigma ** count.item()) ** 0.5
         v.mul_(sigma).addcmul_(g, g, value=1 - sigma)
@@ -163,7 +168,7 @@ def _single(theta: Tensor, g: Tensor, psi: Tensor, v: Tensor, count: Tensor, gro
         old = (theta.clone(), psi.clone()) if group["differentiable"] else (theta, psi)  # autograd keeps the old values
         moment = second_moment(v, g * g, sigma=sigma)
         v.copy_(moment)
-        h = scaled(-g if group["maximize"] else g, moment, correction=-torch.expm1(count * log_sigma(sigma)), eps=eps)
+        h = scaled(-g if group["maximize"] else g, moment, correction=_correction(count, v, sigma), eps=eps)
         of_theta, of_psi = increments(*old, h, gamma=gamma, alpha=alpha, beta=beta)
         theta.add_(of_theta)
         psi.add_(of_psi)
@@ -182,7 +187,7 @@ def _multi(
     sigma, eps, sign = group["sigma"], group["eps"], 1 if group["maximize"] else -1
     torch._foreach_add_(counts, 1)
     if group["weight_decay"]:
-        torch._foreach_mul_(thetas, 1 - gamma * group["weight_decay"])
+        decay_all(thetas, gamma * group["weight_decay"])
     torch._foreach_mul_(vs, sigma)
     torch._foreach_addcmul_(vs, gs, gs, 1 - sigma)
     if _reads(group, gamma, alpha, beta):
@@ -194,7 +199,7 @@ def _multi(
         torch._foreach_add_(ds, [eps * root for root in roots])
         torch._foreach_addcdiv_(thetas, gs, ds, [sign * (gamma * beta * root) for root in roots])
     else:
-        corrections = torch._foreach_neg(torch._foreach_expm1(torch._foreach_mul(counts, log_sigma(sigma))))
+        corrections = [_correction(count, v, sigma) for count, v in zip(counts, vs, strict=True)]
         hs = torch._foreach_sqrt(vs)
         torch._foreach_div_(hs, torch._foreach_sqrt(corrections))
         torch._foreach_add_(hs, eps)
