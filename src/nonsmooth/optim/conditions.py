@@ -26,7 +26,7 @@ from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import UsageError
 from nonsmooth.optim.schedules import Schedule
 from nonsmooth.optim.tail import Answer, Ended, Tail, Unknown, same_rate
-from nonsmooth.optim.trend import Trend
+from nonsmooth.optim.trend import SHORT, Trend
 from nonsmooth.report.json_text import to_json
 from nonsmooth.report.table import Document, Table
 from nonsmooth.report.text import render, render_html
@@ -172,7 +172,7 @@ def check_schedule(
     """
     if sampling not in SAMPLINGS or counts not in COUNTS:
         raise UsageError(f"sampling={sampling!r}, counts={counts!r}: pass one of {SAMPLINGS} and one of {COUNTS}.")
-    asked: tuple[tuple[str, Any, int], ...] = (("steps_per_epoch", steps_per_epoch, 1), ("samples", samples, 64))
+    asked: tuple[tuple[str, Any, int], ...] = (("steps_per_epoch", steps_per_epoch, 1), ("samples", samples, SHORT))
     for name, value, least in asked:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise UsageError(f"{name}={value!r}: pass an integer, {least} or more.")

@@ -66,7 +66,7 @@ class Schedule(ABC):
         """Give the schedule as plain data, from which `schedule_from_plain` makes an equal one."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         shown = {name: value.plain() if isinstance(value, Schedule) else value for name, value in held.items()}
-        return {"schedule": type(self).__name__, **shown}
+        return {"kind": type(self).__name__, **shown}
 
     def __str__(self) -> str:
         """Print the formula."""
@@ -383,10 +383,10 @@ def schedule_from_plain(data: Mapping[str, Any]) -> Schedule:
     """
     kinds: dict[str, type[Schedule]] = {kind.__name__: kind for kind in Schedule.__subclasses__()}
     rest = dict(data)
-    kind = kinds.get(rest.pop("schedule", ""))
+    kind = kinds.get(rest.pop("kind", ""))
     try:
         if kind is None:
-            raise TypeError(f"no kind {data.get('schedule')!r}")
+            raise TypeError(f"no kind {data.get('kind')!r}")
         held = {name: schedule_from_plain(v) if isinstance(v, Mapping) else v for name, v in rest.items()}
         return kind(**held)
     except TypeError as error:

@@ -105,8 +105,8 @@ class Regular(Tail):
         """Give the tail of the product."""
         if isinstance(other, Regular):
             return Regular(self.power + other.power, self.log_power + other.log_power)
-        if isinstance(other, Geometric | Ended) or (self.power, self.log_power) == (0.0, 0.0):
-            return other
+        if isinstance(other, Ended) or (self.power, self.log_power) == (0.0, 0.0):
+            return other.times(self) if isinstance(other, Recurrent) else other
         return Unknown(f"the product of {self} with {other}")
 
 
@@ -153,8 +153,8 @@ class Geometric(Tail):
         """Give the tail of the product."""
         if isinstance(other, Ended):
             return other
-        if isinstance(other, Regular) and self.ratio < 1:
-            return self if (other.power, other.log_power) == (0, 0) else Unknown(f"{self}, times {other}")
+        if isinstance(other, Regular) and (other.power, other.log_power) == (0, 0):
+            return self
         return Unknown(f"{self}, times {other}")
 
 

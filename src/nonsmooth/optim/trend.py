@@ -20,12 +20,12 @@ import numpy as np
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.optim.tail import Answer
 
-__all__ = ["Trend"]
+__all__ = ["SHORT", "Trend"]
 
 BLOCKS, SPAN = 12, 4
 """At most so many blocks are used, the last; and growth is measured over so many doublings."""
 
-SHORT = 64
+SHORT = 512
 """Fewer steps say nothing."""
 
 FLAT, FALLEN = 0.999, 0.7
@@ -53,11 +53,10 @@ class Trend:
 
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:
-        """The blocks, from the earliest to the last: [n/2^(i+1), n/2^i)."""
-        ends = [len(self.steps)]
-        while len(ends) <= BLOCKS and ends[-1] >= 16:
-            ends.append(ends[-1] // 2)
-        return [(low, high) for high, low in pairwise(ends)][::-1]
+        """The blocks, from the earliest to the last: [n/2^(i+1), n/2^i), n rounded down so that all are exact."""
+        count = max(0, min(BLOCKS, (len(self.steps) // 16).bit_length()))
+        unit = len(self.steps) >> count
+        return list(pairwise(unit << i for i in range(count + 1)))
 
     def nonnegative(self) -> Answer:
         """Whether no step was negative."""
@@ -101,7 +100,7 @@ class Trend:
         whole = len(self.steps) // steps_per_epoch
         if steps_per_epoch == 1:
             return True, "an epoch is one step"
-        if whole < SHORT:
+        if whole < 64:
             return None, f"only {whole} whole epochs"
         epochs = np.abs(self.steps[: whole * steps_per_epoch]).reshape(whole, steps_per_epoch)
         top = epochs.max(1)

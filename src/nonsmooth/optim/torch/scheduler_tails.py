@@ -25,7 +25,7 @@ from nonsmooth.optim.conditions import Evidence, Reading, first_steps
 from nonsmooth.optim.schedules import Schedule
 from nonsmooth.optim.tail import Ended, Geometric, Recurrent, Regular, Tail, Unknown
 from nonsmooth.optim.torch.schedules import ScheduleLR
-from nonsmooth.optim.trend import Trend
+from nonsmooth.optim.trend import SHORT, Trend
 
 __all__ = ["read_scheduler"]
 
@@ -48,7 +48,7 @@ def read_scheduler(scheduler: Any, samples: int) -> Reading:
     groups = len(scheduler.optimizer.param_groups)
     found = [_evidence(scheduler, i, samples) for i in range(groups)]
     if any(e is None for e in found):
-        run = _run(scheduler, max(64, samples // 10))
+        run = _run(scheduler, max(SHORT, samples // 10))
         found = [Trend(np.array(run[0])[:, i], run[1]) for i in range(groups)]
     return Reading(_name(scheduler), tuple(e for e in found if e is not None))
 
