@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -72,4 +73,40 @@ def field(
     with messages():
         with progress_bar() as progress:
             result = study_field(steps=steps, samples=samples, seed=seed, grid=grid, progress=progress)
+        finish(result, as_json, output)
+
+
+@study.command("relu-prime")
+def relu_prime(
+    output: Folder = None,
+    full: Annotated[bool, typer.Option("--full", help="Begin from the size of the authors' study, on MNIST.")] = False,
+    data: Annotated[str | None, typer.Option("--data", help="digits, or mnist (fetched once).")] = None,
+    parts: Annotated[str | None, typer.Option("--parts", help="volume,training: which halves to run.")] = None,
+    initialisations: Annotated[int | None, typer.Option("--initialisations", help="Of each mlp.")] = None,
+    cnn_initialisations: Annotated[int | None, typer.Option("--cnn-initialisations", help="Of each cnn.")] = None,
+    precisions: Annotated[str | None, typer.Option("--precisions", help="Such as float16,float32.")] = None,
+    depths: Annotated[str | None, typer.Option("--depths", help="Hidden layers, such as 1,2,3.")] = None,
+    widths: Annotated[str | None, typer.Option("--widths", help="Units of a hidden layer.")] = None,
+    batch_sizes: Annotated[str | None, typer.Option("--batch-sizes", help="Images a batch.")] = None,
+    alphas: Annotated[str | None, typer.Option("--alphas", help="The values of relu'(0) in training.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Training runs of each setting.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Of training.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The first seed.")] = None,
+    store: Annotated[Path | None, typer.Option("--store", help="Keep each run here, and repeat none.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; one per core by default.")] = None,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="The address of a Dask scheduler.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how often relu'(0) changes a gradient, and what it does to training, with the right backward pass."""
+    from nonsmooth.studies.relu_prime import study_relu_prime
+    from nonsmooth.studies.relu_prime_protocol import read_protocol
+
+    with messages():
+        protocol = read_protocol(
+            full=full, data=data, parts=parts, initialisations=initialisations, cnn_initialisations=cnn_initialisations,
+            precisions=precisions, depths=depths, widths=widths, batch_sizes=batch_sizes, alphas=alphas, seeds=seeds,
+            epochs=epochs, seed=seed,
+        )  # fmt: skip
+        with progress_bar() as progress:
+            result = study_relu_prime(protocol, store=store, workers=workers, cluster=cluster, progress=progress)
         finish(result, as_json, output)

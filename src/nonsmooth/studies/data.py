@@ -40,7 +40,8 @@ def load(data: str) -> tuple[Any, Any]:
             f"MNIST could not be fetched from openml.org ({type(error).__name__}: {error}). It needs a network, once; "
             "without one use the digits that scikit-learn ships: --data digits."
         ) from error
-    return mnist.data.reshape(-1, 28, 28) / 255.0, mnist.target.astype(np.int64)
+    images = (mnist.data.reshape(-1, 28, 28) / 255.0).astype(np.float32)
+    return images, mnist.target.astype(np.int64)
 
 
 def split(data: tuple[Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
