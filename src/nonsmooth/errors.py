@@ -15,6 +15,7 @@
     ├── GradcheckError           a derivative is refuted
     ├── NoField                  no set of derivatives exists at the point: a jump, a singular point
     ├── NoDerivative             there is no one-sided derivative, or none can be decided
+    ├── NotMaximal               a point was said to maximise, and does not, or that cannot be told
     ├── GridError                runs of a grid failed, or its cluster was lost
     ├── StaleProgram             a guard or an escaped value differs at the new point
     └── RegistrationError        a record of the dictionary contradicts itself
@@ -31,6 +32,7 @@ __all__ = [
     "NoDerivative",
     "NoField",
     "NonsmoothError",
+    "NotMaximal",
     "PointError",
     "ProofFailed",
     "RandomnessError",
@@ -96,6 +98,10 @@ class NoDerivative(NonsmoothError, ArithmeticError):
 
 class GridError(NonsmoothError, RuntimeError):
     """Some runs of a grid failed, or the cluster that did them was lost; what is finished is stored."""
+
+
+class NotMaximal(NonsmoothError, ArithmeticError):
+    """A point was said to maximise, and does not, or that cannot be told."""
 
 
 class StaleProgram(NonsmoothError, RuntimeError):

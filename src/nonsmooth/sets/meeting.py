@@ -22,6 +22,7 @@ from nonsmooth.sets.cones import ConvexCone
 from nonsmooth.sets.convex import ConvexSet
 from nonsmooth.sets.minimum_norm import ROUNDING, Support
 from nonsmooth.sets.mixture import Mixture
+from nonsmooth.sets.point import Point
 
 __all__ = ["LIMIT", "Meeting", "find_meeting"]
 
@@ -98,10 +99,20 @@ def find_meeting(
             f"a set of R^{convex_set.space} was to meet a cone of R^{cone.space} beside {free} other coordinates; the two "
             "must add up."
         )
+    if isinstance(convex_set, Point):
+        return _of_point(convex_set.point, free, cone)
     search = _Search(convex_set, free, cone, tolerance, limit)
     search.approach()
     search.shorten()
     return search.result()
+
+
+def _of_point(point: Vector, free: int, cone: ConvexCone) -> Meeting:
+    """Give the only element, with its distance and its length."""
+    rest = cone.polar_part(point[free:])
+    distance, norm = float(np.linalg.norm(rest)), float(np.linalg.norm(point[:free]))
+    separation = rest / distance if distance > 0 else None
+    return Meeting(point, Bounded(distance), Bounded(norm), separation, 0, "computed", float(np.linalg.norm(point)))
 
 
 @dataclass
