@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -92,9 +91,9 @@ def relu_prime(
     seeds: Annotated[int | None, typer.Option("--seeds", help="Training runs of each setting.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Of training.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The first seed.")] = None,
-    store: Annotated[Path | None, typer.Option("--store", help="Keep each run here, and repeat none.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes; one per core by default.")] = None,
-    cluster: Annotated[str | None, typer.Option("--cluster", help="The address of a Dask scheduler.")] = None,
+    store: Runs = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how often relu'(0) changes a gradient, and what it does to training, with the right backward pass."""
@@ -108,5 +107,7 @@ def relu_prime(
             epochs=epochs, seed=seed,
         )  # fmt: skip
         with progress_bar() as progress:
-            result = study_relu_prime(protocol, store=store, workers=workers, cluster=cluster, progress=progress)
+            result = study_relu_prime(
+                protocol, store=runs_folder(store, output), workers=workers, cluster=cluster, progress=progress
+            )
         finish(result, as_json, output)
