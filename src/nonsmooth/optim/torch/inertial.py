@@ -105,7 +105,8 @@ class Inertial(Optimizer):
 
     def _start(self, group: dict[str, Any], p: Tensor, state: dict[str, Tensor]) -> None:
         """Set the state before the first step of a parameter."""
-        state["psi"] = initial_psi(p, alpha=scalar(group["alpha"], p), beta=scalar(group["beta"], p))
+        theta = p.clone() if group["differentiable"] else p  # autograd keeps the old value
+        state["psi"] = initial_psi(theta, alpha=scalar(group["alpha"], p), beta=scalar(group["beta"], p))
 
     @abstractmethod
     def _update(self, group: dict[str, Any], lists: Lists, has_complex: bool) -> None:
