@@ -110,5 +110,6 @@ def _below(gamma: Any, beta: Any) -> Any:
     if lr is not None and bound is not None:
         return gamma
     fits = jnp.less(gamma, beta)
-    checkify.debug_check(fits, f"innaprop: {STEP_CONDITION}; found lr {{lr}} and beta {{beta}}.", lr=gamma, beta=beta)
+    found = {"lr": jnp.asarray(gamma), "beta": jnp.asarray(beta)}
+    checkify.debug_check(fits, f"innaprop: {STEP_CONDITION}; found lr {{lr}} and beta {{beta}}.", **found)
     return jnp.where(fits, gamma, jnp.nan)
