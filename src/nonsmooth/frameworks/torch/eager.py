@@ -38,7 +38,7 @@ _DIRECT: dict[Any, Any] = {
 }
 """Functions that are one operator with the same arguments: they need no dispatch mode to be seen."""
 
-_UNTOUCHED = frozenset(["backward", "get", "set", "requires_grad", "detach"])
+_UNTOUCHED = frozenset(["backward", "detach", "get", "grad", "len", "register_hook", "requires_grad", "set", "size"])
 """Functions that run as they are: they compute nothing, or run the backward pass."""
 
 _SMOOTH = frozenset(["cross_entropy", "multi_head_attention_forward"])
@@ -48,6 +48,10 @@ _BOOLEAN = frozenset(
     ["or", "and", "xor", "invert", *(n for n, record in ALIASES.items() if record in ("compare", "logic"))]
 )
 """Functions that make the predicates of a later `where`."""
+
+
+_HOLDS: dict[Any, bool] = {}
+"""What is known of functions."""
 
 
 def _is_smooth(row: Row) -> bool:
@@ -91,15 +95,15 @@ class OperatorsMode(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._operators = _Operators(self)
-        self._holds: dict[Any, bool] = {}
         self._predicates: Any = WeakIdKeyDictionary()
         self._warned: set[str] = set()
 
     def may_hold_kinks(self, func: Callable[..., Any]) -> bool:
         """Tell whether a function of torch must be looked into."""
-        holds = self._holds.get(func)
+        key = func, len(OPERATIONS)  # the user may register more
+        holds = _HOLDS.get(key)
         if holds is None:
-            holds = self._holds[func] = _may_hold_kinks(func, getattr(func, "__name__", ""))
+            holds = _HOLDS[key] = _may_hold_kinks(func, getattr(func, "__name__", ""))
         return holds
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:

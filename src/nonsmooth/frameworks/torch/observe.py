@@ -17,15 +17,16 @@ from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_m
 from torch.utils._device import DeviceContext
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nonsmooth.dictionary import Call, Extremum, Kind, Nonsmooth, Singularity, Switch
+from nonsmooth.dictionary import Call, Extremum, Kind, Nonsmooth, Operation, Singularity, Switch
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.observation import Change, Met
 from nonsmooth.frameworks.torch.arguments import map_tensors
 from nonsmooth.frameworks.torch.dead import dead_of_switch
+from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.eager import OperatorsMode
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
-from nonsmooth.frameworks.torch.sources import running_module, user_frame
+from nonsmooth.frameworks.torch.sources import place_of
 from nonsmooth.frameworks.torch.weighing import call_of, weighed
 from nonsmooth.program import Step
 
@@ -47,15 +48,23 @@ class _Place:
 class StepMode(OperatorsMode):
     """The mode that observes a step of training, from its first forward pass to the optimiser."""
 
-    def __init__(self, model: torch.nn.Module, names: Mapping[int, str], select: Selector | None) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        names: Mapping[int, str],
+        parameters: Mapping[str, torch.Tensor],
+        select: Selector | None,
+        distances: Distances,
+    ) -> None:
         super().__init__()
         self._model, self._names, self._select = model, names, select
         self._places: dict[tuple[str, str, str, str, str], _Place] = {}
         self._dead: Any = WeakIdKeyDictionary()
         self._replaced = 0
         self._altering = self._within = self._foreign_hooks = self._on_copies = self._met = False
-        self._count = 0
-        self._second = _Totals(model)
+        self._count, self._distances = 0, distances
+        self._where = "", ""
+        self._second = _Totals(parameters)
         self.backwards = 0
         self.measured = False
         self.why = "" if select is not None else "not due"
@@ -154,7 +163,12 @@ class StepMode(OperatorsMode):
                     for kink, distance in margins.items():
                         at = distance <= 0
                         if bool(at.any()):
-                            self._add(operation, kink, at, distance)
+                            self._where = place_of(self._names)
+                            place = self._place(operation, kink)
+                            place.elements, place.active = (
+                                place.elements + distance.numel(),
+                                place.active + int(at.sum()),
+                            )
         return func(*args, **kwargs)
 
     def unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
@@ -175,39 +189,42 @@ class StepMode(OperatorsMode):
             formula(**copies)
         return func(*args, **kwargs)
 
-    def _add(self, operation: Any, kink: str, mask: Any, distance: Any) -> _Place:
-        """Count the active elements of one kink, at the place that runs."""
-        module = running_module(self._names)
-        key = (module, operation.name, operation.kind.value, kink, str(user_frame() or ""))
-        place = self._places.setdefault(key, _Place())
-        place.elements += distance.numel()
-        count = 0 if mask is None else int(mask.sum())
-        place.active += count
-        if distance.numel():
-            rest = distance if mask is None else distance.masked_fill(mask.expand_as(distance), float("inf"))
-            least = float(rest.min())
-            place.margin = min(place.margin, least if least == least else float("inf"))
+    def _place(self, operation: Operation, kink: str) -> _Place:
+        """Find the row of one kink, at the place that runs."""
+        where = self._where
+        key = (where[0], operation.name, operation.kind.value, kink, where[1])
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place()
         return place
 
     def _count_kinks(self, operation: Nonsmooth, call: Call, output: torch.Tensor) -> Mapping[str, Any] | None:
         """Count the active kinks of a call by name; None as soon as it is certain that there is none."""
-        distances = _distances(operation, call)
-        masks = None
-        if distances is None or any(d.numel() and not bool(d.min() > 0) for d in distances.values()):
-            masks = operation.active(call)
-        if distances is None:
-            distances = operation.margins(call)
-        found = False
-        for kink, distance in distances.items():
-            mask = None if masks is None else masks[kink]
-            place = self._add(operation, kink, mask, distance)
-            if mask is not None and bool(mask.any()):
-                found = self._met = True
-                if self._on_copies:
-                    place.can_matter += int(mask.sum())
-                elif output.requires_grad:
-                    output.register_hook(self._reached(place, mask))
-        return masks if found else None
+        beyond, masks = self._distances.least(operation, call), None
+        if not all(d > 0 for d in beyond.values()):
+            masks, beyond = self._distances.masks(operation, call)
+        elements = call.result.numel()
+        self._where = place_of(self._names)
+        met = False
+        for kink, margin in beyond.items():
+            place = self._place(operation, kink)
+            place.elements += elements if masks is None else masks[kink].numel()
+            place.margin = min(place.margin, margin)
+            count = 0 if masks is None else int(masks[kink].sum())
+            if count:
+                assert masks is not None
+                met = True
+                self._meet(place, masks[kink], count, output)
+        return masks if met else None
+
+    def _meet(self, place: _Place, mask: torch.Tensor, count: int, output: torch.Tensor) -> None:
+        """Count active elements, and later those that the backward pass reaches."""
+        place.active += count
+        self._met = True
+        if self._on_copies:
+            place.can_matter += count
+        elif output.requires_grad:
+            output.register_hook(self._reached(place, mask))
 
     def _reached(self, place: _Place, mask: torch.Tensor) -> Callable[[torch.Tensor], None]:
         """Count the active elements whose output has a derivative, when the backward pass comes by."""
@@ -326,6 +343,7 @@ class _Pulled:
             self._cotangents = dict(zip(places, found, strict=True))
             return (*cotangents[:number], torch.zeros_like(cotangent), *cotangents[number + 1 :])
 
+        assert output.grad_fn is not None
         output.grad_fn.register_prehook(hook)
 
     def _operand_hook(self, place: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
@@ -341,9 +359,8 @@ class _Pulled:
 class _Totals:
     """The gradients of a step under both choices, added up over its backward passes."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        self.names, self.of = [n for n, _ in named], [p for _, p in named]
+    def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        self.names, self.of = list(parameters), list(parameters.values())
         self.devices = sorted({p.device.index or 0 for p in self.of if p.device.type == "cuda"})
         self._native: dict[int, torch.Tensor] = {}
         self._other: dict[int, torch.Tensor] = {}
@@ -436,20 +453,6 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
     """Give a gradient as a dense tensor of at least single precision."""
     tensor = tensor.to_dense() if tensor.is_sparse else tensor
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _distances(operation: Nonsmooth, call: Call) -> Mapping[str, Any] | None:
-    """Give the distances to the kinks where a single pass over them tells whether one is active."""
-    if isinstance(operation, Switch):
-        return {k: a.abs() for k, a in zip(operation.kinks, operation.arguments(call), strict=True)}
-    if not isinstance(operation, Extremum):
-        return None
-    distances = operation.margins(call)
-    if any(d.shape != call.result.shape for d in distances.values()):
-        return None
-    for value in call.attributes.get("flats") or ():  # entries of this value cannot move
-        distances = {k: d.masked_fill(call.result == value, float("inf")) for k, d in distances.items()}
-    return distances
 
 
 def _both(mask: torch.Tensor, reaches: torch.Tensor) -> int:

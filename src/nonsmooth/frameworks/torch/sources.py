@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import linecache
 import os
 import sys
 from collections.abc import Mapping
+from types import CodeType, FrameType
 
 import torch
 
 from nonsmooth.program import Source
 
-__all__ = ["running_module", "user_frame"]
+__all__ = ["place_of", "user_frame"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
@@ -39,13 +41,31 @@ def user_frame() -> Source | None:
     return None
 
 
-def running_module(names: Mapping[int, str]) -> str:
-    """Give the path of the innermost module that runs, by the name of its id; "" outside all of them."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is _CALL:
-            name = names.get(id(frame.f_locals["self"]))
-            if name is not None:
-                return name
-        frame = frame.f_back  # type: ignore[assignment]
-    return ""
+def place_of(names: Mapping[int, str]) -> tuple[str, str]:
+    """Give the path of the innermost module that runs, by the name of its id, and the line of the user's program.
+
+    Each is "" where there is none.
+    """
+    module, line = "", ""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not (module and line):
+        code = frame.f_code
+        if code is _CALL:
+            module = module or names.get(id(frame.f_locals["self"]), "")
+        elif not line and not _is_library(code.co_filename):
+            line = _line(code, frame.f_lineno)
+        frame = frame.f_back
+    return module, line
+
+
+@functools.cache
+def _is_library(file: str) -> bool:
+    """Tell the files of torch and of this library."""
+    return file.startswith(_LIBRARY)
+
+
+@functools.cache
+def _line(code: CodeType, number: int) -> str:
+    """Print a line of the user's program."""
+    text = linecache.getline(code.co_filename, number).strip()
+    return str(Source(code.co_filename, number, code.co_name, text))

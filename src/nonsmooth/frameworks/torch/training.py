@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.observation import Observation
+from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.observe import StepMode
 
 __all__ = ["TorchObserver", "observe_training"]
@@ -60,6 +61,8 @@ class TorchObserver:
         self._by_hand = by_hand
         self._names: dict[int, str] = {}
         self._parameters: dict[int, str] = {}
+        self._watched: dict[str, torch.Tensor] = {}
+        self._distances = Distances()
         self._optimiser: Callable[[], Any] = lambda: None
         self._mode: StepMode | None = None
         self._handles: list[Any] = []
@@ -75,6 +78,7 @@ class TorchObserver:
         """Begin to watch, with the first step observed."""
         self._names = {id(m): n for n, m in self._model.named_modules()}
         self._parameters = {id(p): n for n, p in self._model.named_parameters()}
+        self._watched = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
         self._handles = [
             register_optimizer_step_pre_hook(self._before),
             register_optimizer_step_post_hook(self._after),
@@ -131,7 +135,7 @@ class TorchObserver:
         if self.steps % self._every:
             return
         due = self._changed is None or self.steps - self._changed >= self._change_every
-        self._mode = StepMode(self._model, self._names, self._select if due else None)
+        self._mode = StepMode(self._model, self._names, self._watched, self._select if due else None, self._distances)
         self._mode.enter()
 
     def _conclude(self) -> None:
@@ -162,19 +166,18 @@ class TorchObserver:
 
     def _gradient(self) -> tuple[float | None, tuple[str, ...]]:
         """Give the norm of the gradient, and the parameters where it is not finite."""
-        named = [(n, p.grad) for n, p in self._model.named_parameters() if p.grad is not None]
+        named = [(n, p.grad) for n, p in self._watched.items() if p.grad is not None]
         if not named:
             return None, ()
         dense = [(g.coalesce()._values() if g.is_sparse else g).detach() for _, g in named]
         groups: dict[Any, list[torch.Tensor]] = {}
         for g in dense:
             groups.setdefault((g.device, g.dtype), []).append(g)
-        norms: Mapping[int, torch.Tensor] = {
-            id(g): n
-            for (_, dtype), part in groups.items()
-            for g, n in zip(part, torch._foreach_norm(part, 2, dtype=_wide(dtype)), strict=True)
-        }
-        sizes = [float(norms[id(g)]) for g in dense]
+        norms: dict[int, float] = {}
+        for (_, dtype), part in groups.items():
+            found = torch.stack(torch._foreach_norm(part, 2, dtype=_wide(dtype))).tolist()
+            norms.update({id(g): n for g, n in zip(part, found, strict=True)})
+        sizes = [norms[id(g)] for g in dense]
         bad = tuple(
             n for (n, _), g, s in zip(named, dense, sizes, strict=True) if not s < float("inf") and not _finite(g)
         )

@@ -17,12 +17,13 @@ from nonsmooth.dictionary.pooling import Pooling, window_slices
 from nonsmooth.frameworks.framework import CutCall
 from nonsmooth.program import Step
 
-__all__ = ["active_masks", "call_of", "cut_open", "is_curved", "weighed"]
+__all__ = ["active_masks", "call_of", "cut_open", "fits", "is_curved", "weighed"]
 
 
 def _alias(value: torch.Tensor) -> torch.Tensor:
     """Give a tensor on the same memory that is no view to autograd: the program may write into it."""
-    return torch.empty(0, dtype=value.dtype, device=value.device).set_(value)
+    alias: torch.Tensor = torch.empty(0, dtype=value.dtype, device=value.device).set_(value)  # type: ignore[call-overload]
+    return alias
 
 
 class _Attach(torch.autograd.Function):
@@ -117,7 +118,7 @@ def weighed(
         with torch.no_grad():
             (partial,) = operation.partials(call, rules)
         return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial))  # type: ignore[no-any-return]
-    if isinstance(operation, Pooling) and not any(call.attributes["padding"]) and _fits(call):
+    if isinstance(operation, Pooling) and not any(call.attributes["padding"]) and fits(call):
         with torch.no_grad():
             shares = operation.shares(call, rules["tie"])
         places = [window_slices(call, o) for o in product(*(range(k) for k in call.attributes["kernel_size"]))]
@@ -156,7 +157,7 @@ def cut_open(
     return _Attach.apply(native.detach(), flat.reshape(native.shape)), opened
 
 
-def _fits(call: Call) -> bool:
+def fits(call: Call) -> bool:
     """Tell whether every window lies inside the operand, so that no padding is needed."""
     last = window_slices(call, tuple(k - 1 for k in call.attributes["kernel_size"]))
     return all(

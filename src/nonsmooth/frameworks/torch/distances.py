@@ -1,0 +1,160 @@
+"""The distances of a call to its kinks, in as little memory traffic as that takes.
+
+A training loop leaves its values cold, and fresh memory costs more than arithmetic: values are read once, in chunks that
+stay in the cache, and what is computed from them goes into buffers that are kept.
+"""
+
+from __future__ import annotations
+
+from math import inf, prod
+from typing import Any
+
+import torch
+
+from nonsmooth.dictionary import Call, Extremum, Nonsmooth, Switch
+from nonsmooth.dictionary.pooling import Pooling
+from nonsmooth.frameworks.torch.weighing import fits
+
+__all__ = ["Distances"]
+
+CHUNK = 1 << 16
+"""Elements read at a time."""
+
+
+class Distances:
+    """Finds the least distance of a call to each of its kinks, and the elements at distance 0."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[Any, torch.Tensor] = {}
+
+    def least(self, operation: Nonsmooth, call: Call) -> dict[str, float]:
+        """Give the least distance to each kink over all elements; entries that cannot move are left out.
+
+        What is 0 here may still be no active kink; what is more than 0 is none.
+        """
+        if isinstance(operation, Switch):
+            arguments = zip(operation.kinks, operation.arguments(call), strict=True)
+            return {kink: self._least_absolute(a) for kink, a in arguments}
+        if isinstance(operation, Pooling) and self._is_plain(call):
+            return {"tie": _least(self._gaps(call))}
+        return {k: _least(_alive(operation, call, d)) for k, d in operation.margins(call).items()}
+
+    def masks(self, operation: Nonsmooth, call: Call) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """Mark the active elements of each kink, and give the least distance of the elements that are not at it."""
+        if isinstance(operation, Pooling) and self._is_plain(call):
+            gaps = self._gaps(call)
+            at = gaps == 0
+            masks = {"tie": at} if call.attributes.get("dead") is None else operation.active(call)
+            return masks, {"tie": _least(gaps.masked_fill_(at, inf))}
+        distances = {k: _alive(operation, call, d) for k, d in operation.margins(call).items()}
+        return operation.active(call), {k: _least(d.masked_fill(d == 0, inf)) for k, d in distances.items()}
+
+    def _buffer(self, name: str, like: torch.Tensor, size: int) -> torch.Tensor:
+        """Give a flat buffer that is kept."""
+        key = name, like.dtype, like.device
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return buffer[:size]
+
+    def _least_absolute(self, argument: torch.Tensor) -> float:
+        """Give min |a|."""
+        flat = _flat(argument)
+        if flat is None or argument.device.type != "cpu":
+            return _least(argument.abs())
+        least = inf
+        for part in flat.split(CHUNK):
+            least = min(least, _least(torch.abs(part, out=self._buffer("chunk", part, part.numel()))))
+        return least
+
+    def _is_plain(self, call: Call) -> bool:
+        """Tell a pooling of contiguous planes whose windows lie inside."""
+        (operand,), padding = call.operands, call.attributes.get("padding")
+        return (
+            padding is not None
+            and not any(padding)
+            and operand.is_contiguous()
+            and call.result.is_contiguous()
+            and operand.numel() > 0
+            and all(k > 0 for k in call.attributes["kernel_size"])
+            and prod(call.attributes["kernel_size"]) > 1
+            and fits(call)
+        )
+
+    def _gaps(self, call: Call) -> torch.Tensor:
+        """Give the largest entry of each window less the second largest; infinity where none of them can move."""
+        if "gaps" not in call.known:
+            call.known["gaps"] = self._compute_gaps(call)
+        return call.known["gaps"]  # type: ignore[no-any-return]
+
+    def _compute_gaps(self, call: Call) -> torch.Tensor:
+        """Slide two running maxima over the planes, some planes at a time, and read them where windows begin."""
+        operand, result = call.operands[0], call.result
+        spatial = result.ndim - call.attributes["spatial_from"]
+        sizes, targets = operand.shape[-spatial:], result.shape[-spatial:]
+        plane, window = prod(sizes), prod(targets)
+        steps = [prod(sizes[axis + 1 :]) for axis in range(spatial)]
+        strides = [s * step for s, step in zip(call.attributes["stride"], steps, strict=True)]
+        together = max(1, CHUNK // plane)
+        flat, best = operand.view(-1), result.view(-1)
+        gaps = torch.empty_like(best)
+        for start in range(0, operand.numel() // plane, together):
+            entries = flat[start * plane : (start + together) * plane]
+            second = self._second(call, entries, steps)
+            planes = entries.numel() // plane
+            at = second.as_strided((planes, *targets), (plane, *strides))
+            part = slice(start * window, (start + planes) * window)
+            torch.sub(best[part].view(planes, *targets), at, out=gaps[part].view(planes, *targets))
+        for value in call.attributes.get("flats") or ():
+            gaps.masked_fill_(best == value, inf)
+        return gaps.view(result.shape)
+
+    def _second(self, call: Call, entries: torch.Tensor, steps: list[int]) -> torch.Tensor:
+        """Give the second largest of k_1 x ... x k_d entries from each place on, axis by axis."""
+        top, second = entries, None
+        kernel, dilation = call.attributes["kernel_size"], call.attributes["dilation"]
+        last = max(axis for axis, size in enumerate(kernel) if size > 1)
+        for axis, (size, apart, step) in enumerate(zip(kernel, dilation, steps, strict=True)):
+            if size == 1:
+                continue
+            length = top.numel() - (size - 1) * apart * step
+            above, below = (self._buffer(f"{name} {axis}", entries, length) for name in ("top", "second"))
+            lower = self._buffer("lower", entries, length)
+            running = top[:length]
+            for k in range(1, size):
+                shift = k * apart * step
+                entry = top[shift : shift + length]
+                if k == 1:
+                    torch.minimum(running, entry, out=below)
+                    if second is not None:
+                        torch.maximum(below, second[:length], out=below)
+                else:
+                    torch.maximum(below, torch.minimum(running, entry, out=lower), out=below)
+                if second is not None:
+                    torch.maximum(below, second[shift : shift + length], out=below)
+                if k < size - 1 or axis < last:
+                    running = torch.maximum(running, entry, out=above)
+            top, second = running, below
+        assert second is not None
+        return second
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Lay a tensor without gaps out flat, in the order of its memory; None if it has gaps."""
+    if not (tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))):
+        return None
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _least(tensor: torch.Tensor) -> float:
+    """Give the least entry; infinity if there is none, or if one is no number."""
+    least = float(tensor.min()) if tensor.numel() else inf
+    return least if least == least else _least(tensor[~tensor.isnan()])
+
+
+def _alive(operation: Nonsmooth, call: Call, distances: torch.Tensor) -> torch.Tensor:
+    """Leave out the results of an extremum that cannot move."""
+    if isinstance(operation, Extremum) and distances.shape == call.result.shape:
+        for value in call.attributes.get("flats") or ():
+            distances = distances.masked_fill(call.result == value, inf)
+    return distances
