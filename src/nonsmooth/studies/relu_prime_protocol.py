@@ -73,7 +73,7 @@ class Protocol:
     channels: int = 4
     alphas: tuple[float, ...] = (-1.0, 0.0, 0.5, 1.0, 2.0, 10.0)
     seeds: int = 5
-    epochs: int = 5
+    epochs: int = 10
     training_width: int = 64
     training_batch: int = 64
     rate: float = 0.05

@@ -125,10 +125,11 @@ class ReluPrimeStudy:
         for precision in dict.fromkeys(v.precision for v in self.volumes):
             rows = [v for v in self.volumes if v.table == "depth" and v.precision == precision]
             if rows:
-                met, all_of = sum(v.different.count for v in rows), sum(v.different.trials for v in rows)
+                counts = [v.different.count for v in rows]
+                span = " to ".join(dict.fromkeys((f"{min(counts):,}", f"{max(counts):,}")))
                 lines.append(
-                    f"{precision}: relu'(0) = 0 or 1 changes some gradient for {met:,} of {all_of:,} initialisations "
-                    "of the table by depth (sampled)."
+                    f"{precision}: relu'(0) = 0 or 1 changes some gradient for {span} of {rows[0].different.trials:,} "
+                    "initialisations, by depth (sampled)."
                 )
         structural = [v for v in self.volumes if v.precision == "float64" and v.bifurcation.count]
         for v in structural:
@@ -228,8 +229,8 @@ def _percent(share: float) -> str:
 
 def _mean(found: Mean) -> str:
     """Print a mean in percent, with half the length of its interval."""
-    half = 100 * (found.high - found.low) / 2
-    return f"{100 * found.value:.2f}" + (f" ± {half:.2f}" if found.number > 1 else "")
+    half, value = 100 * (found.high - found.low) / 2, round(100 * found.value, 2) + 0.0
+    return f"{value:.2f}" + (f" ± {half:.2f}" if found.number > 1 else "")
 
 
 def _authors(authors: Authors) -> Table:
