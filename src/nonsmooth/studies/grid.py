@@ -55,9 +55,9 @@ def run_grid(
 ) -> list[dict[str, Any]]:
     """Do the run of every configuration that is not stored yet, and give all results in the order of the configurations.
 
-    A result depends on its configuration alone: every run has one thread, and the generators of Python, NumPy and torch are
-    seeded by the configuration before it. Equal configurations are run once. A run that raises, or whose worker dies in
-    each of three tries, does not stop the others.
+    A result depends on its configuration alone: every run has one thread, and the global generators of NumPy and torch are
+    seeded by the configuration before it (Python's too, but Dask draws from that one itself). Equal configurations are run
+    once. A run that raises, or whose worker dies in each of three tries, does not stop the others.
 
     Args:
         run: a function that workers can import; it returns a mapping of plain values: None, bool, int, float, text, lists

@@ -6,9 +6,11 @@ takes and blames several.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -51,7 +53,8 @@ class _Dispatch:
         self.running: dict[Any, tuple[Task, str]] = {}
         self.finished: SimpleQueue[Any] = SimpleQueue()
         self.last_seen = time.monotonic()
-        self.trusted: set[str] = set()
+        self.known: dict[str, str] = {}
+        """The workers seen so far, and what is wrong with each: nothing, or another version."""
 
     def outcomes(self) -> Iterator[tuple[Task, Outcome]]:
         """Hand out the tasks until all are done."""
@@ -69,14 +72,17 @@ class _Dispatch:
     def _hand_out(self) -> set[str]:
         """Give each free worker a task; give the workers that there are."""
         there = set(self.client.nthreads())
-        if there:
+        if not there <= self.known.keys():
+            first, self.known = not self.known, self.known | _faults(self.client)
+            if first and any(self.known.values()):
+                raise UsageError(f"cluster={self.address!r}: {self._others()}")
+        usable = {worker for worker in there if self.known.get(worker) == ""}
+        if usable:
             self.last_seen = time.monotonic()
         elif time.monotonic() - self.last_seen > PATIENCE:
-            raise self._gone(f"it has had no worker for {PATIENCE:.0f} s; start one: dask worker {self.address}")
-        if not there <= self.trusted:
-            _check_versions(self.client, self.address)
-            self.trusted |= there
-        for place in sorted(there - {place for _, place in self.running.values()}):
+            found = f"; {self._others()}" if any(self.known.get(worker) for worker in there) else ""
+            raise self._gone(f"it has had no worker for {PATIENCE:.0f} s; start one: dask worker {self.address}{found}")
+        for place in sorted(usable - {place for _, place in self.running.values()}):
             if self.waiting:
                 task = self.waiting.popleft()
                 future = self.client.submit(
@@ -128,6 +134,11 @@ class _Dispatch:
         else:
             yield task, outcome
 
+    def _others(self) -> str:
+        """List the workers that cannot be used."""
+        lines = [f"  {worker}: {fault}" for worker, fault in sorted(self.known.items()) if fault]
+        return "\n".join(("these workers have other versions than this study:", *lines))
+
     def _gone(self, why: str) -> GridError:
         """Say that the cluster cannot go on."""
         left = len(self.waiting) + len(self.running)
@@ -141,7 +152,17 @@ def _connected(address: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise UsageError(f"cluster={address!r} needs Dask: pip install 'nonsmooth[cluster]'.") from error
+
+    async def meet() -> None:
+        client = Client(address, timeout=CONNECT, set_as_default=False, asynchronous=True)
+        try:
+            await asyncio.wait_for(client, CONNECT)
+        finally:
+            await client.close(timeout=1)
+
     try:
+        with ThreadPoolExecutor(1) as thread:  # a port that is open and never answers stops a Client for good
+            thread.submit(asyncio.run, meet()).result()
         client = Client(address, timeout=CONNECT, set_as_default=False, name="nonsmooth")
     except Exception as error:
         raise UsageError(
@@ -154,22 +175,26 @@ def _connected(address: str) -> Iterator[Any]:
         client.close(timeout=CONNECT)
 
 
-def _check_versions(client: Any, address: str) -> None:
-    """Refuse workers whose Python or packages would not give the same results."""
-    found = client.get_versions(packages=list(PACKAGES))
-    here, faults = found["client"]["packages"], []
-    for worker, versions in sorted(found["workers"].items()):
-        there = versions["packages"]
-        for package in ("python", "dask", "distributed", *PACKAGES):
-            if here.get(package) != there.get(package):
-                faults.append(f"  {worker}: {package} {there.get(package)}, here {here.get(package)}")
-    if not faults:
-        codes = client.run(code_version)
-        faults = [
-            f"  {w}: nonsmooth {code}, here {code_version()}" for w, code in codes.items() if code != code_version()
-        ]
-    if faults:
-        raise UsageError("\n".join((f"cluster={address!r}: the workers have other versions than this study:", *faults)))
+def _faults(client: Any) -> dict[str, str]:
+    """Give the workers, and in what their Python, packages or code are not those that are here: nothing where they are."""
+    versions, faults = client.get_versions(packages=list(PACKAGES)), {}
+    here = versions["client"]["packages"]
+    for worker, found in versions["workers"].items():
+        there = found["packages"]
+        differ = [p for p in ("python", "dask", "distributed", *PACKAGES) if here.get(p) != there.get(p)]
+        faults[worker] = ", ".join(f"{p} {there.get(p)}, here {here.get(p)}" for p in differ)
+    good = [worker for worker, fault in faults.items() if not fault]
+    for worker, code in client.run(_code, workers=good, on_error="return").items() if good else ():
+        if isinstance(code, OSError):  # it is gone
+            del faults[worker]
+        elif code != code_version():
+            faults[worker] = f"nonsmooth {code}, here {code_version()}"
+    return faults
+
+
+def _code() -> str:
+    """Give the version of the code, where this is called."""
+    return code_version()
 
 
 def _line(error: BaseException) -> str:

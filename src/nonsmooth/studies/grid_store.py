@@ -134,7 +134,7 @@ class Store:
         except (ValueError, TypeError, KeyError, AttributeError):
             whole = False
         if not whole:
-            warnings.warn(f"{path} is damaged: its run is done again.", stacklevel=3)
+            warnings.warn(f"{path} is damaged: its run is done again.", stacklevel=4)
             return None
         return json.dumps(kept["result"])
 
