@@ -14,6 +14,7 @@ from __future__ import annotations
 from nonsmooth import errors, optim
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
+from nonsmooth.audit.watch import Watch, watch
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
 from nonsmooth.derivatives.clarke import Clarke, clarke
@@ -65,6 +66,7 @@ __all__ = [
     "Singularity",
     "Subgradient",
     "Switch",
+    "Watch",
     "__version__",
     "abs_normal",
     "at_kinks",
@@ -92,4 +94,5 @@ __all__ = [
     "value_and_backprop",
     "value_and_grad",
     "verdict",
+    "watch",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-__all__ = ["Change", "Met", "Observation", "Observer"]
+__all__ = ["Change", "Met", "Observation", "Observer", "merge"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Observation:
         not_finite: the parameters whose gradient has a nan or an infinity.
         backwards: how many backward passes the step had.
         ranks: over how many processes counts were added up.
+        unseen: operators that may have kinks and that the dictionary does not list.
     """
 
     step: int
@@ -80,7 +81,7 @@ class Observation:
     not_finite: tuple[str, ...]
     backwards: int
     ranks: int = 1
-    unseen: tuple[str, ...] = field(default=())
+    unseen: tuple[str, ...] = ()
 
     @property
     def active(self) -> int:
@@ -97,6 +98,69 @@ class Observation:
         """The places where a derivative was infinite: a nan as soon as it meets a zero."""
         return tuple(row for row in self.rows if row.kind == "singular" and row.active)
 
+    def scalars(self) -> dict[str, float]:
+        """Give what a log of numbers over steps keeps, by name."""
+        found: dict[str, float] = {
+            "kinks/active": self.active,
+            "kinks/can_matter": self.can_matter,
+            "kinks/nan_traps": sum(row.active for row in self.traps),
+        }
+        if self.change is not None and self.change.relative is not None:
+            found["kinks/change"] = self.change.relative
+        if self.gradient_norm is not None:
+            found["kinks/gradient_norm"] = self.gradient_norm
+        for row in self.rows:
+            name = f"kinks_share/{row.module or 'outside'}.{row.operation}.{row.kink}".replace(" ", "_")
+            found[name] = max(found.get(name, 0.0), row.share)
+        return found
+
+    def sentence(self) -> str:
+        """Say in one line what was seen."""
+        modules = len({row.module for row in self.rows if row.can_matter})
+        said = f"step {self.step:,}: {self.active:,} kinks met"
+        if self.active:
+            said += f", {self.can_matter:,} can matter, in {modules} module(s)"
+        if self.change is not None and self.change.norm:
+            moved = "from 0" if self.change.relative is None else f"by {100 * self.change.relative:.2g} %"
+            said += f"; the other choice moves the gradient {moved}"
+        if self.not_finite:
+            said += f"; the gradient is not finite in {', '.join(self.not_finite[:3])}"
+        elif self.traps:
+            said += f"; infinite derivatives in {self.traps[0].operation} at {self.traps[0].line}"
+        return said
+
+
+def merge(observations: Sequence[Observation]) -> Observation:
+    """Add up what several processes saw of one step: counts are summed, margins the least, changes the largest."""
+    rows: dict[tuple[str, ...], Met] = {}
+    for row in (row for one in observations for row in one.rows):
+        key = row.module, row.operation, row.kind, row.kink, row.line
+        before = rows.get(key)
+        rows[key] = row if before is None else _together(before, row)
+    changes = [one.change for one in observations]
+    known = [c for c in changes if c is not None]
+    complete = len(known) == len(changes)
+    return replace(
+        observations[0],
+        rows=tuple(rows.values()),
+        change=max(known, key=lambda c: (c.norm, c.relative or 0.0)) if complete else None,
+        why=next((one.why for one in observations if one.why), ""),
+        not_finite=tuple(dict.fromkeys(name for one in observations for name in one.not_finite)),
+        ranks=len(observations),
+        unseen=tuple(sorted({name for one in observations for name in one.unseen})),
+    )
+
+
+def _together(a: Met, b: Met) -> Met:
+    """Add up the counts of one place."""
+    return replace(
+        a,
+        elements=a.elements + b.elements,
+        active=a.active + b.active,
+        can_matter=None if a.can_matter is None or b.can_matter is None else a.can_matter + b.can_matter,
+        margin=min(a.margin, b.margin),
+    )
+
 
 class Observer(Protocol):
     """What a framework offers to watch a training loop."""
@@ -105,14 +169,15 @@ class Observer(Protocol):
     def steps(self) -> int:
         """The steps that are complete."""
 
-    def start(self) -> None:
-        """Begin to watch."""
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what all of them saw."""
 
-    def stop(self) -> None:
+    def start(self) -> None:
+        """Begin to watch, with the first step observed."""
+
+    def stop(self, *, failed: bool) -> None:
         """End: everything is as it was before `start`."""
 
     def finish_step(self) -> None:
         """Say that a step is complete, in loops without an optimiser of the framework."""
-
-    def flat_parameters(self) -> Any:
-        """Give the parameters watched, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Select as Selector
-from nonsmooth.frameworks.observation import Observation
+from nonsmooth.frameworks.observation import Observation, merge
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.observe import StepMode
 
@@ -25,7 +26,7 @@ def observe_training(
     every: int,
     change_every: int,
     select: Selector | None,
-    by_hand: bool,
+    reduce: bool | None,
 ) -> TorchObserver:
     """Make the observer of a module."""
     if not isinstance(model, torch.nn.Module):
@@ -41,7 +42,7 @@ def observe_training(
         raise UsageError(
             f"{scripted[0]} is a TorchScript module, which cannot be watched; watch the module it was made of."
         )
-    return TorchObserver(model, receive, every, change_every, select, by_hand)
+    return TorchObserver(model, receive, every, change_every, select, reduce)
 
 
 class TorchObserver:
@@ -54,11 +55,12 @@ class TorchObserver:
         every: int,
         change_every: int,
         select: Selector | None,
-        by_hand: bool,
+        reduce: bool | None,
     ) -> None:
         self._model, self._receive = bare(model), receive
         self._every, self._change_every, self._select = every, change_every, select
-        self._by_hand = by_hand
+        self._processes = Processes(model, reduce)
+        self._by_hand = False
         self._names: dict[int, str] = {}
         self._parameters: dict[int, str] = {}
         self._watched: dict[str, torch.Tensor] = {}
@@ -70,12 +72,15 @@ class TorchObserver:
         self.steps = 0
 
     @property
-    def is_distributed(self) -> bool:
-        """Whether the model is a replica among several processes."""
-        return torch.distributed.is_available() and torch.distributed.is_initialized()
+    def leads(self) -> bool:
+        """Whether this process writes what all of them saw."""
+        return self._processes.rank == 0
 
     def start(self) -> None:
         """Begin to watch, with the first step observed."""
+        if self._handles:
+            raise UsageError("this log watches already: one block at a time.")
+        self._processes.meet()
         self._names = {id(m): n for n, m in self._model.named_modules()}
         self._parameters = {id(p): n for n, p in self._model.named_parameters()}
         self._watched = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
@@ -85,7 +90,7 @@ class TorchObserver:
         ]
         self._arm()
 
-    def stop(self) -> None:
+    def stop(self, *, failed: bool) -> None:
         """End, with nothing left of the watching."""
         for handle in self._handles:
             handle.remove()
@@ -93,8 +98,8 @@ class TorchObserver:
         mode = self._mode
         if mode is not None:
             mode.leave()
-            if not self.steps and mode.backwards:
-                self._conclude()
+            if mode.backwards and not self.steps and not failed:
+                self._conclude()  # a loop that no optimiser of torch.optim has stepped: its only observation
         self._mode = None
 
     def finish_step(self) -> None:
@@ -150,19 +155,17 @@ class TorchObserver:
         if change is not None and mode.measured:
             self._changed = self.steps
         norm, not_finite = self._gradient()
-        self._receive(
-            Observation(
-                self.steps,
-                mode.rows(),
-                change,
-                mode.why,
-                norm,
-                not_finite,
-                mode.backwards,
-                1,
-                tuple(sorted(mode.unseen)),
-            )
+        seen = Observation(
+            step=self.steps,
+            rows=mode.rows(),
+            change=change,
+            why="" if change is not None else mode.why,
+            gradient_norm=norm,
+            not_finite=not_finite,
+            backwards=mode.backwards,
+            unseen=tuple(sorted(mode.unseen)),
         )
+        self._receive(self._processes.merged(seen))
 
     def _gradient(self) -> tuple[float | None, tuple[str, ...]]:
         """Give the norm of the gradient, and the parameters where it is not finite."""
@@ -182,6 +185,57 @@ class TorchObserver:
             n for (n, _), g, s in zip(named, dense, sizes, strict=True) if not s < float("inf") and not _finite(g)
         )
         return sum(s**2 for s in sizes) ** 0.5, bad
+
+
+class Processes:
+    """The processes of torch.distributed that train one model."""
+
+    entered = 0
+    """How many blocks this process has entered: the same number in all of them."""
+
+    def __init__(self, model: torch.nn.Module, reduce: bool | None) -> None:
+        running = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.count = torch.distributed.get_world_size() if running else 1
+        self.rank = torch.distributed.get_rank() if running else 0
+        if reduce and not running:
+            raise UsageError("reduce=True adds counts up over processes, but torch.distributed is not initialised.")
+        wrapped = isinstance(model, torch.nn.parallel.DistributedDataParallel)
+        self._reduce = self.count > 1 and (wrapped if reduce is None else reduce)
+        if not self._reduce:
+            self.rank = 0  # each process writes for itself
+
+    def meet(self) -> None:
+        """Wait for the others at the entrance: one that does not watch would let the others wait for ever.
+
+        Raises:
+            UsageError: not all processes have come in time.
+        """
+        if not self._reduce:
+            return
+        Processes.entered += 1
+        store = torch.distributed.distributed_c10d._get_default_store()
+        key, deadline = f"nonsmooth/watch/{Processes.entered}", time.monotonic() + PATIENCE
+        here = store.add(key, 1)
+        while here < self.count:
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    f"only {here} of {self.count} processes watch: counts are added up over all of them. Enter `watch` in "
+                    "every process, or pass reduce=False."
+                )
+            time.sleep(0.01)
+            here = store.add(key, 0)
+
+    def merged(self, seen: Observation) -> Observation:
+        """Add up what all processes saw of a step."""
+        if not self._reduce:
+            return seen
+        found: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(found, seen)
+        return merge(found)
+
+
+PATIENCE = 60.0
+"""Seconds that a process waits for the others to enter."""
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:
