@@ -111,3 +111,26 @@ def relu_prime(
                 protocol, store=runs_folder(store, output), workers=workers, cluster=cluster, progress=progress
             )
         finish(result, as_json, output)
+
+
+@study.command()
+def convergence(
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of each run.")] = 2000,
+    seeds: Annotated[int, typer.Option("--seeds", help="How many runs of each kind.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="The first of them.")] = 0,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    store: Runs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show minibatch steps converge to critical points under lawful step sizes, and not under others."""
+    from nonsmooth.studies.convergence import study_convergence
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_convergence(
+                steps=steps, seeds=seeds, seed=seed, store=runs_folder(store, output), workers=workers, cluster=cluster,
+                progress=progress,
+            )  # fmt: skip
+        finish(result, as_json, output)
