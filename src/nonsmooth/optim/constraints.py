@@ -359,7 +359,7 @@ class Constraints:
 def _numbers(value: Any, what: str) -> Floats:
     """Read numbers, infinite ones too."""
     try:
-        found = np.array(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+        found = np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} must be numbers; found a {type(value).__name__}: {error}.") from error
     if np.isnan(found).any():

@@ -64,7 +64,7 @@ def ridge(
         steps: how many.
         step_size: a_k, a number or a function of k = 0, 1, ..
         tolerance: how far w may be from the normal cone, in units of F by units of y; a number or a function of k; None:
-            the square root of rounding, relative to the gradients.
+            the cube root of rounding, relative to the gradients.
         near: the distance within which a kink counts as active, for maximisers that are not exact.
         boundary: the distance within which an inequality of Y counts as active; None: rounding.
         data: what else F is called with.
@@ -145,7 +145,7 @@ class _Method:
             if callback is not None and callback(step) is True:
                 stopped, message = "callback", f"the callback ended it at step {step.k}"
                 break
-            if step.norm == 0:
+            if step.norm == 0 and found.status == "computed":
                 stopped, message = "critical", f"v = 0 at step {step.k}: x is critical for the maximum"
                 break
         else:

@@ -197,7 +197,7 @@ class MinMax:
             cone = self._normals(y, eps, boundary)
             inner = found.inner if isinstance(found, Field) else found
             meeting = find_meeting(inner, found.space - cone.space, cone)
-        allowed = math.sqrt(eps) * meeting.scale if tolerance is None else tolerance
+        allowed = eps ** (1 / 3) * meeting.scale if tolerance is None else tolerance
         reasons = found.reasons if isinstance(found, Field) else ()
         status = "undecided"
         if meeting.distance.upper <= allowed and not reasons:
@@ -272,7 +272,7 @@ def ridge_direction(
         constraint: Y: a constraint, or a tree of them like y (None: no constraint); None: the whole space; a list of
             points: a finite set, y one of them, which is then not differentiated.
         data: what else F is called with.
-        tolerance: how far w may be from the normal cone, in units of F by units of y; None: the square root of rounding,
+        tolerance: how far w may be from the normal cone, in units of F by units of y; None: the cube root of rounding,
             relative to the gradients.
         near: the distance within which a kink counts as active, in units of the operation's argument, for an y that
             maximises only nearly. The joint set is then a larger one.

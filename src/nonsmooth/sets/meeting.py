@@ -34,6 +34,9 @@ TOLERANCE = 1e-10
 LIMIT = 500
 """The most support values of one search."""
 
+PATIENCE = 12
+"""A search ends as undecided where so many support values in a row have not halved the gap."""
+
 
 class Meeting(NamedTuple):
     """The element (v, w) of a convex set C whose w is nearest to a cone K and whose v is then shortest.
@@ -116,6 +119,20 @@ def _of_point(point: Vector, free: int, cone: ConvexCone) -> Meeting:
 
 
 @dataclass
+class _Patience:
+    """How long the gap of a search has not been halved."""
+
+    least: float = float("inf")
+    waited: int = 0
+
+    def is_over(self, gap: float) -> bool:
+        """Take note of a gap."""
+        halved = gap <= self.least / 2
+        self.least, self.waited = (gap, 0) if halved else (self.least, self.waited + 1)
+        return self.waited > PATIENCE
+
+
+@dataclass
 class _Search:
     """Both searches: the mixture of support points, and the bounds found so far."""
 
@@ -148,6 +165,7 @@ class _Search:
 
     def approach(self) -> None:
         """Bring w as near to the cone as it comes: the first quadratic program."""
+        patience = _Patience()
         for _ in range(self.limit):
             self.mixture.approach()
             self.rest = self.cone.polar_part(self.mixture.w)
@@ -163,12 +181,13 @@ class _Search:
             gap = distance - float(u @ found.point[self.free :])
             if min(gap, distance) <= self.tolerance * self.scale:
                 return self.converged.append(True)
-            if not self.mixture.add(found.point):
+            if patience.is_over(gap) or not self.mixture.add(found.point):
                 break
         self.converged.append(False)
 
     def shorten(self) -> None:
         """Shorten v with w kept as near: the second quadratic program."""
+        patience = _Patience()
         for _ in range(self.limit if self.free else 0):
             multipliers = self.mixture.shorten(self.rest)
             v, norm = self.mixture.v, float(np.linalg.norm(self.mixture.v))
@@ -181,7 +200,7 @@ class _Search:
             gap = float(slope @ (self.mixture.point - found.point))
             if min(gap, norm) <= self.tolerance * max(self.scale, terms):
                 return self.converged.append(True)
-            if not self.mixture.add(found.point):
+            if patience.is_over(gap) or not self.mixture.add(found.point):
                 break
         self.converged.append(not self.free)
 

@@ -22,10 +22,10 @@ __all__ = ["Mixture"]
 
 Vector = NDArray[np.float64]
 
-FACES = 60
+FACES = 40
 """How many faces are tried in one program."""
 
-ROUNDS = 60
+ROUNDS = 30
 """How often the multipliers are corrected."""
 
 STEADY = 1e-13
@@ -33,6 +33,9 @@ STEADY = 1e-13
 
 LEAST = 1e-14
 """A weight below it is none."""
+
+SPARE = 20
+"""So many atoms are kept without a weight, the latest."""
 
 RANK = 1e-12
 """Singular values below it, relative to the largest, are zero."""
@@ -75,8 +78,10 @@ class Mixture:
         """Add an atom of weight zero; False where it is there already."""
         if bool((self.atoms == atom).all(1).any()):
             return False
-        self.atoms = np.vstack([self.atoms, atom])
-        self.weights = np.append(self.weights, 0.0)
+        kept = self.weights > 0
+        kept[-SPARE:] = True
+        self.atoms = np.vstack([self.atoms[kept], atom])
+        self.weights = np.append(self.weights[kept], 0.0)
         self.size = max(self.size, float(np.linalg.norm(atom)))
         return True
 
@@ -145,6 +150,7 @@ class Mixture:
 
     def _minimise(self, v: Vector, w: Vector, weight: float) -> None:
         """Minimise |l v|^2 + weight^2 dist(l w, K)^2 over the weights l."""
+        stalled = 0
         for _ in range(FACES):
             at = self.weights @ w
             rows = np.hstack([v, weight * (w - self.cone.project_face(at, w))])
@@ -155,7 +161,8 @@ class Mixture:
             self.weights = self._between(v, w, weight, new)
             there = self.weights @ w
             value = float(np.sum((self.weights @ v) ** 2)) + (weight * self.cone.distance(there)) ** 2
-            if abs(value - model) <= 1e-13 * model:  # the face has not changed: the model was the function
+            stalled = stalled + 1 if value >= before * (1 - STEADY) else 0
+            if abs(value - model) <= STEADY * model or stalled > 1:  # the face has not changed, or rounding decides
                 return
 
     def _between(self, v: Vector, w: Vector, weight: float, new: Vector) -> Vector:
