@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from nonsmooth.cli import app
 from nonsmooth.errors import GridError, UsageError
 from nonsmooth.studies import grid as grid_module
 from nonsmooth.studies.grid import grid, run_grid
@@ -265,3 +267,24 @@ def test_one_and_one_point_nought_are_two_configurations(log: Path, tmp_path: Pa
 
 def test_no_thread_or_process_is_left() -> None:
     assert not [t.name for t in threading.enumerate() if "IO loop" in t.name or "ExecutorManager" in t.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (None, None, None)),
+        (["-o", "out"], (Path("out/runs"), None, None)),
+        (["-o", "out", "--store", "kept", "--workers", "3"], (Path("kept"), 3, None)),
+        (["--cluster", "tcp://host:1"], (None, None, "tcp://host:1")),
+    ],
+)
+def test_the_command_says_where(options: list[str], expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def study(*_: Any, store: Any, workers: Any, cluster: Any, **__: Any) -> None:
+        asked.append((store, workers, cluster))
+        raise GridError("1 of 2 runs failed")
+
+    monkeypatch.setattr("nonsmooth.studies.digits.study_digits", study)
+    result = CliRunner().invoke(app, ["study", "digits", *options], prog_name="nonsmooth")
+    assert result.exit_code == 2 and "nonsmooth: 1 of 2 runs failed" in result.stderr and asked == [expected]
