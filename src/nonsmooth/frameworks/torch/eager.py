@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -41,7 +41,10 @@ _DIRECT: dict[Any, Any] = {
 _UNTOUCHED = frozenset(["backward", "detach", "get", "grad", "len", "register_hook", "requires_grad", "set", "size"])
 """Functions that run as they are: they compute nothing, or run the backward pass."""
 
-_SMOOTH = frozenset(["cross_entropy", "multi_head_attention_forward"])
+_SMOOTH = frozenset(
+    """cross_entropy multi_head_attention_forward dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout
+    feature_alpha_dropout""".split()
+)
 """Functions of Python that hold no kinks, as one can read in them."""
 
 _BOOLEAN = frozenset(
@@ -148,6 +151,11 @@ class OperatorsMode(TorchFunctionMode):
         """Run an operator of the dictionary without kinks."""
         return func(*args, **kwargs)
 
+    def look(
+        self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any, output: Any
+    ) -> None:
+        """Look at an operator that another mode, above this one, has run."""
+
     def _boolean(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a comparison or a boolean operator, and remember its ties for a later `where`."""
         value = func(*args, **kwargs)
@@ -169,7 +177,7 @@ class OperatorsMode(TorchFunctionMode):
         formula = FORMULAS.get(name)
         if formula is not None or func._can_decompose():
             with enable_python_dispatcher(), mode:
-                return formula(**arguments_of(func, args, kwargs)) if formula else func.decompose(*args, **kwargs)
+                return formula(**arguments_of(func, args, kwargs)) if formula else opened(func, args, kwargs)
         if name not in self._warned and any(t.requires_grad for t in _as_tensors(args) if isinstance(t, torch.Tensor)):
             self._warned.add(name)
             warnings.warn(
@@ -210,11 +218,22 @@ class AtKinksMode(OperatorsMode):
             first = weighed(operation, call, rules, operands, first)
         if in_place:
             first = args[0].copy_(first)
+        for mode in _get_current_function_mode_stack():
+            if isinstance(mode, OperatorsMode):
+                mode.look(func, args, kwargs, operation, operands, attributes, first)
         if masks is None and isinstance(operation, Switch) and operation.flats is not None:
             self._quiet[first] = tuple(operation.flats(attributes))
         if in_place:
             return first
         return (first, *output[1:]) if isinstance(output, tuple | list) else first
+
+
+def opened(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operator made of others by torch's own kernel where it has one: those written in Python draw other numbers."""
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    if func.has_kernel_for_dispatch_key(composite):
+        return func._op_dk(composite, *args, **kwargs)
+    return func.decompose(*args, **kwargs)
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

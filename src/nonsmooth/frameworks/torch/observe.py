@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._C._functorch import peek_interpreter_stack
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
-from torch.utils._device import DeviceContext
 from torch.utils.weak import WeakIdKeyDictionary
 
 from nonsmooth.dictionary import Call, Extremum, Kind, Nonsmooth, Operation, Singularity, Switch
@@ -68,21 +70,30 @@ class StepMode(OperatorsMode):
         self.backwards = 0
         self.measured = False
         self.why = "" if select is not None else "not due"
+        self.failed = ""
+        self._over = False
         self.unseen: set[str] = set()
 
     def enter(self) -> None:
-        """Put the mode on top of torch's stack."""
-        _push_mode(self)
+        """Put the mode at the bottom of torch's stack: a block of the user's that ends takes its own mode off the top."""
+        above = [_pop_mode() for _ in _get_current_function_mode_stack()]
+        for mode in (self, *reversed(above)):
+            _push_mode(mode)
 
-    def leave(self) -> None:
-        """Take the mode out of torch's stack, wherever it is now."""
+    def leave(self) -> bool:
+        """Take the mode out of torch's stack, wherever it is now; tell whether it was there.
+
+        Where an optimiser steps inside of a backward pass torch has it in hand, and puts it back afterwards.
+        """
+        self._over = True
         if self not in _get_current_function_mode_stack():
-            return
+            return False
         above = []
         while (top := _pop_mode()) is not self:
             above.append(top)
         for mode in reversed(above):
             _push_mode(mode)
+        return True
 
     def rows(self) -> tuple[Met, ...]:
         """Give what was met."""
@@ -97,28 +108,30 @@ class StepMode(OperatorsMode):
             return None
         if not self._met:
             return Change(0.0, 0.0, {})
-        return None if self.why else self._second.change()
+        found = None if self.why else self._second.change()
+        if found is not None and not found.norm < float("inf"):
+            self.why, found = "the gradient is not finite", None
+        return found
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one function of torch natively, and look at the operators with kinks in it."""
         kwargs = kwargs or {}
+        if self._over:
+            return func(*args, **kwargs)
         if func in _BACKWARD:
             return self._backward(func, args, kwargs)
         if func is torch.Tensor.register_hook:
             self._foreign_hooks = True
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not self.may_hold_kinks(func):
+        if not torch.is_grad_enabled() or not self.may_hold_kinks(func):
             return func(*args, **kwargs)
-        around = [m for m in _get_current_function_mode_stack() if not isinstance(m, DeviceContext)]
-        if around:
-            return self._beside(type(around[-1]).__name__, func, types, args, kwargs)
+        if (
+            torch.compiler.is_compiling()
+            or peek_interpreter_stack() is not None
+            or _len_torch_dispatch_stack_pre_dispatch()
+        ):
+            self.unseen.add("what runs in a trace or a transform of torch.func")
+            return func(*args, **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
-
-    def _beside(self, around: str, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
-        """Run a function under the other modes around it, and look at a copy of it."""
-        if any(t.requires_grad for t in tensors_of((args, kwargs))):
-            with self._looking_only(f"the mode {around} is active around the training"):
-                super().__torch_function__(func, types, *_copied((args, kwargs)))
-        return func(*args, **kwargs)
 
     @contextmanager
     def _looking_only(self, why: str) -> Iterator[None]:
@@ -132,44 +145,85 @@ class StepMode(OperatorsMode):
         finally:
             self._on_copies, self._select = before
 
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Keep an error of the observation away from the training: it ends the observation of the step."""
+        try:
+            yield
+        except Exception as error:
+            self.why = self.failed = f"the observation failed: {type(error).__name__}: {str(error).splitlines()[:1]}"
+            self._over = True
+
     def nonsmooth(self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any) -> Any:
         """Run an operator with kinks, and count those that are active."""
         in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
         if isinstance(operation, Extremum) and operands[0] in self._dead:
             attributes = {**attributes, **self._dead[operands[0]].attributes()}
-        before = tuple(t.detach().clone() for t in operands) if in_place else operands
-        pulled = _Pulled(self, operands)
-        if in_place and isinstance(operation, Switch):
-            pulled.listen()  # a hook belongs to the value that a tensor has when it is registered
+        before, pulled = operands, _Pulled(self, operands)
+        if in_place:
+            with self._unharmed(), torch.no_grad():
+                before = tuple(t.detach().clone() for t in operands)
+                if self._select is not None and isinstance(operation, Switch):
+                    least = self._distances.least(operation, call_of(before, attributes, before[0]))
+                    if not all(d > 0 for d in least.values()):
+                        pulled.listen()  # a hook belongs to the value that a tensor has when it is registered
         output = func(*args, **kwargs)
         first = output[0] if isinstance(output, tuple | list) else output
-        with torch.no_grad():
-            call = call_of(before, attributes, first)
-            masks = self._count_kinks(operation, call, first)
-        if isinstance(operation, Switch) and operation.flats is not None:
-            self._dead[first] = dead_of_switch(operation, call, masks is None)
-        if masks is not None and self._select is not None:
-            self._replace(pulled, func, args, kwargs, operation, call, first, masks)
+        self._look(pulled, func, args, kwargs, operation, before, attributes, first)
         return output
+
+    def look(
+        self, func: Any, args: Any, kwargs: Any, operation: Nonsmooth, operands: Any, attributes: Any, output: Any
+    ) -> None:
+        """Look at an operator that another mode has run, while this one is still on the stack."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            self._look(_Pulled(self, operands), func, args, kwargs, operation, operands, attributes, output)
+        finally:
+            self._over = bool(self.failed)
+
+    def _look(
+        self,
+        pulled: _Pulled,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        operation: Nonsmooth,
+        operands: Any,
+        attributes: Any,
+        output: Any,
+    ) -> None:
+        """Count the active kinks of an operator, and prepare what they would give under the other choice."""
+        with self._unharmed():
+            with torch.no_grad():
+                call = call_of(operands, attributes, output)
+                masks = self._count_kinks(operation, call, output)
+            if isinstance(operation, Switch) and operation.flats is not None:
+                self._dead[output] = dead_of_switch(operation, call, masks is None)
+            if masks is not None and self._select is not None:
+                self._replace(pulled, func, args, kwargs, operation, call, output, masks)
 
     def other(self, func: Any, args: Any, kwargs: Any, binding: Any) -> Any:
         """Run an operator without kinks; note where its derivative is infinite."""
         operation = binding.operation
         if isinstance(operation, Singularity) and operation.kind is Kind.SINGULAR:
-            operands = tuple(t for t in binding.operands if isinstance(t, torch.Tensor))
-            if any(t.requires_grad for t in operands):
-                with torch.no_grad():
-                    margins = operation.margins(call_of(operands, binding.attributes, operands[0]))
-                    for kink, distance in margins.items():
-                        at = distance <= 0
-                        if bool(at.any()):
-                            self._where = place_of(self._names)
-                            place = self._place(operation, kink)
-                            place.elements, place.active = (
-                                place.elements + distance.numel(),
-                                place.active + int(at.sum()),
-                            )
+            with self._unharmed(), torch.no_grad():
+                self._count_singular(operation, binding)
         return func(*args, **kwargs)
+
+    def _count_singular(self, operation: Singularity, binding: Any) -> None:
+        """Count the elements at which the derivative is infinite."""
+        operands = tuple(t for t in binding.operands if isinstance(t, torch.Tensor))
+        if not any(t.requires_grad for t in operands):
+            return
+        for kink, distance in operation.margins(call_of(operands, binding.attributes, operands[0])).items():
+            count = int((distance <= 0).sum())
+            if count:
+                self._where = place_of(self._names)
+                place = self._place(operation, kink)
+                place.elements, place.active = place.elements + distance.numel(), place.active + count
 
     def unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
         """Open an operator that is made of others natively; of one that is not, look at a copy."""
@@ -184,9 +238,9 @@ class StepMode(OperatorsMode):
         if formula is None:
             self.unseen.add(str(func))
             return func(*args, **kwargs)
-        copies = _copied(arguments_of(func, args, kwargs))
-        with self._looking_only(f"`{func}` is one kernel of several operations with kinks"), mode:
-            formula(**copies)
+        why = f"`{func}` is one kernel of several operations with kinks"
+        with self._looking_only(why), self._unharmed(), mode:
+            formula(**_copied(arguments_of(func, args, kwargs)))
         return func(*args, **kwargs)
 
     def _place(self, operation: Operation, kink: str) -> _Place:
@@ -256,7 +310,7 @@ class StepMode(OperatorsMode):
         if rules is None or not output.requires_grad:
             return
         pulled.listen()
-        with torch.enable_grad():
+        with torch.enable_grad(), saved_tensors_hooks(_same, _same):  # those of a checkpoint count what is saved
             pulled.graph = weighed(operation, call, rules, pulled.inner, output.detach())
         pulled.answer(output)
         self._replaced += 1
@@ -430,6 +484,11 @@ class _Listening:
         for p, hooks in zip(self._parameters, self._before, strict=True):
             if hooks is None and not p._backward_hooks:
                 p._backward_hooks = None
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    """Keep a tensor as it is."""
+    return tensor
 
 
 def tensors_of(tree: Any) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -69,6 +70,8 @@ class TorchObserver:
         self._mode: StepMode | None = None
         self._handles: list[Any] = []
         self._changed: int | None = None
+        self._left: list[StepMode] = []
+        self._warned = False
         self.steps = 0
 
     @property
@@ -96,11 +99,17 @@ class TorchObserver:
             handle.remove()
         self._handles = []
         mode = self._mode
-        if mode is not None:
-            mode.leave()
-            if mode.backwards and not self.steps and not failed:
-                self._conclude()  # a loop that no optimiser of torch.optim has stepped: its only observation
+        if mode is not None and mode.backwards and not self.steps and not failed:
+            self._conclude()  # a loop that no optimiser of torch.optim has stepped: its only observation
+        elif mode is not None:
+            self._put_away(mode)
         self._mode = None
+        self._left = [m for m in self._left if not m.leave()]
+
+    def _put_away(self, mode: StepMode) -> None:
+        """Take a mode away, later if torch has it in hand now."""
+        if not mode.leave():
+            self._left.append(mode)
 
     def finish_step(self) -> None:
         """End a step by hand; from then on optimisers are not asked."""
@@ -140,6 +149,7 @@ class TorchObserver:
         if self.steps % self._every:
             return
         due = self._changed is None or self.steps - self._changed >= self._change_every
+        self._left = [m for m in self._left if not m.leave()]
         self._mode = StepMode(self._model, self._names, self._watched, self._select if due else None, self._distances)
         self._mode.enter()
 
@@ -148,9 +158,12 @@ class TorchObserver:
         mode, self._mode = self._mode, None
         if mode is None:
             return
-        mode.leave()
+        self._put_away(mode)
         if self._select is None:
             mode.why = "not asked for"
+        if mode.failed and not self._warned:
+            self._warned = True
+            warnings.warn(f"watch: step {self.steps} of the training: {mode.failed}.", stacklevel=2)
         change = mode.change()
         if change is not None and mode.measured:
             self._changed = self.steps
