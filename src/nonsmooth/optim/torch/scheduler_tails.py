@@ -264,6 +264,14 @@ def _run(scheduler: Any, samples: int) -> tuple[list[list[float]], str]:
     return rates, ""
 
 
+def _function(steps: Any) -> str:
+    """Print a function k -> a_k: its formula, or its name."""
+    if isinstance(steps, Schedule):
+        return str(steps)
+    inner = getattr(steps, "func", steps)
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
 def _name(scheduler: Any) -> str:
     """Print a scheduler with its numbers."""
     known = [name for name in inspect.signature(type(scheduler)).parameters if name not in ("optimizer", "last_epoch")]
@@ -276,5 +284,6 @@ def _name(scheduler: Any) -> str:
         elif isinstance(value, int | str | list):
             shown.append(f"{name}={value!r}")
     inner = [_name(s) for s in getattr(scheduler, "_schedulers", ())]
-    given = [str(s) for s in dict.fromkeys(getattr(scheduler, "schedules", ()))]
+    functions = [*getattr(scheduler, "schedules", ()), *getattr(scheduler, "lr_lambdas", ())]
+    given = list(dict.fromkeys(_function(f) for f in functions))
     return f"{type(scheduler).__name__}({', '.join([*shown, *inner, *given])})"
