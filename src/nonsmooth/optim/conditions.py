@@ -7,6 +7,8 @@ For theta_(k+1) in theta_k - a_k D_(I_k)(theta_k) with bounded iterates:
   an epoch (surely, for every order).
 
 Then every accumulation point is critical, 0 in conv D(theta), and J is constant on them.
+
+Over 300 lines: the question, the answer and its printing, which are read together.
 """
 
 from __future__ import annotations

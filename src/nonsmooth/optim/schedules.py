@@ -5,6 +5,8 @@
 converges to critical points, almost surely where it stays bounded, if sum a_k = inf and a_k = o(1/log k), the I_k drawn
 independently; and, without any probability, if the I_k run through the data epoch by epoch, the steps of an epoch are
 nearly equal, a_k -> 0 and sum a_k = inf. `check_schedule` says which condition fails.
+
+Over 300 lines: six kinds of steps, each with its statement and its example, and few lines of code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Convergence of minibatch steps to critical points, seen: lawful step sizes and unlawful ones, on tame finite sums."""
+"""Convergence of minibatch steps to critical points, seen: lawful step sizes and unlawful ones, on tame finite sums.
+
+Over 300 lines: the result and its report; problems and runs have files of their own.
+"""
 
 from __future__ import annotations
 
