@@ -149,6 +149,11 @@ def _correction(count: Tensor, v: Tensor, sigma: float) -> Tensor:
     return -torch.expm1(count.to(torch.promote_types(v.dtype, torch.float32)) * log_sigma(sigma))
 
 
+def _calls_threads(v: Tensor) -> bool:
+    """Tell whether sqrt calls threads for a tensor of any size, as it does on a CPU; 1/rsqrt, equal to rounding, does not."""
+    return v.device.type == "cpu" and v.dtype in (torch.float32, torch.float64)
+
+
 def _single(theta: Tensor, g: Tensor, psi: Tensor, v: Tensor, count: Tensor, group: dict[str, Any]) -> None:
     """Make the step of one tensor."""
     gamma, alpha, beta = (scalar(group[name], theta) for name in ("lr", "alpha", "beta"))
@@ -162,8 +167,8 @@ def _single(theta: Tensor, g: Tensor, psi: Tensor, v: Tensor, count: Tensor, gro
         d = torch.add(psi, theta, alpha=alpha * beta - 1)  # beta d
         psi.add_(d, alpha=-gamma / beta)
         theta.add_(d, alpha=-gamma / beta)
-        d = v.sqrt().add_(eps * root)
-        theta.addcdiv_(g, d, value=gamma * beta * root if group["maximize"] else -gamma * beta * root)
+        d = v.rsqrt().reciprocal_() if _calls_threads(v) else v.sqrt()
+        theta.addcdiv_(g, d.add_(eps * root), value=gamma * beta * root if group["maximize"] else -gamma * beta * root)
     else:
         old = (theta.clone(), psi.clone()) if group["differentiable"] else (theta, psi)  # autograd keeps the old values
         moment = second_moment(v, g * g, sigma=sigma)
@@ -184,29 +189,52 @@ def _multi(
 ) -> None:
     """Make the step of tensors of one device and dtype."""
     gamma, alpha, beta = (scalar(group[name], thetas[0]) for name in ("lr", "alpha", "beta"))
-    sigma, eps, sign = group["sigma"], group["eps"], 1 if group["maximize"] else -1
+    if not _reads(group, gamma, alpha, beta):
+        _multi_unread(thetas, gs, psis, vs, counts, group)
+        return
+    sigma, sign = group["sigma"], 1 if group["maximize"] else -1
+    torch._foreach_add_(counts, 1)
+    roots = [(1 - sigma ** count.item()) ** 0.5 for count in counts]
+    if group["weight_decay"]:
+        decay_all(thetas, gamma * group["weight_decay"])
+    torch._foreach_mul_(vs, sigma)
+    torch._foreach_addcmul_(vs, gs, gs, 1 - sigma)
+    ds = torch._foreach_add(psis, thetas, alpha=alpha * beta - 1)
+    torch._foreach_add_(psis, ds, alpha=-gamma / beta)
+    torch._foreach_add_(thetas, ds, alpha=-gamma / beta)
+    if _calls_threads(vs[0]):
+        ds = torch._foreach_rsqrt(vs)
+        torch._foreach_reciprocal_(ds)
+    else:
+        ds = torch._foreach_sqrt(vs)
+    torch._foreach_add_(ds, [group["eps"] * root for root in roots])
+    torch._foreach_addcdiv_(thetas, gs, ds, [sign * (gamma * beta * root) for root in roots])
+
+
+def _multi_unread(
+    thetas: list[Tensor],
+    gs: list[Tensor],
+    psis: list[Tensor],
+    vs: list[Tensor],
+    counts: list[Tensor],
+    group: dict[str, Any],
+) -> None:
+    """Make the step of tensors of one device and dtype, without reading a number back."""
+    gamma, alpha, beta = (scalar(group[name], thetas[0]) for name in ("lr", "alpha", "beta"))
+    sigma = group["sigma"]
     torch._foreach_add_(counts, 1)
     if group["weight_decay"]:
         decay_all(thetas, gamma * group["weight_decay"])
     torch._foreach_mul_(vs, sigma)
     torch._foreach_addcmul_(vs, gs, gs, 1 - sigma)
-    if _reads(group, gamma, alpha, beta):
-        roots = [(1 - sigma ** count.item()) ** 0.5 for count in counts]
-        ds = torch._foreach_add(psis, thetas, alpha=alpha * beta - 1)
-        torch._foreach_add_(psis, ds, alpha=-gamma / beta)
-        torch._foreach_add_(thetas, ds, alpha=-gamma / beta)
-        ds = torch._foreach_sqrt(vs)
-        torch._foreach_add_(ds, [eps * root for root in roots])
-        torch._foreach_addcdiv_(thetas, gs, ds, [sign * (gamma * beta * root) for root in roots])
-    else:
-        corrections = [_correction(count, v, sigma) for count, v in zip(counts, vs, strict=True)]
-        hs = torch._foreach_sqrt(vs)
-        torch._foreach_div_(hs, torch._foreach_sqrt(corrections))
-        torch._foreach_add_(hs, eps)
-        hs = torch._foreach_div(gs, hs)
-        ds = torch._foreach_sub(psis, torch._foreach_mul(thetas, 1 - alpha * beta))
-        torch._foreach_mul_(ds, gamma / beta)
-        torch._foreach_sub_(psis, ds)
-        torch._foreach_mul_(hs, gamma * beta * sign)
-        torch._foreach_sub_(thetas, ds)
-        torch._foreach_add_(thetas, hs)
+    hs = torch._foreach_sqrt(vs)
+    corrections = [_correction(count, v, sigma) for count, v in zip(counts, vs, strict=True)]
+    torch._foreach_div_(hs, torch._foreach_sqrt(corrections))
+    torch._foreach_add_(hs, group["eps"])
+    hs = torch._foreach_div(gs, hs)
+    ds = torch._foreach_sub(psis, torch._foreach_mul(thetas, 1 - alpha * beta))
+    torch._foreach_mul_(ds, gamma / beta)
+    torch._foreach_sub_(psis, ds)
+    torch._foreach_mul_(hs, gamma * beta if group["maximize"] else -gamma * beta)
+    torch._foreach_sub_(thetas, ds)
+    torch._foreach_add_(thetas, hs)
