@@ -12,6 +12,7 @@ Importing the package imports no framework: one is found from the type of the po
 from __future__ import annotations
 
 from nonsmooth import errors, optim
+from nonsmooth.audit import callbacks
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.audit.watch import Watch, watch
@@ -72,6 +73,7 @@ __all__ = [
     "at_kinks",
     "audit",
     "backprop",
+    "callbacks",
     "capture",
     "clarke",
     "coordinate_derivatives",

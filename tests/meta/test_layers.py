@@ -36,14 +36,17 @@ TOP_TO_BOTTOM = (
 )
 
 HOME = {
-    "torch": "frameworks/torch",
-    "jax": "frameworks/jax",
-    "jaxlib": "frameworks/jax",
-    "tensorflow": "frameworks/tensorflow",
-    "keras": "frameworks/tensorflow",
-    "optax": "frameworks/jax",
+    "torch": ("frameworks/torch",),
+    "lightning": ("frameworks/torch",),
+    "pytorch_lightning": ("frameworks/torch",),
+    "transformers": ("frameworks/torch",),
+    "jax": ("frameworks/jax",),
+    "jaxlib": ("frameworks/jax",),
+    "optax": ("frameworks/jax",),
+    "tensorflow": ("frameworks/tensorflow",),
+    "keras": ("frameworks/tensorflow", "frameworks/torch"),
 }
-"""The folder in which a framework may be imported; beside it a chapter may have a folder of that framework's name."""
+"""The folders in which a framework may be imported; beside each a chapter may have a folder of the same name."""
 
 INSIDE_FUNCTIONS = ("studies",)
 """The chapters that may also import a framework, but only when one of their functions is called."""
@@ -120,13 +123,12 @@ def _faults(where: PurePosixPath, chapter: str, item: Import) -> Iterator[str]:
     target = chapter_of(item.name)
     if target not in (None, chapter) and chapter != ROOT and _height(target) > _height(chapter):
         yield f"`{chapter}` imports `{item.name}`, which is above it"
-    home = HOME.get(item.package)
-    if home is None or where.is_relative_to(home) or item.for_types:
-        return
-    if where.is_relative_to(PurePosixPath(chapter) / PurePosixPath(home).name):
+    homes = HOME.get(item.package, ())
+    folders = [folder for home in homes for folder in (home, PurePosixPath(chapter) / PurePosixPath(home).name)]
+    if not homes or any(where.is_relative_to(folder) for folder in folders) or item.for_types:
         return
     if not (chapter in INSIDE_FUNCTIONS and item.inside_function):
-        yield f"`{item.package}` is imported outside {home}"
+        yield f"`{item.package}` is imported outside {' and '.join(homes)}"
 
 
 def _height(chapter: str) -> int:
@@ -150,6 +152,8 @@ LAWFUL = [
     ("optim/inna.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
     ("optim/torch/inna.py", "import torch\nfrom nonsmooth.optim.inna import step"),
     ("optim/jax/inna.py", "import optax"),
+    ("audit/torch/keras.py", "import keras"),
+    ("audit/torch/lightning.py", "from lightning.pytorch import Callback"),
     ("sets/polytope.py", "import torchlike"),
 ]
 
@@ -174,6 +178,9 @@ PLANTED = [
     ("optim/inna.py", "import torch", 1),
     ("optim/jax/inna.py", "import torch", 1),
     ("optim/torch/inna.py", "import optax", 1),
+    ("audit/callbacks.py", "def f():\n    import keras", 2),
+    ("audit/jax/keras.py", "import keras", 1),
+    ("audit/callbacks.py", "import transformers", 1),
     ("__init__.py", "import torch", 1),
     ("elsewhere/thing.py", "import ast", None),
 ]

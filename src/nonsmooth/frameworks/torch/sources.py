@@ -21,6 +21,7 @@ _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 _CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "optim", "audit", "program"))
 _COMMAND = _OURS + "cli" + os.sep
 _CALL = torch.nn.Module._call_impl.__code__
+_KERAS = os.path.join("site-packages", "keras", "src", "")
 _LIBRARY = (_TORCH, *_CHAPTERS, contextlib.__file__, "<frozen", "<__array")
 
 
@@ -60,8 +61,8 @@ def place_of(names: Mapping[int, str]) -> tuple[str, str]:
 
 @functools.cache
 def _is_library(file: str) -> bool:
-    """Tell the files of torch and of this library."""
-    return file.startswith(_LIBRARY)
+    """Tell the files of torch, of this library, and of Keras, whose layers say where."""
+    return file.startswith(_LIBRARY) or _KERAS in file
 
 
 @functools.cache

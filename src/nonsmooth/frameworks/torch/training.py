@@ -16,6 +16,7 @@ from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.observation import Observation, merge
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.observe import StepMode
+from nonsmooth.frameworks.torch.parts import named_modules, named_parameters
 
 __all__ = ["TorchObserver", "observe_training"]
 
@@ -84,9 +85,9 @@ class TorchObserver:
         if self._handles:
             raise UsageError("this log watches already: one block at a time.")
         self._processes.meet()
-        self._names = {id(m): n for n, m in self._model.named_modules()}
-        self._parameters = {id(p): n for n, p in self._model.named_parameters()}
-        self._watched = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+        self._names = {id(m): n for n, m in named_modules(self._model)}
+        self._parameters = {id(p): n for n, p in named_parameters(self._model)}
+        self._watched = {n: p for n, p in named_parameters(self._model) if p.requires_grad}
         self._handles = [
             register_optimizer_step_pre_hook(self._before),
             register_optimizer_step_post_hook(self._after),
