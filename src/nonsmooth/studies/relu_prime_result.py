@@ -138,10 +138,11 @@ class ReluPrimeStudy:
                 f"by up to {format_share(v.change)} of the gradient."
             )
         if self.accuracies:
-            apart = [a for a in self.accuracies if a.same < a.accuracy.number]
+            others = [a for a in self.accuracies if a.alpha != a.reference]
+            apart = [a for a in others if a.same < a.accuracy.number]
             clear = [a for a in apart if a.against.low > 0 or a.against.high < 0]
             lines.append(
-                f"Training: of {len(self.accuracies)} settings {len(self.accuracies) - len(apart)} end in the same bits as "
+                f"Training: of {len(others)} settings {len(others) - len(apart)} end in the same bits as "
                 f"relu'(0) = {self.accuracies[0].reference:g}, seed by seed;\nof the other {len(apart)} the accuracy differs "
                 f"beyond its interval in {len(clear)} (each interval by itself, sampled)."
             )
