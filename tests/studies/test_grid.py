@@ -179,7 +179,7 @@ run_grid(slow, grid(x=range(6), log=[sys.argv[1]]), store=sys.argv[2], workers=2
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_study_that_is_killed_goes_on_where_it_was(log: Path, tmp_path: Path, how: signal.Signals) -> None:
     store = tmp_path / "store"
     command = [sys.executable, "-c", STUDY, str(log), str(store), code_version()]

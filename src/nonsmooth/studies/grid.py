@@ -73,8 +73,8 @@ def run_grid(
         UsageError: the call cannot be served: the run, a configuration, the folder or the cluster; nothing was run.
         GridError: some runs failed, or the cluster was lost; the others are stored.
 
-    >>> run_grid(dict, grid(width=[8, 16], rate=[0.5]), workers=1)
-    [{'width': 8, 'rate': 0.5}, {'width': 16, 'rate': 0.5}]
+    >>> run_grid(dict, grid(rate=[0.5], width=[8, 16]), workers=1)
+    [{'rate': 0.5, 'width': 8}, {'rate': 0.5, 'width': 16}]
     """
     report, name = progress or silent, _name(run)
     _check_place(workers, cluster)
