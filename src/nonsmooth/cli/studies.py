@@ -134,3 +134,22 @@ def convergence(
                 progress=progress,
             )  # fmt: skip
         finish(result, as_json, output)
+
+
+@study.command()
+def ridge(
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of each training.")] = 400,
+    batch: Annotated[int, typer.Option("--batch", help="Images a step.")] = 128,
+    width: Annotated[int, typer.Option("--width", help="Hidden units of the network.")] = 64,
+    samples: Annotated[int, typer.Option("--samples", help="Images at which attacks are checked.")] = 32,
+    seed: Annotated[int, typer.Option("--seed", help="Of the problems, the split and the batches.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Solve min-max problems by the ridge method, and train a classifier of the digits against perturbations."""
+    from nonsmooth.studies.ridge import study_ridge
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_ridge(steps=steps, batch=batch, width=width, samples=samples, seed=seed, progress=progress)
+        finish(result, as_json, output)
