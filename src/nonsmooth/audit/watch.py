@@ -6,11 +6,13 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from nonsmooth.audit.watch_report import RunReport, run_report
+from nonsmooth.audit.watch_summary import ROUNDING
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.entry import observe_training
 from nonsmooth.frameworks.observation import Observation, Observer
@@ -113,6 +115,7 @@ class Watch:
         self._file: IO[str] | None = None
         select = None if options.at_kinks is None else selection(options.at_kinks, "torch")
         self._name = f"{type(model).__module__}.{type(model).__name__}"
+        self._began = datetime.now(UTC).isoformat(timespec="microseconds")
         self._observer: Observer = observe_training(
             model,
             self._receive,
@@ -121,6 +124,8 @@ class Watch:
             select=select,
             reduce=options.reduce,
         )
+        types = {str(p.dtype).rpartition(".")[2] for p in model.parameters()}
+        self._rounding = max((ROUNDING.get(name, 0.0) for name in types), default=0.0)
 
     @property
     def records(self) -> tuple[Observation, ...]:
@@ -179,7 +184,8 @@ class Watch:
         if not self._observer.leads:
             return
         if self._file is not None:
-            self._file.write(json.dumps({"format_version": FORMAT_VERSION, **plain_data(observation)}) + "\n")
+            line = {"format_version": FORMAT_VERSION, "run": self._about(), **plain_data(observation)}
+            self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         if self._options.tensorboard is not None:
             for name, value in observation.scalars().items():
@@ -189,9 +195,17 @@ class Watch:
 
     def report(self) -> RunReport:
         """Give the run as a result that every writer takes."""
+        return run_report(self._name, self._setting(), self.steps, self.records, rounding=self._rounding)
+
+    def _setting(self) -> dict[str, Any]:
+        """Give how the run is watched."""
         options = self._options
-        setting = {"every": options.every, "other choice": str(options.at_kinks), "change_every": options.change_every}
-        return run_report(self._name, setting, self.steps, self.records)
+        return {"every": options.every, "other choice": str(options.at_kinks), "change_every": options.change_every}
+
+    def _about(self) -> dict[str, Any]:
+        """Give what tells this run from others in one log, and how to read it."""
+        about = {"model": self._name, "began": self._began, "process": os.getpid(), "rounding": self._rounding}
+        return {**about, **self._setting()}
 
     def __str__(self) -> str:
         """Print the run."""

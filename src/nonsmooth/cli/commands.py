@@ -1,4 +1,4 @@
-"""The command: `nonsmooth audit`, `kinks`, `gradcheck`, `ops`, `conventions`, `study`.
+"""The command: `nonsmooth audit`, `kinks`, `gradcheck`, `watch`, `ops`, `conventions`, `study`.
 
 Standard output carries the result alone; messages and the progress bar go to standard error. Exit status: 0 done, 1 a
 finding named by `--fail-on` or a derivative that is refuted, 2 wrong use.
@@ -115,6 +115,22 @@ def gradcheck(
     if result.refuted:
         typer.echo("\n".join(plain(line) for line in f"nonsmooth: {result.message}".split("\n")), err=True)
         raise typer.Exit(FOUND)
+
+
+@app.command()
+def watch(
+    log: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="What ns.watch(model, log=...) writes.")],
+    output: Folder = None,
+    run: Annotated[
+        int | None, typer.Option("--run", help="Which run of the file, from 1.", show_default="the last")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report a watched training from its log, also while it still runs."""
+    from nonsmooth.audit.watch_log import read_run
+
+    with messages():
+        finish(read_run(log, run), as_json, output)
 
 
 @app.command()

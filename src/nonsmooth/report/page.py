@@ -6,6 +6,7 @@ are escaped by jinja2 and cleaned of what a browser would not show; drawings are
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nonsmooth.report.table import Table
 from nonsmooth.report.text import format_value, plain
 
-__all__ = ["Badge", "Curve", "Heat", "Line", "Listing", "Page", "Part", "Section", "render_page"]
+__all__ = ["Badge", "Curve", "Heat", "Image", "Line", "Listing", "Page", "Part", "Section", "render_page"]
 
 LETTERS = 400
 """The longest text that is shown whole."""
@@ -74,7 +75,16 @@ class Curve:
     note: str = ""
 
 
-Part: TypeAlias = str | Table | Heat | Listing | Curve
+@dataclass(frozen=True)
+class Image:
+    """A picture as the bytes of a PNG, which the page carries within itself, and what it shows."""
+
+    title: str
+    content: bytes
+    note: str = ""
+
+
+Part: TypeAlias = str | Table | Heat | Listing | Curve | Image
 
 
 @dataclass(frozen=True)
@@ -107,14 +117,24 @@ def render_page(page: Page) -> str:
     environment = Environment(
         loader=PackageLoader("nonsmooth.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"clean": clean, "cell": lambda value: clean(format_value(value)), "draw": drawing}
-    environment.tests |= {kind.__name__: _is(kind) for kind in (str, Table, Heat, Listing, Curve)}
+    environment.filters |= {
+        "clean": clean,
+        "cell": lambda value: clean(format_value(value)),
+        "draw": drawing,
+        "base64": _base64,
+    }
+    environment.tests |= {kind.__name__: _is(kind) for kind in (str, Table, Heat, Listing, Curve, Image)}
     return environment.get_template("report.html.j2").render(page=page)
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
     """Give the test for a kind of part."""
     return lambda part: isinstance(part, kind)
+
+
+def _base64(content: bytes) -> str:
+    """Write bytes as letters."""
+    return base64.b64encode(content).decode("ascii")
 
 
 def clean(text: Any) -> str:
