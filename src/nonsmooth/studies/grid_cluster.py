@@ -116,7 +116,7 @@ class _Dispatch:
 
     def _taken(self, future: Any) -> Iterator[tuple[Task, Outcome]]:
         """Take the outcome of a task that is done."""
-        from distributed import KilledWorker, TimeoutError
+        from distributed import CancelledError, KilledWorker, TimeoutError
 
         if future not in self.running:  # it was given up
             return
@@ -126,10 +126,10 @@ class _Dispatch:
         try:
             error = future.exception(timeout=GATHER)
             outcome = future.result(timeout=GATHER) if error is None else failed(error)
-        except TimeoutError as late:  # the worker died with its result
+        except (TimeoutError, CancelledError) as late:  # the worker died with its result
             error = late
         del self.running[future]
-        if isinstance(error, KilledWorker | TimeoutError):
+        if isinstance(error, KilledWorker | TimeoutError | CancelledError):
             yield from self._again(task)
         else:
             yield task, outcome
