@@ -21,7 +21,7 @@ from nonsmooth.studies.data import DATA, check_data, load, split
 from nonsmooth.studies.grid import grid, run_grid
 from nonsmooth.studies.training import Initialisation, TrainingPoint, TrainingStudy
 
-__all__ = ["DATA", "audit_initialisation", "study_digits"]
+__all__ = ["DATA", "audit_initialisation", "network", "study_digits"]
 
 AUDITED = 256
 """How many training images the audited loss is over."""
@@ -100,7 +100,7 @@ RATE = 1e-3
 """Adam's step size."""
 
 
-def _network(side: int) -> Any:
+def network(side: int) -> Any:
     """Build the network for images of side x side."""
     import torch
     from torch import nn
@@ -146,7 +146,7 @@ class _Task:
         """Draw the parameters: the biases of the convolutions at zero, the rest as torch does."""
         import torch
 
-        self.model, self.loss = _network(self.images.shape[-1]), torch.nn.functional.cross_entropy
+        self.model, self.loss = network(self.images.shape[-1]), torch.nn.functional.cross_entropy
         for layer in self.model.modules():
             if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
                 torch.nn.init.zeros_(layer.bias)
