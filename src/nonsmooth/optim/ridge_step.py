@@ -6,6 +6,8 @@ For f(x) = max { F(x, y) : y in Y } and a maximiser y of F(x, .),
 
 The partial derivative in x alone is not of that form where a kink joins x and y.
 
+Over 300 lines: the direction, what stands behind it and the problem it is taken of are read together.
+
 Source: Pauwels2023, derived, docs/theory/ridge.md.
 """
 
