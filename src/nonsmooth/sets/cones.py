@@ -4,6 +4,8 @@ A cone K of R^m answers what its nearest element to a vector is, and onto which 
 vectors. By Moreau's theorem the rest of a vector is its projection to the polar cone:
 
     w = P_K(w) + P_K°(w),   <P_K(w), P_K°(w)> = 0,   K° = { u : <u, k> <= 0 for all k in K }.
+
+Over 300 lines: five short classes of one kind, whose examples stand beside them.
 """
 
 from __future__ import annotations
