@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 import nonsmooth as ns
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.observation import Met, Observation, merge
+from nonsmooth.frameworks.torch import budget
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.names import bind
 from nonsmooth.frameworks.torch.weighing import call_of
@@ -557,9 +558,28 @@ def test_what_several_processes_saw_is_added_up() -> None:
     assert whole.ranks == 2 and whole.why == "not due" and whole.step == 3
 
 
+def test_a_budget_leaves_observations_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own: a plain step takes 1, an observed one 3; with a share of 0.5 one in five is observed."""
+    clock = [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock[0])
+    model, (x, y) = mlp(), batch_of((10, 4))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    with ns.watch(model, every=1, budget=0.5) as log:
+        for _ in range(50):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            clock[0] += 3.0 if _get_current_function_mode_stack() else 1.0
+            optimiser.step()
+    assert log.steps == 50 and 8 <= len(log.records) <= 14
+    extra, plain = 2.0 * len(log.records), float(log.steps)
+    assert extra <= 0.5 * plain + 2.0
+    assert len(log.records) + log.left_out == 50
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"budget": 0}, "budget=0"),
         ({"every": 0}, "every=0"),
         ({"every": 2.0}, "every=2.0"),
         ({"every": True}, "every=True"),

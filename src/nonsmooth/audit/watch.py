@@ -30,6 +30,7 @@ def watch(
     every: int = 100,
     at_kinks: AtKinks | None = 1.0,
     change_every: int = 20,
+    budget: float | None = None,
     log: str | os.PathLike[str] | None = None,
     tensorboard: Any = None,
     progress: bool | None = None,
@@ -52,6 +53,8 @@ def watch(
         every: N; the first step is observed, and every N-th from there.
         at_kinks: the other choice, as `at_kinks=` of `backprop`; None leaves the change out.
         change_every: the change is measured at most once in so many steps, since it costs a backward pass.
+        budget: the share of the training's time that observing may cost, as 0.02: observations that do not fit are put off, and
+            left out when the next one is due (`log.left_out`). Which ones depends on the clock. None: all are made.
         log: a file to which every observation is written at once as a line of JSON (appended).
         tensorboard: a `SummaryWriter`, or anything with its `add_scalar`.
         progress: whether a line on standard error tells of the last observation; by default on a terminal only.
@@ -87,11 +90,13 @@ def watch(
     for name, number in (("every", every), ("change_every", change_every)):
         if type(number) is not int or number < 1:
             raise UsageError(f"{name}={number!r}: pass a number of steps, 1 or more.")
+    if budget is not None and not 0 < budget < float("inf"):
+        raise UsageError(f"budget={budget!r}: pass a share of the training's time, such as 0.02.")
     if tensorboard is not None and not callable(getattr(tensorboard, "add_scalar", None)):
         raise UsageError(
             f"tensorboard={tensorboard!r} has no add_scalar; pass a torch.utils.tensorboard.SummaryWriter."
         )
-    return Watch(model, _Options(every, at_kinks, change_every, log, tensorboard, progress, reduce))
+    return Watch(model, _Options(every, at_kinks, change_every, budget, log, tensorboard, progress, reduce))
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class _Options:
     every: int
     at_kinks: AtKinks | None
     change_every: int
+    budget: float | None
     log: str | os.PathLike[str] | None
     tensorboard: Any
     progress: bool | None
@@ -123,6 +129,7 @@ class Watch:
             change_every=options.change_every,
             select=select,
             reduce=options.reduce,
+            budget=options.budget,
         )
         types = {str(p.dtype).rpartition(".")[2] for p in model.parameters()}
         self._rounding = max((ROUNDING.get(name, 0.0) for name in types), default=0.0)
@@ -136,6 +143,11 @@ class Watch:
     def steps(self) -> int:
         """The steps that are complete, observed or not."""
         return self._observer.steps
+
+    @property
+    def left_out(self) -> int:
+        """The observations that were due and did not fit into the budget."""
+        return self._observer.left_out
 
     def step(self) -> None:
         """Say that a step is complete, in a loop without an optimiser of torch.optim; from then on optimisers are not asked."""

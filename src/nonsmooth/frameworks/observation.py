@@ -170,6 +170,10 @@ class Observer(Protocol):
         """The steps that are complete."""
 
     @property
+    def left_out(self) -> int:
+        """The observations that were due and did not fit into the budget."""
+
+    @property
     def leads(self) -> bool:
         """Whether this process writes what all of them saw."""
 

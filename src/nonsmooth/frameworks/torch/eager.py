@@ -115,7 +115,11 @@ class OperatorsMode(TorchFunctionMode):
         if not self.may_hold_kinks(func) or not torch.is_grad_enabled() or is_tracing():
             return func(*args, **kwargs)
         direct = _DIRECT.get(func)
-        if direct is not None and not (kwargs.get("inplace") or kwargs.get("return_indices") or args[-1] is True):
+        if (
+            direct is not None
+            and not (kwargs.get("inplace") or kwargs.get("return_indices") or args[-1] is True)
+            and _casting_key(direct, args) is None
+        ):
             return self.operator(self._operators, direct, tuple(() if a is None else a for a in args), _given(kwargs))
         with alone_at_pre_dispatch(), enable_python_dispatcher(), self._operators:
             return func(*args, **kwargs)
@@ -124,6 +128,10 @@ class OperatorsMode(TorchFunctionMode):
         """Run one operator: natively, opened, or by `nonsmooth`."""
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
+        casting = _casting_key(func, args)
+        if casting is not None:  # autocast casts first, and then comes here again without it
+            with enable_python_dispatcher(), mode:
+                return func._op_dk(casting, *args, **kwargs)
         binding = bind(func, args, kwargs)
         if binding is None:
             return self.unlisted(mode, func, args, kwargs)
@@ -234,6 +242,15 @@ def opened(func: Any, args: Any, kwargs: Any) -> Any:
     if func.has_kernel_for_dispatch_key(composite):
         return func._op_dk(composite, *args, **kwargs)
     return func.decompose(*args, **kwargs)
+
+
+def _casting_key(func: Any, args: Any) -> Any:
+    """Give the dispatch key under which autocast, if it is on, has a kernel of its own for an operator."""
+    tensor = next((a for a in args if isinstance(a, torch.Tensor)), None)
+    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
+        return None
+    key = getattr(torch._C.DispatchKey, f"Autocast{tensor.device.type.upper()}", None)
+    return key if key is not None and func.has_kernel_for_dispatch_key(key) else None
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

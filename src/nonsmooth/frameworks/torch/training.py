@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.observation import Observation, merge
+from nonsmooth.frameworks.torch.budget import Budget
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.observe import StepMode
 from nonsmooth.frameworks.torch.parts import named_modules, named_parameters
@@ -29,6 +30,7 @@ def observe_training(
     change_every: int,
     select: Selector | None,
     reduce: bool | None,
+    budget: float | None,
 ) -> TorchObserver:
     """Make the observer of a module."""
     if not isinstance(model, torch.nn.Module):
@@ -44,7 +46,7 @@ def observe_training(
         raise UsageError(
             f"{scripted[0]} is a TorchScript module, which cannot be watched; watch the module it was made of."
         )
-    return TorchObserver(model, receive, every, change_every, select, reduce)
+    return TorchObserver(model, receive, every, change_every, select, reduce, budget)
 
 
 class TorchObserver:
@@ -58,10 +60,18 @@ class TorchObserver:
         change_every: int,
         select: Selector | None,
         reduce: bool | None,
+        budget: float | None,
     ) -> None:
         self._model, self._receive = bare(model), receive
         self._every, self._change_every, self._select = every, change_every, select
         self._processes = Processes(model, reduce)
+        if budget is not None and self._processes.reduces:
+            raise UsageError(
+                "budget: the processes would not leave out the same steps; pass `every` instead, or reduce=False."
+            )
+        self._budget = None if budget is None else Budget(budget)
+        self._due = False
+        self.left_out = 0
         self._by_hand = False
         self._names: dict[int, str] = {}
         self._parameters: dict[int, str] = {}
@@ -71,6 +81,7 @@ class TorchObserver:
         self._mode: StepMode | None = None
         self._handles: list[Any] = []
         self._changed: int | None = None
+        self._seen = -1
         self._left: list[StepMode] = []
         self._warned = False
         self.steps = 0
@@ -92,6 +103,8 @@ class TorchObserver:
             register_optimizer_step_pre_hook(self._before),
             register_optimizer_step_post_hook(self._after),
         ]
+        if self._budget is not None:
+            self._budget.start()
         self._arm()
 
     def stop(self, *, failed: bool) -> None:
@@ -141,14 +154,21 @@ class TorchObserver:
 
     def _finish(self) -> None:
         """Count a step, and observe the next one if it is due."""
+        observed = self._mode is not None or self._seen == self.steps
         self._conclude()
         self.steps += 1
+        if self._budget is not None:
+            self._budget.passed(observed)
         self._arm()
 
     def _arm(self) -> None:
         """Observe the step that begins, if it is due."""
-        if self.steps % self._every:
+        if self.steps % self._every == 0:
+            self.left_out += self._due
+            self._due = True
+        if not self._due or (self._budget is not None and not self._budget.allows):
             return
+        self._due = False
         due = self._changed is None or self.steps - self._changed >= self._change_every
         self._left = [m for m in self._left if not m.leave()]
         self._mode = StepMode(self._model, self._names, self._watched, self._select if due else None, self._distances)
@@ -168,6 +188,7 @@ class TorchObserver:
         change = mode.change()
         if change is not None and mode.measured:
             self._changed = self.steps
+        self._seen = self.steps
         norm, not_finite = self._gradient()
         seen = Observation(
             step=self.steps,
@@ -214,8 +235,8 @@ class Processes:
         if reduce and not running:
             raise UsageError("reduce=True adds counts up over processes, but torch.distributed is not initialised.")
         wrapped = isinstance(model, torch.nn.parallel.DistributedDataParallel)
-        self._reduce = self.count > 1 and (wrapped if reduce is None else reduce)
-        if not self._reduce:
+        self.reduces = self.count > 1 and (wrapped if reduce is None else reduce)
+        if not self.reduces:
             self.rank = 0  # each process writes for itself
 
     def meet(self) -> None:
@@ -224,7 +245,7 @@ class Processes:
         Raises:
             UsageError: not all processes have come in time.
         """
-        if not self._reduce:
+        if not self.reduces:
             return
         Processes.entered += 1
         store = torch.distributed.distributed_c10d._get_default_store()
@@ -241,7 +262,7 @@ class Processes:
 
     def merged(self, seen: Observation) -> Observation:
         """Add up what all processes saw of a step."""
-        if not self._reduce:
+        if not self.reduces:
             return seen
         found: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(found, seen)
