@@ -19,6 +19,7 @@ from nonsmooth.audit.watch import Watch, watch
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
 from nonsmooth.derivatives.clarke import Clarke, clarke
+from nonsmooth.derivatives.criticality import ball_criticality, path_criticality
 from nonsmooth.derivatives.directional import coordinate_derivatives, directional
 from nonsmooth.derivatives.eager import at_kinks
 from nonsmooth.derivatives.field import Field, field
@@ -73,6 +74,7 @@ __all__ = [
     "at_kinks",
     "audit",
     "backprop",
+    "ball_criticality",
     "callbacks",
     "capture",
     "clarke",
@@ -88,6 +90,7 @@ __all__ = [
     "objective",
     "operations",
     "optim",
+    "path_criticality",
     "piecewise_linear",
     "plot_field",
     "potential",

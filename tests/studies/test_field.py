@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import nonsmooth as ns
 from nonsmooth import cli
+from nonsmooth.derivatives.criticality import ball_criticality, path_criticality
 from nonsmooth.sets import Hull
-from nonsmooth.studies.criticality import ball_criticality, path_criticality
 from nonsmooth.studies.field import FieldStudy, study_field
 from nonsmooth.studies.field_chart import open_chart
 from nonsmooth.studies.field_line import view_line

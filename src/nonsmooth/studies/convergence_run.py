@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.derivatives.backprop import capture
+from nonsmooth.derivatives.criticality import path_criticality
 from nonsmooth.optim.sampling import WithoutReplacement
 from nonsmooth.optim.schedules import EpochSchedule, PowerSchedule
 from nonsmooth.studies.convergence_problems import Problem, problem, schedule
-from nonsmooth.studies.criticality import path_criticality
 
 __all__ = ["AT_ARTIFACT", "WEIGHTS", "artifact", "run", "run_artifact"]
 

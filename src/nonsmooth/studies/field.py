@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nonsmooth.derivatives.criticality import PathPoint, path_criticality
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.entry import objective
 from nonsmooth.report.field_path_picture import draw_paths
@@ -23,7 +24,6 @@ from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
 from nonsmooth.report.text import render, render_html
-from nonsmooth.studies.criticality import PathPoint, path_criticality
 from nonsmooth.studies.field_chart import CONVENTIONS, open_chart
 from nonsmooth.studies.field_line import GRID as STEPS
 from nonsmooth.studies.field_line import view_line
