@@ -153,3 +153,36 @@ def ridge(
         with progress_bar() as progress:
             result = study_ridge(steps=steps, batch=batch, width=width, samples=samples, seed=seed, progress=progress)
         finish(result, as_json, output)
+
+
+@study.command("red-figure")
+def red_figure(
+    output: Folder = None,
+    data: Annotated[str, typer.Option("--data", help="digits, or mnist (fetched once).")] = "digits",
+    depths: Annotated[str, typer.Option("--depths", help="Hidden layers, such as 2,4,8.")] = "2,4,8,16",
+    widths: Annotated[str, typer.Option("--widths", help="Units of a hidden layer.")] = "4,16,64",
+    precisions: Annotated[
+        str, typer.Option("--precisions", help="Of float32, bfloat16, float16, float64.")
+    ] = "float32,bfloat16,float16",
+    biases: Annotated[str, typer.Option("--biases", help="torch: random; zero.")] = "torch,zero",
+    steps: Annotated[int, typer.Option("--steps", help="Of training, all observed.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", help="Images a step.")] = 64,
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each network.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="The first of them.")] = 0,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    store: Runs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the kinks that relu networks of increasing size meet in training, layer by layer and step by step."""
+    from nonsmooth.studies.red_figure import read_list, study_red_figure
+
+    with messages():
+        lists = {"depths": read_list("depths", depths, int), "widths": read_list("widths", widths, int)}
+        words = {"precisions": read_list("precisions", precisions, str), "biases": read_list("biases", biases, str)}
+        with progress_bar() as progress:
+            result = study_red_figure(
+                data, **lists, **words, steps=steps, batch_size=batch, seeds=seeds, seed=seed,
+                store=runs_folder(store, output), workers=workers, cluster=cluster, progress=progress,
+            )  # fmt: skip
+        finish(result, as_json, output)
