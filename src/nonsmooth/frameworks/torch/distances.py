@@ -6,6 +6,7 @@ stay in the cache, and what is computed from them goes into buffers that are kep
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf, prod
 from typing import Any
 
@@ -46,8 +47,29 @@ class Distances:
             at = gaps == 0
             masks = {"tie": at} if call.attributes.get("dead") is None else operation.active(call)
             return masks, {"tie": _least(gaps.masked_fill_(at, inf))}
+        if isinstance(operation, Switch) and operation.slopes_of(call) is not None:
+            at_breakpoints = self._at_breakpoints(operation, call)
+            if at_breakpoints is not None:
+                return at_breakpoints
         distances = {k: _alive(operation, call, d) for k, d in operation.margins(call).items()}
         return operation.active(call), {k: _least(d.masked_fill(d == 0, inf)) for k, d in distances.items()}
+
+    def _at_breakpoints(self, operation: Switch, call: Call) -> tuple[dict[str, torch.Tensor], dict[str, float]] | None:
+        """Do the same for a switch of constant slopes, two of which meet at every breakpoint; None if they agree at one."""
+        pieces = operation.pieces(call)
+        if any(before == after for before, after in pairwise(pieces)):
+            return None
+        masks, beyond = {}, {}
+        for kink, argument in zip(operation.kinks, operation.arguments(call), strict=True):
+            masks[kink] = argument == 0
+            distance = argument.abs() if argument.device.type != "cpu" else self._absolute(argument)
+            beyond[kink] = _least(distance.masked_fill_(masks[kink], inf))
+        return masks, beyond
+
+    def _absolute(self, argument: torch.Tensor) -> torch.Tensor:
+        """Give |a| in a buffer."""
+        buffer = self._buffer("whole", argument, argument.numel())
+        return torch.abs(argument, out=buffer.view(argument.shape))
 
     def _buffer(self, name: str, like: torch.Tensor, size: int) -> torch.Tensor:
         """Give a flat buffer that is kept."""

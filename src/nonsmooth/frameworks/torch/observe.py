@@ -219,7 +219,7 @@ class StepMode(OperatorsMode):
         if not any(t.requires_grad for t in operands):
             return
         for kink, distance in operation.margins(call_of(operands, binding.attributes, operands[0])).items():
-            count = int((distance <= 0).sum())
+            count = int((distance <= 0).count_nonzero())
             if count:
                 self._where = place_of(self._names)
                 place = self._place(operation, kink)
@@ -264,7 +264,7 @@ class StepMode(OperatorsMode):
             place = self._place(operation, kink)
             place.elements += elements if masks is None else masks[kink].numel()
             place.margin = min(place.margin, margin)
-            count = 0 if masks is None else int(masks[kink].sum())
+            count = 0 if masks is None else int(masks[kink].count_nonzero())
             if count:
                 assert masks is not None
                 met = True
@@ -517,9 +517,9 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 def _both(mask: torch.Tensor, reaches: torch.Tensor) -> int:
     """Count the marked elements that a cotangent reaches; all of them where the shapes do not say."""
     if mask.shape == reaches.shape:
-        return int((mask & reaches).sum())
+        return int((mask & reaches).count_nonzero())
     if mask.ndim > reaches.ndim and mask.shape[: reaches.ndim] == reaches.shape:
         return int((mask & reaches.reshape(*reaches.shape, *(1,) * (mask.ndim - reaches.ndim))).sum())
     if mask.numel() == reaches.numel():
         return int((mask.reshape(-1) & reaches.reshape(-1)).sum())
-    return int(mask.sum())
+    return int(mask.count_nonzero())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -13,11 +12,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Select as Selector
-from nonsmooth.frameworks.observation import Observation, merge
+from nonsmooth.frameworks.observation import Observation
 from nonsmooth.frameworks.torch.budget import Budget
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.observe import StepMode
 from nonsmooth.frameworks.torch.parts import named_modules, named_parameters
+from nonsmooth.frameworks.torch.processes import Processes
 
 __all__ = ["TorchObserver", "observe_training"]
 
@@ -113,10 +113,13 @@ class TorchObserver:
             handle.remove()
         self._handles = []
         mode = self._mode
-        if mode is not None and mode.backwards and not self.steps and not failed:
-            self._conclude()  # a loop that no optimiser of torch.optim has stepped: its only observation
-        elif mode is not None:
-            self._put_away(mode)
+        try:
+            if mode is not None and mode.backwards and not self.steps and not failed:
+                self._conclude()  # a loop that no optimiser of torch.optim has stepped: its only observation
+            elif mode is not None:
+                self._put_away(mode)
+        finally:
+            self._processes.leave()
         self._mode = None
         self._left = [m for m in self._left if not m.leave()]
 
@@ -220,57 +223,6 @@ class TorchObserver:
             n for (n, _), g, s in zip(named, dense, sizes, strict=True) if not s < float("inf") and not _finite(g)
         )
         return sum(s**2 for s in sizes) ** 0.5, bad
-
-
-class Processes:
-    """The processes of torch.distributed that train one model."""
-
-    entered = 0
-    """How many blocks this process has entered: the same number in all of them."""
-
-    def __init__(self, model: torch.nn.Module, reduce: bool | None) -> None:
-        running = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.count = torch.distributed.get_world_size() if running else 1
-        self.rank = torch.distributed.get_rank() if running else 0
-        if reduce and not running:
-            raise UsageError("reduce=True adds counts up over processes, but torch.distributed is not initialised.")
-        wrapped = isinstance(model, torch.nn.parallel.DistributedDataParallel)
-        self.reduces = self.count > 1 and (wrapped if reduce is None else reduce)
-        if not self.reduces:
-            self.rank = 0  # each process writes for itself
-
-    def meet(self) -> None:
-        """Wait for the others at the entrance: one that does not watch would let the others wait for ever.
-
-        Raises:
-            UsageError: not all processes have come in time.
-        """
-        if not self.reduces:
-            return
-        Processes.entered += 1
-        store = torch.distributed.distributed_c10d._get_default_store()
-        key, deadline = f"nonsmooth/watch/{Processes.entered}", time.monotonic() + PATIENCE
-        here = store.add(key, 1)
-        while here < self.count:
-            if time.monotonic() > deadline:
-                raise UsageError(
-                    f"only {here} of {self.count} processes watch: counts are added up over all of them. Enter `watch` in "
-                    "every process, or pass reduce=False."
-                )
-            time.sleep(0.01)
-            here = store.add(key, 0)
-
-    def merged(self, seen: Observation) -> Observation:
-        """Add up what all processes saw of a step."""
-        if not self.reduces:
-            return seen
-        found: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(found, seen)
-        return merge(found)
-
-
-PATIENCE = 60.0
-"""Seconds that a process waits for the others to enter."""
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:
