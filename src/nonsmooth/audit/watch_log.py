@@ -20,6 +20,9 @@ __all__ = ["read_run"]
 _BEGINNING = '{"format_version"'
 """What every line begins with."""
 
+_NOT_SETTING = ("model", "rounding", "began", "process")
+"""What a line says of its run besides how it was watched."""
+
 T = TypeVar("T")
 
 
@@ -65,7 +68,7 @@ def read_run(path: str | os.PathLike[str], run: int | None = None) -> RunReport:
         which = ", ".join(f"{k + 1}: {_described(*r)}" for k, r in enumerate(runs[-6:], max(0, len(runs) - 6)))
         notes.append(f"The file holds {len(runs):,} runs, of which this is number {chosen}. {which}.")
     notes += lines.notes()
-    setting = {key: value for key, value in about.items() if key not in ("model", "rounding")}
+    setting = {key: value for key, value in about.items() if key not in _NOT_SETTING}
     rounding = _read(about.get("rounding", 0.0), float)
     return run_report(
         str(about.get("model", "")), setting, records[-1].step + 1, records, rounding=rounding, notes=notes

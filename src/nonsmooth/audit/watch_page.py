@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nonsmooth.audit.watch_story import story
 from nonsmooth.report.page import Badge, Image, Page, Section
 from nonsmooth.report.table import Table
 from nonsmooth.report.text import format_share, format_value
@@ -34,7 +35,7 @@ def run_page(report: RunReport, drawn: bytes) -> Page:
     tables = tuple(report.tables(ROWS))
     note = "Rows are places in the order of the program, columns are observed steps."
     sections = (
-        Section("What was found", tuple(report.story())),
+        Section("What was found", tuple(story(report))),
         Section("Layers by steps", (Image("Map of layers by steps", drawn, note),)),
         *(Section(t.title, (Table("", t.columns, t.rows, t.note),)) for t in tables),
         *([Section("Of the records", report.notes)] if report.notes else []),

@@ -21,7 +21,9 @@ def run_map(report: RunReport) -> RunMap:
     records = report.records
     kinks = [p for p in report.places if p.kind not in ENDS]
     every = report.setting.get("every")
-    subtitle = f"{report.total}, {len(records):,} of them observed{f' (every {every:,})' if _more(every) else ''}."
+    subtitle = (
+        f"{report.total}, {len(records):,} of them observed{f' (every {every:,} steps)' if _more(every) else ''}."
+    )
     if any(not r.backwards for r in records):
         subtitle += " Where no backward pass came, all elements at a kink are counted."
     return RunMap(

@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from nonsmooth.audit.watch_picture import place_names, run_map, short_line
+from nonsmooth.audit.watch_story import LINE, NAME, cut, short, story, where
 from nonsmooth.audit.watch_summary import ENDS, Place, RunSummary, places, summary
 from nonsmooth.frameworks.observation import Observation
 from nonsmooth.report.files import write_report
 from nonsmooth.report.json_text import to_json
 from nonsmooth.report.run_picture import draw_run
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
-from nonsmooth.report.text import format_share, plain, render, render_html
+from nonsmooth.report.text import format_share, render, render_html
 
 __all__ = ["RunReport", "run_report"]
 
 LISTED, PARAMETERS, STRETCHES = 20, 8, 8
 """At most so many places, parameters and parts of the run are listed."""
-
-NAME, LINE = 34, 20
-"""Longer names and lines are cut in the text."""
 
 
 @dataclass(frozen=True)
@@ -69,57 +67,12 @@ class RunReport:
 
     def document(self, rows: int = LISTED) -> Document:
         """Lay the run out for reading, with at most so many rows of a table."""
-        return Document(self.title, ("\n".join(self.story()), *self.tables(rows), *self.notes))
+        return Document(self.title, ("\n".join(story(self)), *self.tables(rows), *self.notes))
 
     @property
     def title(self) -> str:
         """What was watched."""
-        return f"Training of {_cut(self.model, 70)} watched" if self.model else "A training watched"
-
-    def story(self) -> Iterator[str]:
-        """Say in a few lines what was found, what is not finite first."""
-        found = self.summary
-        yield from self._trouble()
-        yield self._observed()
-        if not found.observed:
-            return
-        yield from self._met()
-        yield from self._changed()
-        if found.unseen:
-            names = ", ".join(_cut(name, 60) for name in found.unseen[:6])
-            more = f" and {len(found.unseen) - 6} more" if len(found.unseen) > 6 else ""
-            yield f"Not looked at, since the dictionary does not list them: {names}{more}."
-
-    def _observed(self) -> str:
-        """Say how many steps were observed."""
-        found, every = self.summary, self.setting.get("every")
-        if not found.observed:
-            return f"{self.total}, none of them observed."
-        each = f" (every {every:,}th)" if isinstance(every, int) and every > 1 else ""
-        ranks = f" Counts are added up over {found.ranks:,} processes." if found.ranks > 1 else ""
-        if found.observed == self.steps:
-            return f"{self.total}, {'observed' if self.steps == 1 else 'all observed'}; counts are computed.{ranks}"
-        rest = "counts are computed for these, nothing is said of the others"
-        return f"{self.total}, {found.observed:,} of them observed{each}; {rest}.{ranks}"
-
-    def _trouble(self) -> Iterator[str]:
-        """Say where the gradient, or a derivative in it, was not finite."""
-        found = self.summary
-        if found.not_finite:
-            names = [_cut(name, 40) for name in found.not_finite_parameters]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            where = f": {', '.join(names[:3])}{more}" if names else ""
-            yield (
-                f"NOT FINITE: the gradient had a nan or an infinity at {found.not_finite:,} observed step"
-                f"{'' if found.not_finite == 1 else 's'}, first at step {found.first_not_finite:,}{where}."
-            )
-        for trap in self.traps[:3]:
-            first = self.records[trap.matters[0]].step
-            again = len(trap.matters) - 1
-            yield (
-                f"INFINITE DERIVATIVE of {_where(trap)}: {trap.found[trap.at.index(trap.matters[0])].active:,} elements at "
-                f"step {first:,}{f', and at {again:,} more' if again else ''}: a nan as soon as it meets a zero."
-            )
+        return f"Training of {cut(self.model, 70)} watched" if self.model else "A training watched"
 
     @cached_property
     def traps(self) -> tuple[Place, ...]:
@@ -131,60 +84,6 @@ class RunReport:
     def kinks(self) -> tuple[Place, ...]:
         """The places of kinks, those with the largest shares first."""
         return tuple(sorted((p for p in self.places if p.kind not in ENDS), key=lambda p: -p.largest[0]))
-
-    def _met(self) -> Iterator[str]:
-        """Say at how many steps kinks were met, until when, and where most."""
-        found, met = self.summary, [p for p in self.kinks if p.matters]
-        if found.with_kinks:
-            assert found.last_with_kinks is not None
-            after = f"; none at the {found.observed_after:,} observed after it" if found.observed_after else ""
-            yield (
-                f"Kinks that can matter were met at {found.with_kinks:,} of them, first at step "
-                f"{found.first_with_kinks:,}, last at step {found.last_with_kinks:,}{after}."
-            )
-        elif not self.kinks:
-            yield "No operation with kinks ran in them."
-        elif not any(r.active for r in self.records):
-            yield "No kink was met in them."
-        elif found.harmless:
-            yield f"Kinks were met at {found.harmless:,} of them, none of which can matter."
-        if found.without_backward:
-            yield (
-                f"At {found.without_backward:,} of them no backward pass came: which kinks can matter there is not known, "
-                "and shares are those of all kinks met."
-            )
-        if met:
-            share, at = met[0].largest
-            yield f"Most: {format_share(share)} of the elements of {_where(met[0])}, at step {self.records[at].step:,}."
-
-    def _changed(self) -> Iterator[str]:
-        """Say how far the other choice moved the gradient."""
-        found, choice = self.summary, self.setting.get("other choice")
-        named = f"The other choice ({_cut(str(choice), 30)})" if choice is not None else "The other choice"
-        if found.measured and found.largest_change is not None:
-            before = f"{named} moved the gradient"
-            if found.moved == 0:
-                yield f"{before} by no more than rounding wherever it was measured: {_steps(found.measured)} with kinks."
-            else:
-                last = (
-                    f", beyond rounding at {found.moved:,}, last at step {found.last_moved:,}"
-                    if found.moved < found.measured
-                    else ""
-                )
-                how = (
-                    "away from 0"
-                    if found.largest_change == math.inf
-                    else f"by {self.change(found.largest_change)} at most,"
-                )
-                yield (
-                    f"{before} {how} at step {found.largest_change_at:,}; median {self.change(found.median_change)} over the "
-                    f"{_steps(found.measured)} with kinks where it was measured{last}."
-                )
-        if found.change_not_finite:
-            yield f"At {_steps(found.change_not_finite)} the change was no number."
-        others = {why: n for why, n in found.not_measured.items() if why != "not due" or not found.measured}
-        for why, count in list(others.items())[:3]:
-            yield f"The change was not measured at {_steps(count)} with kinks: {_cut(why, 120)}."
 
     def change(self, change: float | None) -> str:
         """Print a relative change."""
@@ -204,11 +103,11 @@ class RunReport:
     def _trouble_table(self, rows: int) -> Table:
         """Give a row for each infinite derivative and each parameter whose gradient was not finite."""
         listed: list[tuple[Any, ...]] = [
-            ("infinite derivative", _where(p), self.records[p.matters[0]].step, len(p.matters)) for p in self.traps
+            ("infinite derivative", where(p), self.records[p.matters[0]].step, len(p.matters)) for p in self.traps
         ]
         for name, step in self.summary.not_finite_parameters.items():
             count = sum(name in r.not_finite for r in self.records)
-            listed.append(("gradient not finite", _cut(name, 60), step, count))
+            listed.append(("gradient not finite", cut(name, 60), step, count))
         listed.sort(key=lambda row: row[2])
         return Table(
             "Not finite (computed)",
@@ -248,7 +147,7 @@ class RunReport:
             len(part),
             sum(r.can_matter > 0 for r in part),
             format_share(most[0]),
-            _short(most[1], NAME),
+            short(most[1], NAME),
             self.change(max(known)) if known else None,
         )
 
@@ -263,8 +162,8 @@ class RunReport:
             ("place", "line", "steps", "last", "most", "at", "margin"),
             tuple(
                 (
-                    _short(name, NAME),
-                    _cut(short_line(p.line), LINE),
+                    short(name, NAME),
+                    cut(short_line(p.line), LINE),
                     f"{len(p.matters):,} of {len(p.at):,}",
                     self.records[p.matters[-1]].step if p.matters else None,
                     format_share(p.largest[0]),
@@ -283,7 +182,7 @@ class RunReport:
         return Table(
             "Parameters whose gradient the other choice moved (computed)",
             ("parameter", "largest change", "at step", "observed steps"),
-            tuple((_cut(m.parameter, 60), self.change(m.largest), m.step, m.steps) for m in moved[:kept]),
+            tuple((cut(m.parameter, 60), self.change(m.largest), m.step, m.steps) for m in moved[:kept]),
             f"||g' - g|| / ||g|| of the parameter; from 0: its gradient was 0.{_left_out(len(moved), kept)}",
         )
 
@@ -330,42 +229,6 @@ def run_report(
 def _write(path: Path, content: bytes) -> None:
     """Write a file."""
     path.write_bytes(content)
-
-
-def _where(place: Place) -> str:
-    """Name an operation with its module and line."""
-    line = short_line(place.line)
-    return _cut(place.name, 60) + (f" ({_cut(line, LINE)})" if line else "")
-
-
-def _cut(text: str, letters: int) -> str:
-    """Cut a long name, and keep most of its end.
-
-    >>> _cut("encoder.layers.11.feed_forward.activation", 21)
-    'encoder…rd.activation'
-    """
-    shown, head = plain(text), letters // 3
-    return shown if len(shown) <= letters else f"{shown[:head]}…{shown[len(shown) - (letters - head - 1) :]}"
-
-
-def _short(name: str, letters: int) -> str:
-    """Shorten a long name: the parts of a path to their first letters, numbers kept, as far as needed.
-
-    >>> _short("encoder.layers.11.feed_forward.activation · relu", 30)
-    'e.l.11.f.activation · relu'
-    """
-    shown, (path, dot, rest) = plain(name), plain(name).partition(" · ")
-    parts = path.split(".")
-    for k, part in enumerate(parts[:-1]):
-        if len(shown) > letters and not part.isdigit():
-            parts[k] = part[:1]
-            shown = ".".join(parts) + dot + rest
-    return _cut(shown, letters)
-
-
-def _steps(count: int) -> str:
-    """Print a number of steps."""
-    return f"{count:,} step{'' if count == 1 else 's'}"
 
 
 def _left_out(count: int, rows: int, more: str = "") -> str:

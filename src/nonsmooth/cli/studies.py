@@ -178,11 +178,11 @@ def red_figure(
     from nonsmooth.studies.red_figure import read_list, study_red_figure
 
     with messages():
-        lists = {"depths": read_list("depths", depths, int), "widths": read_list("widths", widths, int)}
-        words = {"precisions": read_list("precisions", precisions, str), "biases": read_list("biases", biases, str)}
         with progress_bar() as progress:
             result = study_red_figure(
-                data, **lists, **words, steps=steps, batch_size=batch, seeds=seeds, seed=seed,
+                data, depths=read_list("depths", depths, int), widths=read_list("widths", widths, int),
+                precisions=read_list("precisions", precisions, str), biases=read_list("biases", biases, str),
+                steps=steps, batch_size=batch, seeds=seeds, seed=seed,
                 store=runs_folder(store, output), workers=workers, cluster=cluster, progress=progress,
             )  # fmt: skip
         finish(result, as_json, output)

@@ -6,26 +6,20 @@ of relu's nonsmoothness during training), with every number counted.
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from nonsmooth.errors import UsageError
-from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import Report
-from nonsmooth.report.table import FORMAT_VERSION, Document, Table
-from nonsmooth.report.text import format_share, render, render_html
-from nonsmooth.studies.data import load
+from nonsmooth.report.table import FORMAT_VERSION
+from nonsmooth.studies.data import held_out
 from nonsmooth.studies.grid import grid, run_grid
-from nonsmooth.studies.red_figure_picture import Panel, draw_red_figure
-from nonsmooth.studies.red_figure_run import MOMENTUM, RATE, run_network
+from nonsmooth.studies.red_figure_result import RedFigure, TrainedNetwork
+from nonsmooth.studies.red_figure_run import run_network
 
-__all__ = ["RedFigure", "TrainedNetwork", "read_list", "study_red_figure"]
+__all__ = ["read_list", "study_red_figure"]
 
 T = TypeVar("T")
 
@@ -34,161 +28,6 @@ DEPTHS, WIDTHS = (2, 4, 8, 16), (4, 16, 64)
 
 PRECISIONS, BIASES = ("float32", "bfloat16", "float16"), ("torch", "zero")
 """Formats of parameters and activations, and how biases begin."""
-
-WORDS = {"torch": "random biases", "zero": "zero biases"}
-"""What the biases are called."""
-
-
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """The runs of one network, one for each seed: counts over all of them, by layer and part of the run.
-
-    Attributes:
-        steps: of all runs together; `met`, those at which some kink was met that can matter.
-        elements, active, can_matter: for each layer and each part of the run: all elements of its relu, those at the kink,
-            and those of them behind which there is a nonzero derivative.
-        measured: steps with kinks at which the change of the gradient by relu'(0) = 1 was measured; `change`, the largest.
-        loss: of the last step of each run; None where it was not finite.
-    """
-
-    depth: int
-    width: int
-    precision: str
-    biases: str
-    steps: int
-    met: int
-    elements: tuple[tuple[int, ...], ...]
-    active: tuple[tuple[int, ...], ...]
-    can_matter: tuple[tuple[int, ...], ...]
-    measured: int
-    change: float | None
-    loss: tuple[float | None, ...]
-
-    @property
-    def share(self) -> float:
-        """The share of all elements at a kink that can matter."""
-        return sum(map(sum, self.can_matter)) / sum(map(sum, self.elements))
-
-    def shares(self) -> tuple[tuple[float, ...], ...]:
-        """Give that share for each layer and part of the run."""
-        rows = zip(self.can_matter, self.elements, strict=True)
-        return tuple(tuple(a / n for a, n in zip(*row, strict=True)) for row in rows)
-
-
-@dataclass(frozen=True)
-class RedFigure:
-    """Relu networks of increasing size, trained under observation; every figure was counted."""
-
-    format_version: int
-    framework: str
-    data: str
-    steps: int
-    batch_size: int
-    seeds: int
-    networks: tuple[TrainedNetwork, ...]
-    seconds: float
-
-    def of(self, precision: str, biases: str) -> tuple[TrainedNetwork, ...]:
-        """Give the networks of a format with some biases."""
-        return tuple(n for n in self.networks if (n.precision, n.biases) == (precision, biases))
-
-    @property
-    def kinds(self) -> tuple[tuple[str, str], ...]:
-        """The formats with their biases."""
-        return tuple(dict.fromkeys((n.precision, n.biases) for n in self.networks))
-
-    def document(self) -> Document:
-        """Lay the study out for reading."""
-        setting = (
-            f"{self.data}, {self.seeds} seed(s), {self.steps:,} steps of {self.batch_size} images, rate {RATE}, momentum "
-            f"{MOMENTUM}; {self.framework}; {self.seconds:.0f} s (measured)."
-        )
-        return Document(
-            "Relu networks of increasing size: how often a kink is met in training",
-            ("\n".join(self._story()), self._kinds(), self._sizes(), setting),
-        )
-
-    def _story(self) -> Iterator[str]:
-        """Say what was seen, for each format and biases."""
-        for precision, biases in self.kinds:
-            found = self.of(precision, biases)
-            steps, met = sum(n.steps for n in found), sum(n.met for n in found)
-            most = max(found, key=lambda n: n.share)
-            where = (
-                f", most often with {most.depth} layers of {most.width}: {format_share(most.share)} of the elements"
-                if met
-                else ""
-            )
-            yield f"{precision}, {WORDS[biases]}: kinks that can matter at {met:,} of {steps:,} steps{where}."
-
-    def _kinds(self) -> Table:
-        """Give a row for each format and biases."""
-        rows = []
-        for precision, biases in self.kinds:
-            found = self.of(precision, biases)
-            total = {
-                name: sum(sum(map(sum, getattr(n, name))) for n in found)
-                for name in ("elements", "active", "can_matter")
-            }
-            changes = [n.change for n in found if n.change is not None]
-            rows.append(
-                (
-                    precision, WORDS[biases].split()[0], f"{sum(n.met for n in found):,} of {sum(n.steps for n in found):,}",
-                    total["elements"], total["active"], total["can_matter"],
-                    format_share(total["can_matter"] / total["elements"]), _change(max(changes, default=None)),
-                )
-            )  # fmt: skip
-        return Table(
-            "All networks together (computed)",
-            ("format", "biases", "steps met", "elements", "at a kink", "can matter", "share", "change"),
-            tuple(rows),
-            "steps met: with a kink that can matter. change: of the gradient by relu'(0) = 1, ||g' - g|| / ||g||, the largest "
-            f"measured ({sum(n.measured for n in self.networks):,} steps).",
-        )
-
-    def _sizes(self) -> Table:
-        """Give a row for each format, biases and depth, a column for each width."""
-        widths = list(dict.fromkeys(n.width for n in self.networks))
-        rows: dict[tuple[str, str, int], dict[int, str]] = {}
-        for n in self.networks:
-            cell = f"{format_share(n.share)}; {n.met:,} of {n.steps:,}" if n.met else f"0 of {n.steps:,}"
-            rows.setdefault((n.precision, WORDS[n.biases], n.depth), {})[n.width] = cell
-        return Table(
-            "By size: share of the elements at a kink that can matter; steps at which there was one (computed)",
-            ("format", "biases", "layers", *(f"{w} units" for w in widths)),
-            tuple((*key, *(cells.get(w) for w in widths)) for key, cells in rows.items()),
-        )
-
-    def __str__(self) -> str:
-        """Print the study, at most 100 columns wide."""
-        return render(self.document(), width=100)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study as strict JSON."""
-        return to_json(self)
-
-    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Write report.json, report.txt and the picture into a folder, made if need be; give what was written."""
-        blocks = {
-            f"{precision}, {WORDS[biases]}": [
-                Panel(n.depth, n.width, n.shares(), n.met, n.steps) for n in self.of(precision, biases)
-            ]
-            for precision, biases in self.kinds
-        }
-        subtitle = (
-            f"Trained on the {self.data}, {self.steps:,} steps, {self.seeds} seed(s). A panel is a network: a row for each "
-            "layer, the first above,\nand training from left to right. Red: the share of the layer's elements at 0 that can matter; white: none."
-        )
-        return write_report(folder, self, {"red_figure": lambda path: draw_red_figure(path, subtitle, blocks)})
-
-
-def _change(change: float | None) -> str:
-    """Print the largest change."""
-    return "from 0" if change is not None and math.isinf(change) else format_share(change)
 
 
 def study_red_figure(
@@ -246,7 +85,9 @@ def study_red_figure(
     axes = {"depth": depths, "width": widths, "precision": precisions, "biases": biases}
     _check(axes, steps=steps, batch_size=batch_size, seeds=seeds, seed=seed)
     start = time.perf_counter()
-    load(data)
+    count = len(held_out(data)[0])
+    if batch_size > count:
+        raise UsageError(f"batch_size={batch_size}: there are {count:,} images to train on.")
     cells = grid(biases=biases, precision=precisions, depth=depths, width=widths)
     usual = {"data": data, "steps": steps, "batch_size": batch_size}
     runs = [{**usual, **cell, "seed": seed + k} for cell in cells for k in range(seeds)]
