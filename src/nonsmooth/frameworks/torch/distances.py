@@ -18,7 +18,7 @@ from nonsmooth.frameworks.torch.weighing import fits
 
 __all__ = ["Distances"]
 
-CHUNK = 1 << 16
+CHUNK = 1 << 17
 """Elements read at a time."""
 
 
@@ -37,7 +37,7 @@ class Distances:
             arguments = zip(operation.kinks, operation.arguments(call), strict=True)
             return {kink: self._least_absolute(a) for kink, a in arguments}
         if isinstance(operation, Pooling) and self._is_plain(call):
-            return {"tie": _least(self._gaps(call))}
+            return {"tie": _near(self._gaps(call))}
         return {k: _least(_alive(operation, call, d)) for k, d in operation.margins(call).items()}
 
     def masks(self, operation: Nonsmooth, call: Call) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -46,7 +46,7 @@ class Distances:
             gaps = self._gaps(call)
             at = gaps == 0
             masks = {"tie": at} if call.attributes.get("dead") is None else operation.active(call)
-            return masks, {"tie": _least(gaps.masked_fill_(at, inf))}
+            return masks, {"tie": _near(gaps.masked_fill_(at, inf))}
         if isinstance(operation, Switch) and operation.slopes_of(call) is not None:
             at_breakpoints = self._at_breakpoints(operation, call)
             if at_breakpoints is not None:
@@ -104,7 +104,7 @@ class Distances:
         )
 
     def _gaps(self, call: Call) -> torch.Tensor:
-        """Give the largest entry of each window less the second largest; infinity where none of them can move."""
+        """Give the largest entry of each window less the second largest; a huge number where none of them can move."""
         if "gaps" not in call.known:
             call.known["gaps"] = self._compute_gaps(call)
         return call.known["gaps"]  # type: ignore[no-any-return]
@@ -128,7 +128,8 @@ class Distances:
             part = slice(start * window, (start + planes) * window)
             torch.sub(best[part].view(planes, *targets), at, out=gaps[part].view(planes, *targets))
         for value in call.attributes.get("flats") or ():
-            gaps.masked_fill_(best == value, inf)
+            # marks added as numbers take a third of the time of a mask
+            gaps.add_(torch.eq(best, value, out=self._buffer("marks", best, best.numel())), alpha=_far(best.dtype))
         return gaps.view(result.shape)
 
     def _second(self, call: Call, entries: torch.Tensor, steps: list[int]) -> torch.Tensor:
@@ -172,6 +173,17 @@ def _least(tensor: torch.Tensor) -> float:
     """Give the least entry; infinity if there is none, or if one is no number."""
     least = float(tensor.min()) if tensor.numel() else inf
     return least if least == least else _least(tensor[~tensor.isnan()])
+
+
+def _far(dtype: torch.dtype) -> float:
+    """Give a distance that no values have."""
+    return float(torch.finfo(dtype).max) / 4
+
+
+def _near(gaps: torch.Tensor) -> float:
+    """Give the least gap; infinity if all are far."""
+    least = _least(gaps)
+    return least if least < _far(gaps.dtype) / 2 else inf
 
 
 def _alive(operation: Nonsmooth, call: Call, distances: torch.Tensor) -> torch.Tensor:
