@@ -111,6 +111,7 @@ class Observation:
             found["kinks/gradient_norm"] = self.gradient_norm
         for row in self.rows:
             name = f"kinks_share/{row.module or 'outside'}.{row.operation}.{row.kink}".replace(" ", "_")
+            name = name.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
             found[name] = max(found.get(name, 0.0), row.share)
         return found
 
