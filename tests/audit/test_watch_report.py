@@ -89,6 +89,11 @@ def test_when_the_kinks_were_met() -> None:
     )
 
 
+def test_kinks_that_cannot_matter_beside_others() -> None:
+    text = flat(report(seen(0, met()), seen(10, met(share=0.1, can_matter=0)), seen(20, met(share=0.0))))
+    assert "At 1 other step the kinks met cannot matter" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -96,6 +101,7 @@ def test_when_the_kinks_were_met() -> None:
         ([0.3, 1e-9], "by 30.0 % at most, at step 0; median 15.0 % over the 2 steps with kinks where it was measured, beyond "
                       "rounding at 1, last at step 0."),
         ([1e-9, 1e-8], "moved the gradient by no more than rounding wherever it was measured: 2 steps with kinks."),
+        ([0.3], "by 30.0 % at most, at step 0, the only one with kinks where it was measured."),
         ([math.inf], "moved the gradient away from 0 at step 0"),
         ([math.nan], "At 1 step the change was no number."),
         ([None, None], "The change was not measured at 2 steps with kinks: not due."),

@@ -77,6 +77,9 @@ def _met(report: RunReport) -> Iterator[str]:
             f"Kinks that can matter were met at {found.with_kinks:,} of them, first at step "
             f"{found.first_with_kinks:,}, last at step {found.last_with_kinks:,}{after}."
         )
+        if found.harmless:
+            others = "1 other step" if found.harmless == 1 else f"{found.harmless:,} other steps"
+            yield f"At {others} the kinks met cannot matter: no derivative passes through them."
     elif not report.kinks:
         yield "No operation with kinks ran."
     elif not any(r.active for r in report.records):
@@ -112,10 +115,9 @@ def _changed(report: RunReport) -> Iterator[str]:
                 if found.largest_change == math.inf
                 else f"by {report.change(found.largest_change)} at most,"
             )
-            yield (
-                f"{before} {how} at step {found.largest_change_at:,}; median {report.change(found.median_change)} over the "
-                f"{counted(found.measured)} with kinks where it was measured{last}."
-            )
+            median = f"median {report.change(found.median_change)} over the {counted(found.measured)}"
+            many = "; " + median if found.measured > 1 else ", the only one"
+            yield f"{before} {how} at step {found.largest_change_at:,}{many} with kinks where it was measured{last}."
     if found.change_not_finite:
         yield f"At {counted(found.change_not_finite)} the change was no number."
     others = {why: n for why, n in found.not_measured.items() if why != "not due" or not found.measured}

@@ -243,7 +243,7 @@ def _decades(low: int, high: int) -> list[int]:
 
 def _percent(power: int) -> str:
     """Print a power of ten in percent."""
-    return f"{10.0 ** (power + 2):g} %" if -6 <= power + 2 <= 5 else f"1e{power + 2:+d} %"
+    return f"{10.0 ** (power + 2):,.6g} %" if -6 <= power + 2 <= 5 else f"1e{power + 2:+d} %"
 
 
 def _steps(axes: Any, steps: Sequence[int], bins: Sequence[range], *, last: bool) -> None:
