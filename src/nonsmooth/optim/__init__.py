@@ -6,7 +6,33 @@ The classes of a framework are loaded when they are asked for: `import nonsmooth
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nonsmooth.optim.conditions import ScheduleCheck, check_schedule
+    from nonsmooth.optim.constraints import Box, Constraint, EuclideanBall, L1Ball, Polyhedron, Simplex, WholeSpace
+    from nonsmooth.optim.inertial_newton import stable_step
+    from nonsmooth.optim.jax.inna import inna
+    from nonsmooth.optim.jax.innaprop import innaprop
+    from nonsmooth.optim.jax.schedules import optax_schedule
+    from nonsmooth.optim.maximisers import Exhaustive, ProjectedAscent
+    from nonsmooth.optim.ridge_method import ridge
+    from nonsmooth.optim.ridge_run import RidgeRun
+    from nonsmooth.optim.ridge_step import RidgeCertificate, RidgeDirection, ridge_direction
+    from nonsmooth.optim.sampling import WithoutReplacement
+    from nonsmooth.optim.schedules import (
+        ConstantSchedule,
+        EpochSchedule,
+        GeometricSchedule,
+        LogarithmicSchedule,
+        PowerSchedule,
+        Schedule,
+        WarmupSchedule,
+    )
+    from nonsmooth.optim.torch.inna import INNA
+    from nonsmooth.optim.torch.innaprop import INNAprop
+    from nonsmooth.optim.torch.sampling import WithoutReplacementSampler
+    from nonsmooth.optim.torch.schedules import ScheduleLR
 
 __all__ = [
     "INNA",
@@ -85,3 +111,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

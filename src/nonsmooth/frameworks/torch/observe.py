@@ -7,7 +7,7 @@ hooks put the selected derivative in the place of the native one at the operatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch._C._functorch import peek_interpreter_stack
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch
-from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -28,8 +27,9 @@ from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.eager import OperatorsMode
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
+from nonsmooth.frameworks.torch.second_pass import Pulled, Totals
 from nonsmooth.frameworks.torch.sources import place_of
-from nonsmooth.frameworks.torch.weighing import call_of, weighed
+from nonsmooth.frameworks.torch.weighing import call_of
 from nonsmooth.program import Step
 
 __all__ = ["StepMode"]
@@ -66,7 +66,7 @@ class StepMode(OperatorsMode):
         self._altering = self._within = self._foreign_hooks = self._on_copies = self._met = False
         self._count, self._distances = 0, distances
         self._where = "", ""
-        self._second = _Totals(parameters)
+        self._second = Totals(parameters)
         self.backwards = 0
         self.measured = False
         self.why = "" if select is not None else "not due"
@@ -94,6 +94,10 @@ class StepMode(OperatorsMode):
         for mode in reversed(above):
             _push_mode(mode)
         return True
+
+    def release(self) -> None:
+        """Let go of the gradients: the mode itself is in a cycle, and would keep them for a while."""
+        self._second = Totals({})
 
     def rows(self) -> tuple[Met, ...]:
         """Give what was met."""
@@ -159,7 +163,7 @@ class StepMode(OperatorsMode):
         in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
         if isinstance(operation, Extremum) and operands[0] in self._dead:
             attributes = {**attributes, **self._dead[operands[0]].attributes()}
-        before, pulled = operands, _Pulled(self, operands)
+        before, pulled = operands, Pulled(self, operands)
         if in_place:
             with self._unharmed(), torch.no_grad():
                 before = tuple(t.detach().clone() for t in operands)
@@ -180,13 +184,13 @@ class StepMode(OperatorsMode):
             return
         self._over = True
         try:
-            self._look(_Pulled(self, operands), func, args, kwargs, operation, operands, attributes, output)
+            self._look(Pulled(self, operands), func, args, kwargs, operation, operands, attributes, output)
         finally:
             self._over = bool(self.failed)
 
     def _look(
         self,
-        pulled: _Pulled,
+        pulled: Pulled,
         func: Any,
         args: Any,
         kwargs: Any,
@@ -291,7 +295,7 @@ class StepMode(OperatorsMode):
 
     def _replace(
         self,
-        pulled: _Pulled,
+        pulled: Pulled,
         func: Any,
         args: Any,
         kwargs: Any,
@@ -309,10 +313,7 @@ class StepMode(OperatorsMode):
         rules = self._select(step, call, masks)
         if rules is None or not output.requires_grad:
             return
-        pulled.listen()
-        with torch.enable_grad(), saved_tensors_hooks(_same, _same):  # those of a checkpoint count what is saved
-            pulled.graph = weighed(operation, call, rules, pulled.inner, output.detach())
-        pulled.answer(output)
+        pulled.select(operation, call, rules, output)
         self._replaced += 1
 
     @property
@@ -362,135 +363,6 @@ class StepMode(OperatorsMode):
         return result
 
 
-class _Pulled:
-    """An operator in the second backward pass: its native pullback gets zeros, its operands the selected one."""
-
-    def __init__(self, owner: StepMode, operands: Sequence[torch.Tensor]) -> None:
-        self._owner, self._operands = owner, operands
-        self.inner: tuple[torch.Tensor, ...] = ()
-        self.graph: torch.Tensor | None = None
-        self._cotangents: dict[int, torch.Tensor | None] = {}
-
-    def listen(self) -> None:
-        """Register the hooks of the operands, once."""
-        if self.inner:
-            return
-        self.inner = tuple(
-            t.detach().clone().requires_grad_(t.requires_grad and t.is_floating_point()) for t in self._operands
-        )
-        for place, operand in enumerate(self._operands):
-            if operand.requires_grad:
-                operand.register_hook(self._operand_hook(place))
-
-    def answer(self, output: torch.Tensor) -> None:
-        """Register the hook of the output: on its node, so that it runs after those on it as an operand of others."""
-        number = output.output_nr
-
-        def hook(cotangents: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-            cotangent = cotangents[number]
-            if not self._owner.altering or self.graph is None or cotangent is None:
-                return None
-            places = [k for k, t in enumerate(self.inner) if t.requires_grad]
-            found = torch.autograd.grad(
-                self.graph, [self.inner[k] for k in places], cotangent, retain_graph=True, allow_unused=True
-            )
-            self._cotangents = dict(zip(places, found, strict=True))
-            return (*cotangents[:number], torch.zeros_like(cotangent), *cotangents[number + 1 :])
-
-        assert output.grad_fn is not None
-        output.grad_fn.register_prehook(hook)
-
-    def _operand_hook(self, place: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
-        """Make the hook that adds what was pulled back to an operand."""
-
-        def hook(cotangent: torch.Tensor) -> torch.Tensor | None:
-            pulled = self._cotangents.pop(place, None) if self._owner.altering else None
-            return None if pulled is None else cotangent + pulled
-
-        return hook
-
-
-class _Totals:
-    """The gradients of a step under both choices, added up over its backward passes."""
-
-    def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
-        self.names, self.of = list(parameters), list(parameters.values())
-        self.devices = sorted({p.device.index or 0 for p in self.of if p.device.type == "cuda"})
-        self._native: dict[int, torch.Tensor] = {}
-        self._other: dict[int, torch.Tensor] = {}
-
-    def wanted(self, inputs: Any) -> list[torch.Tensor]:
-        """Give the parameters that a backward pass goes to."""
-        if inputs is None:
-            return list(self.of)
-        chosen = {id(t) for t in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)}
-        return [p for p in self.of if id(p) in chosen]
-
-    def listening(self, wanted: list[torch.Tensor], owner: StepMode) -> Any:
-        """Collect the gradients of the first pass."""
-        return _Listening(wanted, owner)
-
-    def add(self, wanted: list[torch.Tensor], native: Mapping[int, torch.Tensor], other: Sequence[Any]) -> None:
-        """Add the gradients of one backward pass."""
-        for k, (p, alternative) in enumerate(zip(wanted, other, strict=True)):
-            for totals, new in ((self._native, native.get(k)), (self._other, alternative)):
-                if new is not None:
-                    new = _dense(new.detach())
-                    totals[id(p)] = totals[id(p)] + new if id(p) in totals else new
-
-    def change(self) -> Change:
-        """Compare the two gradients."""
-        whole = moved = 0.0
-        parameters = {}
-        for name, p in zip(self.names, self.of, strict=True):
-            native, other = self._native.get(id(p)), self._other.get(id(p))
-            if native is None and other is None:
-                continue
-            size = 0.0 if native is None else float(native.norm())
-            if native is None or other is None:
-                away = float((other if native is None else native).norm())  # type: ignore[union-attr]
-            else:
-                away = float((other - native).norm())
-            whole, moved = whole + size**2, moved + away**2
-            if away > 0:
-                parameters[name] = away / size if size else float("inf")
-        norm, gradient = moved**0.5, whole**0.5
-        return Change(norm, norm / gradient if gradient else None if norm else 0.0, parameters)
-
-
-class _Listening:
-    """Hooks on parameters that keep what a backward pass brings, while the block runs."""
-
-    def __init__(self, parameters: list[torch.Tensor], owner: StepMode) -> None:
-        self._parameters, self._owner = parameters, owner
-        self._found: dict[int, torch.Tensor] = {}
-
-    def __enter__(self) -> dict[int, torch.Tensor]:
-        self._before = [p._backward_hooks for p in self._parameters]
-        self._handles = [p.register_hook(self._keep(k)) for k, p in enumerate(self._parameters)]
-        return self._found
-
-    def _keep(self, place: int) -> Callable[[torch.Tensor], None]:
-        """Make the hook of one parameter."""
-
-        def hook(gradient: torch.Tensor) -> None:
-            self._found[place] = gradient  # this very tensor, so that torch makes `.grad` of a copy
-
-        return hook
-
-    def __exit__(self, *exception: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        for p, hooks in zip(self._parameters, self._before, strict=True):
-            if hooks is None and not p._backward_hooks:
-                p._backward_hooks = None
-
-
-def _same(tensor: torch.Tensor) -> torch.Tensor:
-    """Keep a tensor as it is."""
-    return tensor
-
-
 def tensors_of(tree: Any) -> list[torch.Tensor]:
     """List the tensors among nested arguments."""
     found: list[torch.Tensor] = []
@@ -506,12 +378,6 @@ def tensors_of(tree: Any) -> list[torch.Tensor]:
 def _copied(tree: Any) -> Any:
     """Copy the tensors of nested arguments, cut off from their graph."""
     return map_tensors(tree, lambda t: t.detach().clone().requires_grad_(t.requires_grad))
-
-
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    """Give a gradient as a dense tensor of at least single precision."""
-    tensor = tensor.to_dense() if tensor.is_sparse else tensor
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _both(mask: torch.Tensor, reaches: torch.Tensor) -> int:

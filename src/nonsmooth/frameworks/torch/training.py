@@ -191,6 +191,7 @@ class TorchObserver:
         change = mode.change()
         if change is not None and mode.measured:
             self._changed = self.steps
+        mode.release()
         self._seen = self.steps
         norm, not_finite = self._gradient()
         seen = Observation(
