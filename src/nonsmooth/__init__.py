@@ -16,6 +16,7 @@ from nonsmooth.audit import callbacks
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.audit.watch import Watch, watch
+from nonsmooth.audit.watch_log import read_run
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
 from nonsmooth.derivatives.clarke import Clarke, clarke
@@ -94,6 +95,7 @@ __all__ = [
     "piecewise_linear",
     "plot_field",
     "potential",
+    "read_run",
     "register",
     "subgradient",
     "value_and_backprop",
