@@ -346,6 +346,8 @@ class StepMode(OperatorsMode):
         keep = kwargs.get("retain_graph")
         keep = bool(kwargs.get("create_graph") if keep is None else keep)
         wanted = self._second.wanted(kwargs.get("inputs"))
+        if not wanted:
+            return func(*args, **kwargs)
         with self._second.listening(wanted, self) as found:
             result = func(*args, **{**kwargs, "retain_graph": True})
         self._altering = True

@@ -92,11 +92,11 @@ class Totals:
         self._other: dict[int, torch.Tensor] = {}
 
     def wanted(self, inputs: Any) -> list[torch.Tensor]:
-        """Give the parameters that a backward pass goes to."""
+        """Give the parameters that a backward pass goes to; those may be frozen while others have their turn."""
         if inputs is None:
-            return list(self.of)
+            return [p for p in self.of if p.requires_grad]
         chosen = {id(t) for t in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)}
-        return [p for p in self.of if id(p) in chosen]
+        return [p for p in self.of if p.requires_grad and id(p) in chosen]
 
     def listening(self, wanted: list[torch.Tensor], owner: Passing) -> Any:
         """Collect the gradients of the first pass."""

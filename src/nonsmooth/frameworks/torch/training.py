@@ -98,7 +98,7 @@ class TorchObserver:
         self._processes.meet()
         self._names = {id(m): n for n, m in named_modules(self._model)}
         self._parameters = {id(p): n for n, p in named_parameters(self._model)}
-        self._watched = {n: p for n, p in named_parameters(self._model) if p.requires_grad}
+        self._watched = dict(named_parameters(self._model))  # also those that are frozen now
         self._handles = [
             register_optimizer_step_pre_hook(self._before),
             register_optimizer_step_post_hook(self._after),
