@@ -110,56 +110,87 @@ class Distances:
         return call.known["gaps"]  # type: ignore[no-any-return]
 
     def _compute_gaps(self, call: Call) -> torch.Tensor:
-        """Slide two running maxima over the planes, some planes at a time, and read them where windows begin."""
+        """Take the two largest entries axis by axis, some planes at a time, and read them where windows begin."""
         operand, result = call.operands[0], call.result
         spatial = result.ndim - call.attributes["spatial_from"]
         sizes, targets = operand.shape[-spatial:], result.shape[-spatial:]
         plane, window = prod(sizes), prod(targets)
-        steps = [prod(sizes[axis + 1 :]) for axis in range(spatial)]
-        strides = [s * step for s, step in zip(call.attributes["stride"], steps, strict=True)]
         together = max(1, CHUNK // plane)
         flat, best = operand.view(-1), result.view(-1)
         gaps = torch.empty_like(best)
         for start in range(0, operand.numel() // plane, together):
             entries = flat[start * plane : (start + together) * plane]
-            second = self._second(call, entries, steps)
             planes = entries.numel() // plane
-            at = second.as_strided((planes, *targets), (plane, *strides))
+            second, strides = self._second(call, entries, planes, list(sizes), targets)
             part = slice(start * window, (start + planes) * window)
+            at = second.as_strided((planes, *targets), strides, second.storage_offset())
             torch.sub(best[part].view(planes, *targets), at, out=gaps[part].view(planes, *targets))
         for value in call.attributes.get("flats") or ():
             # marks added as numbers take a third of the time of a mask
             gaps.add_(torch.eq(best, value, out=self._buffer("marks", best, best.numel())), alpha=_far(best.dtype))
         return gaps.view(result.shape)
 
-    def _second(self, call: Call, entries: torch.Tensor, steps: list[int]) -> torch.Tensor:
-        """Give the second largest of k_1 x ... x k_d entries from each place on, axis by axis."""
+    def _second(
+        self, call: Call, entries: torch.Tensor, planes: int, sizes: list[int], targets: tuple[int, ...]
+    ) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """Give the second largest entry of every window, and the strides at which to read it.
+
+        An axis along which windows lie side by side is shortened to one entry a window, as long as all before it are; along
+        the others, and along the last one, whose entries are neighbours in memory, the window slides over all places.
+        """
         top, second = entries, None
         kernel, dilation = call.attributes["kernel_size"], call.attributes["dilation"]
-        last = max(axis for axis, size in enumerate(kernel) if size > 1)
-        for axis, (size, apart, step) in enumerate(zip(kernel, dilation, steps, strict=True)):
+        strides = list(call.attributes["stride"])
+        last, sliding = max(axis for axis, size in enumerate(kernel) if size > 1), False
+        for axis, (size, apart) in enumerate(zip(kernel, dilation, strict=True)):
             if size == 1:
                 continue
-            length = top.numel() - (size - 1) * apart * step
-            above, below = (self._buffer(f"{name} {axis}", entries, length) for name in ("top", "second"))
-            lower = self._buffer("lower", entries, length)
-            running = top[:length]
-            for k in range(1, size):
-                shift = k * apart * step
-                entry = top[shift : shift + length]
-                if k == 1:
-                    torch.minimum(running, entry, out=below)
-                    if second is not None:
-                        torch.maximum(below, second[:length], out=below)
-                else:
-                    torch.maximum(below, torch.minimum(running, entry, out=lower), out=below)
-                if second is not None:
-                    torch.maximum(below, second[shift : shift + length], out=below)
-                if k < size - 1 or axis < last:
-                    running = torch.maximum(running, entry, out=above)
-            top, second = running, below
+            rest = prod(sizes[axis + 1 :])
+            sliding = sliding or axis == len(kernel) - 1 or strides[axis] <= (size - 1) * apart
+            if sliding:
+                length = top.numel() - (size - 1) * apart * rest
+                cuts = [slice(k * apart * rest, k * apart * rest + length) for k in range(size)]
+                shape: tuple[int, ...] = (length,)
+            else:
+                reach = (targets[axis] - 1) * strides[axis] + 1
+                cuts = [slice(k * apart, k * apart + reach, strides[axis]) for k in range(size)]
+                shape = (planes * prod(sizes[:axis]), targets[axis], rest)
+                before = (shape[0], sizes[axis], rest)
+                top, second = top.view(before), None if second is None else second.view(before)
+                sizes[axis], strides[axis] = targets[axis], 1
+            top, second = self._two_largest(axis, top, second, cuts, shape, axis < last)
         assert second is not None
-        return second
+        plane = prod(sizes)
+        steps = (s * prod(sizes[axis + 1 :]) for axis, s in enumerate(strides))
+        return second, (plane, *steps)
+
+    def _two_largest(
+        self,
+        axis: int,
+        top: torch.Tensor,
+        second: torch.Tensor | None,
+        cuts: list[slice],
+        shape: tuple[int, ...],
+        go_on: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the two largest of several cuts of the entries, and of those that came second before."""
+        places = [(slice(None), cut) if len(shape) > 1 else cut for cut in cuts]
+        above, below, lower = (
+            self._buffer(name, top, prod(shape)).view(shape) for name in (f"top {axis}", f"second {axis}", "lower")
+        )
+        running = top[places[0]]
+        for number, place in enumerate(places[1:], 2):
+            entry = top[place]
+            torch.minimum(running, entry, out=below if number == 2 else lower)
+            if number > 2:
+                torch.maximum(below, lower, out=below)
+            if second is not None:
+                if number == 2:
+                    torch.maximum(below, second[places[0]], out=below)
+                torch.maximum(below, second[place], out=below)
+            if number < len(places) or go_on:
+                running = torch.maximum(running, entry, out=above)
+        return (running.reshape(-1) if go_on else running), below.view(-1)
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor | None:
