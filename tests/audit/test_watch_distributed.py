@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,11 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all scenarios once, in two processes."""
-    folder, port = tmp_path_factory.mktemp("processes"), free_port()
-    command = [sys.executable, str(WORKER)]
+def run_both(command: list[str], environment: Callable[[str], dict[str, str]]) -> None:
+    """Run two processes side by side, and end both if one fails."""
     running = [
-        subprocess.Popen([*command, str(rank), str(port), str(folder)], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
+        subprocess.Popen(command, env={**os.environ, **environment(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
     ]
     try:
         for process in running:
@@ -42,6 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         for process in running:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all scenarios once, in two processes."""
+    folder, port = tmp_path_factory.mktemp("processes"), str(free_port())
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
+    run_both([sys.executable, str(WORKER), str(folder)], lambda rank: {**address, "RANK": rank})
     return folder
 
 
@@ -144,6 +151,25 @@ def test_a_process_that_tells_nothing_is_given_up(found: list[dict[str, Any]]) -
     assert [record.ranks for record in within[0]["records"]] == [2, 2, 1, 1]
     assert within[0]["said"] == ["watch: process 1 tells nothing; it is counted no more."]
     assert within[1]["said"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("framework", "elements", "steps"), [("lightning", 2 * 8 * 6, 2), ("transformers", 2 * 4 * 6 * 12, 3)]
+)
+def test_the_trainers_of_frameworks(framework: str, elements: int, steps: int, tmp_path: Path) -> None:
+    """The callbacks add up by themselves where the trainer has several processes, started as torchrun starts them."""
+    elastic = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "none"}
+    elastic |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "GLOO_SOCKET_IFNAME": "lo"}
+    root = WORKER.parents[2]
+    run_both(
+        [sys.executable, str(WORKER.with_name("two_trainers.py")), framework, str(tmp_path)],
+        lambda rank: {**elastic, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": str(root)},
+    )
+    found = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    assert found[0] == found[1] and found[0]["same"]
+    assert [record[:2] for record in found[0]["records"]] == [[2, elements]] * steps and found[0]["records"][0][2] > 0
+    assert len((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()) == steps
 
 
 def test_without_processes_there_is_nothing_to_add_up() -> None:

@@ -1,12 +1,12 @@
 """One of two processes that train one model under the monitor: what each scenario gives is stored for the tests.
 
-Run as `two_processes.py RANK PORT FOLDER`; the results come as FOLDER/RANK.pt, a dictionary from scenarios to findings.
+Run as `two_processes.py FOLDER`, in the environment that torchrun makes; the results come as FOLDER/RANK.pt, a dictionary
+from scenarios to findings.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -178,14 +178,10 @@ SCENARIOS: tuple[Callable[[int, Path], Any], ...] = (
 )
 
 
-def main(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    chosen = [s for s in SCENARIOS if not sys.argv[4:] or s.__name__ in sys.argv[4:]]
-    torch.save({scenario.__name__: scenario(rank, folder) for scenario in chosen}, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    torch.save({scenario.__name__: scenario(rank, folder) for scenario in SCENARIOS}, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
