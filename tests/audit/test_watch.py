@@ -548,6 +548,21 @@ def test_a_failing_observation_does_not_harm_the_training(monkeypatch: pytest.Mo
     assert "ArithmeticError" in within[4].records[0].why
 
 
+def test_a_writer_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
+    class Full:
+        calls = 0
+
+        def add_scalar(self, *args: Any) -> None:
+            self.calls += 1
+            raise OSError(28, "No space left on device")
+
+    writer, without = Full(), loop("mlp", 0)
+    with pytest.warns(UserWarning, match="to tensorboard: OSError.*No space left"):
+        within = loop("mlp", 1, tensorboard=writer, log=tmp_path / "run.jsonl")
+    assert without[0] == within[0] and writer.calls == 1 and len(within[4].records) == 5
+    assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 5
+
+
 def test_what_several_processes_saw_is_added_up() -> None:
     def seen(active: int, margin: float, why: str = "") -> Observation:
         row = Met("1", "relu", "switch", "0", "f.py:1", 10, active, active, margin)

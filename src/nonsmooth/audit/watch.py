@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +120,7 @@ class Watch:
     def __init__(self, model: Any, options: _Options) -> None:
         self._options, self._records = options, list[Observation]()
         self._file: IO[str] | None = None
+        self._broken: set[str] = set()
         select = None if options.at_kinks is None else selection(options.at_kinks, "torch")
         self._name = f"{type(model).__module__}.{type(model).__name__}"
         self._began = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -195,13 +197,33 @@ class Watch:
         self._records.append(observation)
         if not self._observer.leads:
             return
+        for way in (self._to_file, self._to_tensorboard, self._to_terminal):
+            if way.__name__ in self._broken:
+                continue
+            try:
+                way(observation)
+            except Exception as error:  # a full disk is no reason to end a training
+                self._broken.add(way.__name__)
+                warnings.warn(
+                    f"watch: nothing is written any more {way.__name__[1:].replace('_', ' ')}: {type(error).__name__}: {error}.",
+                    stacklevel=2,
+                )
+
+    def _to_file(self, observation: Observation) -> None:
+        """Write a line of the log."""
         if self._file is not None:
             line = {"format_version": FORMAT_VERSION, "run": self._about(), **plain_data(observation)}
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+    def _to_tensorboard(self, observation: Observation) -> None:
+        """Write the numbers of an observation."""
         if self._options.tensorboard is not None:
             for name, value in observation.scalars().items():
                 self._options.tensorboard.add_scalar(name, value, observation.step)
+
+    def _to_terminal(self, observation: Observation) -> None:
+        """Show the line of progress."""
         if self._tells_progress():
             print(f"\r\x1b[2K{plain(observation.sentence())}", end="", file=sys.stderr, flush=True)
 
