@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -29,9 +29,8 @@ from nonsmooth.errors import UsageError
 from nonsmooth.optim.schedules import Schedule
 from nonsmooth.optim.tail import Answer, Ended, Tail, Unknown, same_rate
 from nonsmooth.optim.trend import SHORT, Trend
-from nonsmooth.report.json_text import to_json
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
-from nonsmooth.report.text import render, render_html
 
 __all__ = ["Condition", "Reading", "ScheduleCheck", "check_schedule", "first_steps"]
 
@@ -69,11 +68,13 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class ScheduleCheck:
+class ScheduleCheck(Reported):
     """Which conditions of the convergence theorem a schedule fulfils.
 
     `bool(check)` is True only if every condition holds; `check.holds` is None where one is not decided and none fails.
     """
+
+    WIDTH: ClassVar[int] = 120
 
     schedule: str
     sampling: str
@@ -113,18 +114,6 @@ class ScheduleCheck:
         rows = tuple((c.name, c.formula, words[c.holds], c.status, c.why) for c in self.conditions)
         table = Table(f"Sampling: {self.sampling}{epochs}", ("condition", "formula", "holds", "status", "why"), rows)
         return Document(f"{self.schedule}: {verdict}", (table,))
-
-    def __str__(self) -> str:
-        """Print the answer, at most 120 columns wide."""
-        return render(self.document(), width=120)
-
-    def _repr_html_(self) -> str:
-        """Show the answer in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the answer as strict JSON."""
-        return to_json(self)
 
 
 def check_schedule(

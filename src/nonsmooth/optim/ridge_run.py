@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.report.json_text import to_json
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
-from nonsmooth.report.text import render, render_html
 
 __all__ = ["RidgeRun", "RidgeStep"]
 
@@ -46,7 +45,7 @@ class RidgeStep:
 
 
 @dataclass(frozen=True, eq=False)
-class RidgeRun:
+class RidgeRun(Reported):
     """What a run of the ridge method found.
 
     Attributes:
@@ -102,16 +101,4 @@ class RidgeRun:
         best = f"smallest value {self.best_value:.6g}, last value {self.value:.6g}"
         return Document("min over x of max over y of F(x, y)", (f"{best}; {self.message}", self.table()))
 
-    def __str__(self) -> str:
-        """Print the run."""
-        return render(self.document(), width=100)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """Show the run in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the run as strict JSON."""
-        return to_json(self)
+    __repr__ = Reported.__str__

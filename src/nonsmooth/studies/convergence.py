@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nonsmooth.derivatives.clarke import clarke
 from nonsmooth.derivatives.field import field
@@ -20,10 +20,9 @@ from nonsmooth.optim.conditions import check_schedule
 from nonsmooth.report.convergence_picture import Curve, draw_convergence
 from nonsmooth.report.field_picture import save_figure
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import Report, silent
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
-from nonsmooth.report.text import render, render_html
 from nonsmooth.studies.convergence_problems import METHODS, PROBLEMS, SAMPLINGS, SCHEDULES, problem, schedule
 from nonsmooth.studies.convergence_run import AT_ARTIFACT, WEIGHTS, artifact, run, run_artifact
 from nonsmooth.studies.grid import grid, run_grid
@@ -98,8 +97,10 @@ class ArtifactRuns:
 
 
 @dataclass(frozen=True)
-class ConvergenceStudy:
+class ConvergenceStudy(Reported):
     """Minibatch steps on tame finite sums: what was run, and what was measured."""
+
+    WIDTH: ClassVar[int] = 140
 
     format_version: int
     steps: int
@@ -175,18 +176,6 @@ class ConvergenceStudy:
         )
         columns = ("start", "runs", "ended at the artifact", "the others: farthest from -1")
         return Table("w_i ((x + 1)^2/2 - zero(x)), zero(x) = relu(-x) + x - relu(x)", columns, rows, note)
-
-    def __str__(self) -> str:
-        """Print the study, at most 140 columns wide."""
-        return render(self.document(), width=140)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and the picture into a folder, made if need be; give what was written."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,10 +20,9 @@ from nonsmooth.report.field_path_picture import draw_paths
 from nonsmooth.report.field_picture import KinkView, LineView, draw_gallery, save_figure
 from nonsmooth.report.field_plane_picture import Outline, PlaneView, draw_plane
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import Report, silent
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
-from nonsmooth.report.text import render, render_html
 from nonsmooth.studies.field_chart import CONVENTIONS, open_chart
 from nonsmooth.studies.field_line import GRID as STEPS
 from nonsmooth.studies.field_line import view_line
@@ -69,8 +68,10 @@ class CriticalPath:
 
 
 @dataclass(frozen=True)
-class FieldStudy:
+class FieldStudy(Reported):
     """What backpropagation can return in one and two variables, and criticality along paths."""
+
+    WIDTH: ClassVar[int] = 120
 
     format_version: int
     framework: str
@@ -161,18 +162,6 @@ class FieldStudy:
             ),
             path.setting,
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        """Print the study, at most 120 columns wide."""
-        return render(self.document(), width=120)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study, with the graphs and strata, as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and the pictures into a folder, made if need be; give what was written."""

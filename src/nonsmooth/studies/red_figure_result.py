@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
-from nonsmooth.report.text import format_share, render, render_html
+from nonsmooth.report.text import format_share
 from nonsmooth.studies.red_figure_picture import Panel, draw_red_figure
 from nonsmooth.studies.red_figure_run import MOMENTUM, RATE
 
@@ -58,7 +58,7 @@ class TrainedNetwork:
 
 
 @dataclass(frozen=True)
-class RedFigure:
+class RedFigure(Reported):
     """Relu networks of increasing size, trained under observation; every figure was counted."""
 
     format_version: int
@@ -140,18 +140,6 @@ class RedFigure:
             ("format", "biases", "layers", *(f"{w} units" for w in widths)),
             tuple((*key, *(cells.get(w) for w in widths)) for key, cells in rows.items()),
         )
-
-    def __str__(self) -> str:
-        """Print the study, at most 100 columns wide."""
-        return render(self.document(), width=100)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and the picture into a folder, made if need be; give what was written."""

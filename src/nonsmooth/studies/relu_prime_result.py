@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
-from nonsmooth.report.text import format_share, render, render_html
+from nonsmooth.report.text import format_share
 from nonsmooth.studies.intervals import Mean, Proportion, proportion_interval
 from nonsmooth.studies.relu_prime_protocol import Authors, Protocol
 
@@ -88,7 +88,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class ReluPrimeStudy:
+class ReluPrimeStudy(Reported):
     """The volumes and the accuracies, measured in this run; the authors' counts stand beside them, as theirs."""
 
     format_version: int
@@ -197,18 +197,6 @@ class ReluPrimeStudy:
             ),
             "less that of: the mean difference by seed, in points.",
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        """Print the study, at most 100 columns wide."""
-        return render(self.document(), width=100)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and the pictures into a folder, made if need be; give what was written."""

@@ -15,10 +15,10 @@ from nonsmooth.errors import UsageError
 from nonsmooth.optim.ridge_method import ridge
 from nonsmooth.optim.schedules import PowerSchedule
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import Report, silent
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
-from nonsmooth.report.text import format_share, render, render_html
+from nonsmooth.report.text import format_share
 from nonsmooth.studies.ridge_adversary import (
     RADIUS,
     SETTLED,
@@ -69,7 +69,7 @@ class RidgeCase:
 
 
 @dataclass(frozen=True)
-class RidgeStudy:
+class RidgeStudy(Reported):
     """Problems of known value, and training against perturbations; every figure was measured in this run."""
 
     format_version: int
@@ -150,18 +150,6 @@ class RidgeStudy:
             f"settled: w_i within {SETTLED:g} |w_i| of the normal cone of its box. refuted: no maximiser, to the tolerance of "
             "single precision.",
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        """Print the study, at most 100 columns wide."""
-        return render(self.document(), width=100)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and ridge.png into a folder, made if need be; give what was written."""

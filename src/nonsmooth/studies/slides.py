@@ -18,10 +18,9 @@ from nonsmooth.derivatives.subgradient import subgradient
 from nonsmooth.dictionary.convention import FRAMEWORKS, load_convention
 from nonsmooth.program import Program
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import Report, silent
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
-from nonsmooth.report.text import render, render_html
 from nonsmooth.studies.slides_programs import Formula, formulas
 
 __all__ = ["CONVENTIONS", "OneSided", "SlideFunction", "SlidesStudy", "study_slides"]
@@ -92,7 +91,7 @@ class SlideFunction:
 
 
 @dataclass(frozen=True)
-class SlidesStudy:
+class SlidesStudy(Reported):
     """What backpropagation returns at 0 for the programs of the slides; every number is computed from the programs."""
 
     format_version: int
@@ -147,18 +146,6 @@ class SlidesStudy:
             ),
             "0, 1/2, 1: the weight of the right-hand slope; an `if` keeps its branch. certified: left, right.",
         )
-
-    def __str__(self) -> str:
-        """Print the study, at most 100 columns wide."""
-        return render(self.document(), width=100)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study, with the graphs, as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and slides.png into a folder, made if need be; give what was written."""

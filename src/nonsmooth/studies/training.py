@@ -15,9 +15,9 @@ from nonsmooth.audit.page import audit_page
 from nonsmooth.audit.pictures import training_pictures
 from nonsmooth.audit.result import Effect
 from nonsmooth.report.files import write_report
-from nonsmooth.report.json_text import to_json
+from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
-from nonsmooth.report.text import format_share, render, render_html
+from nonsmooth.report.text import format_share, render
 
 __all__ = ["Initialisation", "TrainingPoint", "TrainingStudy"]
 
@@ -51,7 +51,7 @@ class Initialisation:
 
 
 @dataclass(frozen=True)
-class TrainingStudy:
+class TrainingStudy(Reported):
     """A training run audited at several points; every figure was measured in the run."""
 
     format_version: int
@@ -134,18 +134,6 @@ class TrainingStudy:
             ),
             "||g - g_fw|| / ||g_fw||, and in brackets that of the parameter that moves most.",
         )
-
-    def __str__(self) -> str:
-        """Print the study, at most 100 columns wide."""
-        return render(self.document(), width=100)
-
-    def _repr_html_(self) -> str:
-        """Show the study in a notebook."""
-        return render_html(self.document())
-
-    def to_json(self) -> str:
-        """Write the study, with the audits of all points, as strict JSON."""
-        return to_json(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt (with every audit in full) and the pictures; give what was written."""
