@@ -303,7 +303,7 @@ def test_the_answer_is_printed_and_written() -> None:
         {"schedule": o.PowerSchedule(), "steps_per_epoch": 0},
         {"schedule": o.PowerSchedule(), "samples": 3},
     ],
-    ids=lambda a: str(list(a.values()))[:40],
+    ids=lambda a: None if "0x" in str(a) else str(list(a.values()))[:40],
 )
 def test_what_means_nothing_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

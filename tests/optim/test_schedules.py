@@ -56,7 +56,7 @@ def rates(scheduler: Any, count: int) -> list[list[float]]:
         (o.WarmupSchedule(o.ConstantSchedule(0.3), 10), lambda k: 0.3 * min(1, (k + 1) / 10)),
         (o.WarmupSchedule(o.ConstantSchedule(0.3), 10, 0.5), lambda k: 0.3 * min(1, 0.5 + 0.05 * (k + 1))),
     ],
-    ids=str,
+    ids=lambda v: None if callable(v) and not hasattr(v, "first") else str(v),
 )
 def test_formulas(schedule: Schedule, formula: Any) -> None:
     assert [schedule(k) for k in range(60)] == pytest.approx([formula(k) for k in range(60)], rel=1e-13)
