@@ -94,6 +94,30 @@ def test_workers_draw_ahead_of_what_is_used() -> None:
     assert head + drawn(loader(second, 4)) == whole
 
 
+@pytest.mark.parametrize("used", range(1, 5))
+@pytest.mark.parametrize("epoch", range(2))
+def test_workers_that_drew_the_whole_epoch(epoch: int, used: int) -> None:
+    """As they do near its end, and all the time where an epoch is short: what is used counts, not what was drawn."""
+    first = o.WithoutReplacement(13, seed=5)
+    for _ in range(epoch + 1):
+        list(first)
+    second = o.WithoutReplacement(13, seed=5)
+    second.load_state_dict(first.state_dict(taken=min(4 * used, 13)))
+    order = o.WithoutReplacement(13, seed=5).epoch_order
+    assert list(second) == (order(epoch)[4 * used :] if used < 4 else order(epoch + 1)).tolist()
+    assert first.state_dict() == first.state_dict(taken=0) == first.state_dict(taken=13)
+
+
+def test_what_is_used_counts_from_the_epoch_that_a_state_or_a_trainer_began() -> None:
+    sampler = o.WithoutReplacement(10, seed=5)
+    sampler.load_state_dict({**sampler.state_dict(), "epoch": 7, "position": 4})
+    assert sampler.state_dict(taken=4)["epoch"] == 7
+    list(sampler)
+    assert [sampler.state_dict(taken=8)[key] for key in ("epoch", "position")] == [7, 8]
+    sampler.set_epoch(3)
+    assert sampler.state_dict(taken=2)["epoch"] == 3
+
+
 def test_an_epoch_that_is_left_is_over() -> None:
     sampler = o.WithoutReplacement(10, seed=0)
     peeked = next(iter(sampler))

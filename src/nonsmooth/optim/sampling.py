@@ -73,7 +73,7 @@ class WithoutReplacement:
             )
         self.n, self.order, self.seed, self.rank, self.ranks = int(n), order, int(seed), int(rank), int(ranks)
         self.epoch, self.position = 0, 0
-        self._resumed, self._running = False, 0
+        self._resumed, self._running, self._begun = False, 0, 0
 
     def __len__(self) -> int:
         """How many samples an epoch has, for this process."""
@@ -108,7 +108,7 @@ class WithoutReplacement:
         """Run through what is left of a resumed epoch, or through the next whole one."""
         if self.position and not self._resumed:
             self.epoch, self.position = self.epoch + 1, 0
-        self._resumed = False
+        self._resumed, self._begun = False, self.epoch
         self._running += 1
         return self._rest(self._running)
 
@@ -126,21 +126,28 @@ class WithoutReplacement:
         """Begin an epoch by its number, as trainers do; within that epoch, once resumed, nothing changes."""
         if not (self._resumed and epoch == self.epoch):
             self.epoch, self.position, self._resumed = int(epoch), 0, False
+            self._begun = self.epoch
 
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
         """Give the state: from here a run goes on exactly.
 
         Args:
-            taken: how many samples of the running epoch have been used; by default those that were drawn. The workers of a
-                DataLoader draw ahead of what is used: there pass batches used x batch size.
+            taken: how many samples of the epoch that began last have been used, those before a resumption among them; by
+                default those that were drawn. The workers of a DataLoader draw ahead of what is used, also to the end of
+                the epoch: there pass batches used x batch size, and len(sampler) after the last batch. 0 stands between
+                epochs: the next one begins.
 
         Raises:
             UsageError: more than the epoch has.
         """
         position = self.position if taken is None else taken
         if not 0 <= position <= len(self):
-            raise UsageError(f"taken={taken!r}: an epoch has {len(self)} samples.")
-        epoch, position = (self.epoch + 1, 0) if position == len(self) else (self.epoch, position)
+            raise UsageError(
+                f"taken={taken!r}: an epoch has {len(self)} samples; where the last batch is smaller pass "
+                "min(batches used * batch size, len(sampler))."
+            )
+        epoch = self._begun if taken else self.epoch
+        epoch, position = (epoch + 1, 0) if position == len(self) else (epoch, position)
         held = {"n": self.n, "order": self.order, "seed": self.seed, "ranks": self.ranks}
         return {**held, "epoch": epoch, "position": position}
 
@@ -152,10 +159,12 @@ class WithoutReplacement:
         """
         mine = {"n": self.n, "order": self.order, "seed": self.seed, "ranks": self.ranks}
         other = {name: state.get(name) for name in mine if state.get(name) != mine[name]}
-        epoch, position = state.get("epoch"), state.get("position")
-        if other or not isinstance(epoch, int) or not isinstance(position, int) or not 0 <= position < len(self):
+        epoch: Any = state.get("epoch")
+        position: Any = state.get("position")
+        whole = isinstance(epoch, int) and isinstance(position, int) and epoch >= 0 and 0 <= position < len(self)
+        if other or not whole:
             raise UsageError(
                 f"the state {dict(state)!r} is none of {mine!r}: make the sampler with the same arguments."
             )
-        self.epoch, self.position, self._resumed = epoch, position, True
+        self.epoch, self.position, self._resumed, self._begun = epoch, position, True, epoch
         self._running += 1
