@@ -332,3 +332,107 @@ def test_products_of_rates() -> None:
     assert isinstance(Regular(1.0).times(Geometric(0.5)), Geometric | Unknown)
     assert Ended("over").times(Regular(0.0)).infinite_sum()[0] is False
     assert math.isnan(Trend(np.zeros(100))._fit(np.zeros(3), [1.0, 2.0, 3.0], 0.0)[0])
+
+
+class StepsAlone(o.PowerSchedule):
+    """A subclass that changes the steps, and inherits a tail that is not theirs."""
+
+    def values(self, k: Any, xp: Any) -> Any:
+        return self.first * 0.5**k
+
+
+class CallAlone(o.PowerSchedule):
+    def __call__(self, k: int) -> float:
+        return 0.5**k
+
+
+class StepsAndTail(StepsAlone):
+    @property
+    def tail(self) -> Any:
+        return Geometric(0.5)
+
+
+@pytest.mark.parametrize("inner", [StepsAlone(1.0, 0.6), CallAlone(1.0, 0.6)], ids=lambda s: type(s).__name__)
+def test_a_subclass_of_ours_that_changes_the_steps_is_sampled(inner: Any) -> None:
+    held = optimiser()
+    parts = [lr.ConstantLR(held), o.ScheduleLR(held, inner)]
+    schedules = [inner, lr.LambdaLR(optimiser(), inner), lr.SequentialLR(held, parts, [3])]
+    if isinstance(inner, StepsAlone):
+        schedules += [o.EpochSchedule(inner, 2), o.WarmupSchedule(inner, 3)]
+    for schedule in schedules:
+        answer = check(schedule)
+        assert SUM in answer.failed and answer.status == "sampled"
+    own = check(StepsAndTail(1.0, 0.6))
+    assert own.failed == (SUM,) and own.status == "proved"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: lr.CosineAnnealingLR(p, 10),
+        lambda p: lr.LambdaLR(p, lambda k: 1.0),
+        lambda p: o.ScheduleLR(p, o.PowerSchedule()),
+        lambda p: lr.CyclicLR(p, 0.1, 0.2),
+        lambda p: lr.ReduceLROnPlateau(p, min_lr=[0.1]),
+        lambda p: lr.SequentialLR(p, [lr.ConstantLR(p), lr.CosineAnnealingLR(p, 10)], [3]),
+    ],
+)
+def test_groups_that_came_after_the_scheduler_are_named(make: Any) -> None:
+    held = optimiser()
+    scheduler = make(held)
+    held.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1})
+    with pytest.raises(UsageError, match="1 groups of parameters"):
+        check(scheduler)
+
+
+def test_groups_that_came_after_a_scheduler_which_needs_no_number_of_each() -> None:
+    for make in (lambda p: lr.ExponentialLR(p, 0.9), lr.ReduceLROnPlateau):
+        held = optimiser()
+        scheduler: Any = make(held)
+        held.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1})
+        assert check(scheduler).status == "proved"
+
+
+def test_rates_that_are_run_into_nan_are_refused() -> None:
+    with pytest.raises(UsageError, match="a_k = nan at k = 1"):
+        check(lr.ExponentialLR(optimiser(), math.nan))
+
+
+def test_rates_that_stick_at_the_end_of_floating_point_are_zero() -> None:
+    """0.6 times the smallest number above 0 is rounded to that number, for ever."""
+    answer = check(lr.MultiplicativeLR(optimiser(), lambda k: 0.6))
+    assert answer.failed == (SUM,)
+
+
+@pytest.mark.parametrize(
+    ("make", "rate"),
+    [
+        (lambda p: lr.CosineAnnealingWarmRestarts(p, 1, eta_min=0.1), 0.0),
+        (lambda p: lr.CyclicLR(p, 0.0, 0.1, 0.5, 0.5, cycle_momentum=False), 0.1),
+        (lambda p: lr.CosineAnnealingLR(p, 0.5, eta_min=0.1), 0.0),
+    ],
+)
+def test_waves_that_are_met_at_their_feet_alone(make: Any, rate: float) -> None:
+    assert check(make(optimiser(rate=rate))).failed == (SUM,)
+
+
+def test_waves_of_a_hundred_million_steps_are_not_laid_out() -> None:
+    for make in (lr.CosineAnnealingLR, lr.CosineAnnealingWarmRestarts):
+        answer = check(make(optimiser(), 10**12), "without replacement", steps_per_epoch=10)
+        assert answer.failed == (ZERO,) and answer.undecided == (STEADY,)
+
+
+def test_torch_divides_by_the_length_of_a_ramp_that_stands_last() -> None:
+    held = optimiser()
+    scheduler = lr.SequentialLR(held, [lr.ConstantLR(held), lr.LinearLR(held, 0.1, 0.5, total_iters=0)], [4])
+    assert check(scheduler).failed == (SUM,)
+
+
+def test_functions_of_jax_that_take_one_count_at_a_time() -> None:
+    """Two that took minutes one by one, and one that is complex for a negative integer which is none of an array."""
+    import optax
+
+    assert check(optax.cosine_onecycle_schedule(1000, 0.1)).failed == (LOG,)
+    assert check(optax.linear_onecycle_schedule(1000, 0.1)).failed == (LOG,)
+    joined = optax.join_schedules([optax.constant_schedule(0.1), lambda k: 0.1 / (1 + k) ** 0.6], [10])
+    assert check(joined).holds is True

@@ -17,7 +17,7 @@ import copy
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, TypeAlias
@@ -26,13 +26,13 @@ import numpy as np
 
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import UsageError
-from nonsmooth.optim.schedules import Schedule
+from nonsmooth.optim.schedules import exact_tail
 from nonsmooth.optim.tail import Answer, Ended, Tail, Unknown, same_rate
 from nonsmooth.optim.trend import SHORT, Trend
 from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
 
-__all__ = ["Condition", "Reading", "ScheduleCheck", "check_schedule", "first_steps"]
+__all__ = ["Condition", "Reading", "ScheduleCheck", "check_schedule", "finite_steps", "first_steps"]
 
 SAMPLINGS = ("independent", "without replacement")
 COUNTS = ("steps", "epochs")
@@ -229,8 +229,9 @@ def _same_rate(one: Evidence, other: Evidence) -> tuple[Answer, bool]:
 
 def _read(schedule: Any, samples: int) -> Reading:
     """Find out what the schedule is."""
-    if isinstance(schedule, Schedule):
-        return Reading(str(schedule), (schedule.tail,))
+    tail = exact_tail(schedule)
+    if tail is not None:
+        return Reading(str(schedule), (tail,))
     if any(cls.__module__.startswith("torch.optim") for cls in type(schedule).__mro__):
         found: Reading = import_module("nonsmooth.optim.torch.scheduler_tails").read_scheduler(schedule, samples)
         return found
@@ -246,7 +247,7 @@ def _read(schedule: Any, samples: int) -> Reading:
             f"schedule={type(schedule).__name__}: pass a schedule of nonsmooth.optim, a scheduler of torch, a callable "
             "k -> a_k, or a sequence of numbers."
         )
-    return Reading(f"{len(numbers):,} numbers, and their trend", (Trend(_finite(numbers)),))
+    return Reading(f"{len(numbers):,} numbers, and their trend", (Trend(finite_steps(numbers)),))
 
 
 def first_steps(schedule: Callable[[int], Any], samples: int, scale: float = 1.0) -> Evidence:
@@ -255,22 +256,21 @@ def first_steps(schedule: Callable[[int], Any], samples: int, scale: float = 1.0
     Raises:
         UsageError: it fails at once, or a step is no finite number.
     """
-    if isinstance(schedule, Schedule):
-        return (
-            schedule.tail
-            if scale > 0
-            else Ended("the rate that it multiplies is 0")
-            if scale == 0
-            else Unknown("a negative rate")
-        )
+    tail = exact_tail(schedule)
+    if tail is not None:
+        if scale > 0:
+            return tail
+        return Ended("the rate that it multiplies is 0") if scale == 0 else Unknown("a negative rate")
     with _undisturbed():
         try:
             asked = copy.deepcopy(schedule)
         except Exception:
             asked = schedule
+        with suppress(Exception):
+            asked = _in_jax(asked)
         values = _at_once(asked, samples)
         if values is not None:
-            return Trend(scale * _finite(values))
+            return Trend(scale * finite_steps(values))
         found: list[float] = []
         for k in range(samples):
             try:
@@ -278,8 +278,8 @@ def first_steps(schedule: Callable[[int], Any], samples: int, scale: float = 1.0
             except Exception as error:
                 if k == 0:
                     raise UsageError(f"the schedule fails at k = 0: {type(error).__name__}: {error}") from error
-                return Trend(scale * _finite(np.array(found)), f"it ends: {type(error).__name__} at k = {k}")
-    return Trend(scale * _finite(np.array(found)))
+                return Trend(scale * finite_steps(np.array(found)), f"it ends: {type(error).__name__} at k = {k}")
+    return Trend(scale * finite_steps(np.array(found)))
 
 
 def _at_once(schedule: Callable[[Any], Any], samples: int) -> Floats | None:
@@ -295,12 +295,25 @@ def _at_once(schedule: Callable[[Any], Any], samples: int) -> Floats | None:
         return None
 
 
-def _finite(steps: Floats) -> Floats:
-    """Refuse steps that are no finite numbers."""
+def _in_jax(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give a function of JAX the counts that it expects, arrays, and map it over many of them: one by one it is slow."""
+    if not type(schedule(0)).__module__.startswith("jax"):
+        return schedule
+    jax = import_module("jax")
+    mapped = jax.vmap(schedule)
+    return lambda k: (mapped if np.ndim(k) else schedule)(jax.numpy.asarray(k))
+
+
+def finite_steps(steps: Floats) -> Floats:
+    """Refuse steps that are no finite numbers; what has lost its digits at the end of floating point is 0.
+
+    Raises:
+        UsageError: a step is infinite or nan.
+    """
     wrong = np.flatnonzero(~np.isfinite(steps))
     if len(wrong):
         raise UsageError(f"a_k = {steps[wrong[0]]} at k = {wrong[0]}: steps must be finite numbers.")
-    return steps
+    return np.where(np.abs(steps) < np.finfo(np.float64).tiny, 0.0, steps)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ __all__ = [
     "PowerSchedule",
     "Schedule",
     "WarmupSchedule",
+    "exact_tail",
     "schedule_from_plain",
 ]
 
@@ -375,6 +376,28 @@ class WarmupSchedule(Schedule):
         """The formula of a_k."""
         lead = f"{self.start:g} + {1 - self.start:g} " if self.start else ""
         return f"b_k min(1, {lead}(k + 1)/{self.steps}), b_k = {self.schedule.formula}"
+
+
+def exact_tail(schedule: Any) -> Tail | None:
+    """Give the tail of a schedule of this library, or of a class that gives its own beside its steps; else None.
+
+    A subclass that changes the steps alone inherits a tail that is not theirs.
+
+    >>> class Mine(PowerSchedule):
+    ...     def values(self, k, xp):
+    ...         return 0.5**k
+    >>> print(exact_tail(PowerSchedule(1.0, 0.5)), exact_tail(Mine(1.0, 0.5)))
+    a_k ~ c k^-0.5 None
+    """
+    if not isinstance(schedule, Schedule):
+        return None
+
+    def owner(name: str) -> type:
+        return next(cls for cls in type(schedule).__mro__ if name in vars(cls))
+
+    inner = [value for value in vars(schedule).values() if isinstance(value, Schedule)]
+    fits = all(issubclass(owner("tail"), owner(name)) for name in ("values", "__call__"))
+    return schedule.tail if fits and all(exact_tail(one) is not None for one in inner) else None
 
 
 def schedule_from_plain(data: Mapping[str, Any]) -> Schedule:

@@ -21,9 +21,9 @@ from torch.optim import lr_scheduler as lr
 from torch.optim import swa_utils
 
 from nonsmooth.errors import UsageError
-from nonsmooth.optim.conditions import Evidence, Reading, first_steps
-from nonsmooth.optim.schedules import Schedule
-from nonsmooth.optim.tail import Ended, Geometric, Recurrent, Regular, Tail, Unknown
+from nonsmooth.optim.conditions import Evidence, Reading, finite_steps, first_steps
+from nonsmooth.optim.schedules import Schedule, exact_tail
+from nonsmooth.optim.tail import PERIOD, Ended, Geometric, Recurrent, Regular, Tail, Unknown
 from nonsmooth.optim.torch.schedules import ScheduleLR
 from nonsmooth.optim.trend import SHORT, Trend
 
@@ -37,7 +37,7 @@ def read_scheduler(scheduler: Any, samples: int) -> Reading:
     """Read a scheduler of torch: its tails by formula, or its next steps, run on a copy.
 
     Raises:
-        UsageError: it is an optimiser, or a scheduler that cannot be copied or run.
+        UsageError: it is an optimiser, a scheduler that cannot be copied or run, or one that does not know all groups.
     """
     if isinstance(scheduler, torch.optim.Optimizer):
         raise UsageError("schedule= is an optimiser: pass its scheduler, or a callable k -> a_k.")
@@ -46,11 +46,24 @@ def read_scheduler(scheduler: Any, samples: int) -> Reading:
             f"schedule={type(scheduler).__name__}: it is no scheduler of torch that is bound to an optimiser."
         )
     groups = len(scheduler.optimizer.param_groups)
+    _check_groups(scheduler, groups)
     found = [_evidence(scheduler, i, samples) for i in range(groups)]
     if any(e is None for e in found):
         run = _run(scheduler, max(SHORT, samples // 10))
-        found = [Trend(np.array(run[0])[:, i], run[1]) for i in range(groups)]
+        found = [Trend(finite_steps(np.array(run[0])[:, i]), run[1]) for i in range(groups)]
     return Reading(_name(scheduler), tuple(e for e in found if e is not None))
+
+
+def _check_groups(scheduler: Any, groups: int) -> None:
+    """Refuse a scheduler whose optimiser was given more groups after it was made, where it keeps numbers for each."""
+    known = len(getattr(scheduler, "base_lrs", range(groups)))
+    if type(scheduler) not in FACTORS and known != groups:
+        raise UsageError(
+            f"schedule={type(scheduler).__name__}: it was made for {known} groups of parameters, and its optimiser has {groups} by "
+            "now; make the scheduler after the last add_param_group."
+        )
+    for inner in getattr(scheduler, "_schedulers", ()):
+        _check_groups(inner, groups)
 
 
 def _evidence(scheduler: Any, group: int, samples: int) -> Evidence | None:
@@ -136,18 +149,27 @@ FACTORS: dict[type, Callable[[Any], Tail | None]] = {
 """The schedulers that multiply the rate, and the tail of the product of their factors from now on."""
 
 
-def _cosine(scheduler: Any, group: int, now: float) -> Tail:
+def _cosine(scheduler: Any, group: int, now: float) -> Tail | None:
     """Between the first rate and eta_min, for ever: torch's cosine climbs again after T_max steps."""
-    high, low, half = float(scheduler.base_lrs[group]), float(scheduler.eta_min), int(scheduler.T_max)
+    high, low, half = float(scheduler.base_lrs[group]), float(scheduler.eta_min), scheduler.T_max
+    if half != int(half) or half < 1:
+        return None
     why = f"after {half} steps at {low:g} it climbs back to {high:g}, and so on"
-    return _waves(high, low, [math.cos(math.pi * k / half) for k in range(2 * half)], why)
+    return _waves(high, low, _cosines(2 * int(half), int(half)), why)
+
+
+def _cosines(period: int, half: int) -> list[float]:
+    """Give cos(pi k/half) over a period; none where that is too long to be compared with an epoch."""
+    return [math.cos(math.pi * k / half) for k in range(period)] if period <= PERIOD else []
 
 
 def _restarts(scheduler: Any, group: int, now: float) -> Tail:
     """A cosine that restarts at the first rate, for ever."""
     high, low = float(scheduler.base_lrs[group]), float(scheduler.eta_min)
     first, longer = scheduler.T_0, scheduler.T_mult > 1
-    waves = [] if longer else [math.cos(math.pi * k / first) for k in range(first)]
+    if first == 1 and not longer:
+        return _value(high)
+    waves = [] if longer else _cosines(first, first)
     return _waves(high, low, waves, f"it restarts at {high:g} again and again")
 
 
@@ -162,7 +184,7 @@ def _waves(high: float, low: float, cosines: list[float], why: str) -> Tail:
 def _cyclic(scheduler: Any, group: int, now: float) -> Tail | None:
     """Triangles between two rates."""
     low, high = float(scheduler.base_lrs[group]), float(scheduler.max_lrs[group])
-    if getattr(scheduler, "_scale_fn_custom", None) is not None or low < 0 or high < 0:
+    if getattr(scheduler, "_scale_fn_custom", None) is not None or low < 0 or high < 0 or 1 % scheduler.total_size == 0:
         return None
     if high == low:
         return _value(low)
@@ -184,7 +206,13 @@ def _average(scheduler: Any, group: int, now: float) -> Tail:
 
 def _plateau(scheduler: Any, group: int, now: float) -> Tail:
     """A factor at every plateau, down to min_lr; a change of at most eps is left out."""
-    least, factor, eps = float(scheduler.min_lrs[group]), float(scheduler.factor), float(scheduler.eps)
+    floors, groups = scheduler.min_lrs, len(scheduler.optimizer.param_groups)
+    if len(floors) != groups and scheduler.default_min_lr is None:
+        raise UsageError(
+            f"schedule=ReduceLROnPlateau: its min_lr is for {len(floors)} groups of parameters, and its optimiser has {groups}."
+        )
+    least = float(floors[group] if len(floors) == groups else scheduler.default_min_lr)
+    factor, eps = float(scheduler.factor), float(scheduler.eps)
     floor = max(min(least, now), min(factor * eps / (1 - factor), now) if factor > 0 else 0.0)
     if now == 0:
         return Ended("the rate is 0")
@@ -196,12 +224,12 @@ def _plateau(scheduler: Any, group: int, now: float) -> Tail:
 def _sequence(scheduler: Any, group: int, now: float) -> Tail | None:
     """What the last scheduler does, from its milestone on."""
     last, start = scheduler._schedulers[-1], scheduler._milestones[-1] if scheduler._milestones else 0
-    if not hasattr(last, "base_lrs"):
+    if not hasattr(last, "base_lrs") or getattr(last, "total_iters", 1) < 1:  # torch divides by total_iters there
         return None
     absolute = _absolute(last)
     if absolute is not None:
-        schedule = absolute[group]
-        return schedule.tail.times(_value(float(last.base_lrs[group]))) if isinstance(schedule, Schedule) else None
+        exact = exact_tail(absolute[group])
+        return None if exact is None else exact.times(_value(float(last.base_lrs[group])))
     tail = _tail(last, group, now if scheduler.last_epoch >= start else float(last.base_lrs[group]))
     if isinstance(tail, Geometric):
         return replace(tail, offset=-start)
