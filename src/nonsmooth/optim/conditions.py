@@ -266,8 +266,7 @@ def first_steps(schedule: Callable[[int], Any], samples: int, scale: float = 1.0
             asked = copy.deepcopy(schedule)
         except Exception:
             asked = schedule
-        with suppress(Exception):
-            asked = _in_jax(asked)
+        asked = _prepared(asked)
         values = _at_once(asked, samples)
         if values is not None:
             return Trend(scale * finite_steps(values))
@@ -295,13 +294,13 @@ def _at_once(schedule: Callable[[Any], Any], samples: int) -> Floats | None:
         return None
 
 
-def _in_jax(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Give a function of JAX the counts that it expects, arrays, and map it over many of them: one by one it is slow."""
-    if not type(schedule(0)).__module__.startswith("jax"):
-        return schedule
-    jax = import_module("jax")
-    mapped = jax.vmap(schedule)
-    return lambda k: (mapped if np.ndim(k) else schedule)(jax.numpy.asarray(k))
+def _prepared(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give a function of JAX the counts that it expects, and many of them at once: one by one it is slow."""
+    with suppress(Exception):
+        if type(schedule(0)).__module__.startswith("jax"):
+            found: Callable[[Any], Any] = import_module("nonsmooth.optim.jax.schedules").mapped_schedule(schedule)
+            return found
+    return schedule
 
 
 def finite_steps(steps: Floats) -> Floats:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from nonsmooth.errors import UsageError
 from nonsmooth.optim.schedules import Schedule
 
-__all__ = ["optax_schedule"]
+__all__ = ["mapped_schedule", "optax_schedule"]
 
 
 def optax_schedule(schedule: Schedule) -> Callable[[Any], Any]:
@@ -43,3 +44,14 @@ def optax_schedule(schedule: Schedule) -> Callable[[Any], Any]:
         return schedule.values(jnp.asarray(count), jnp)
 
     return steps
+
+
+def mapped_schedule(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give a schedule that takes integers and arrays of them, out of one that takes a count as optax has it: an array.
+
+    >>> import optax
+    >>> [round(float(step), 3) for step in mapped_schedule(optax.linear_schedule(1.0, 0.0, 4))(range(3))]
+    [1.0, 0.75, 0.5]
+    """
+    many = jax.vmap(schedule)
+    return lambda k: (many if jnp.ndim(jnp.asarray(k)) else schedule)(jnp.asarray(k))
