@@ -123,10 +123,24 @@ def test_other_wrong_uses(file: str, tmp_path: Path) -> None:
         (("conventions", "nonsense"), "measured are: abs"),
         (("study", "digits", "--data", "nonsense"), "data sets"),
         (("study", "digits", "--steps", "0"), "at least 2 steps"),
+        (("study", "digits", "--initialisations", "-1"), "initialisations=-1"),
+        (("study", "digits", "--workers", "0"), "workers=0"),
+        (("study", "relu-prime", "--alphas", "0,nan"), "finite numbers"),
     ):
         result = run(*arguments)
         assert (result.exit_code, result.stdout) == (2, ""), arguments
         assert message in result.stderr, (arguments, result.stderr)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("")
+    for name in ("slides", "field", "ridge"):
+        monkeypatch.setattr(f"nonsmooth.studies.{name}.study_{name}", lambda **_: pytest.fail("it was computed"))
+        result = run("study", name, "-o", str(tmp_path / "taken" / "deeper"))
+        assert (result.exit_code, result.stdout) == (2, "") and "cannot be written" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_bug_of_the_library_is_not_hidden(file: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nonsmooth.errors import NonsmoothError
+from nonsmooth.errors import NonsmoothError, UsageError
 from nonsmooth.report.json_text import to_json
 from nonsmooth.report.table import Document, Table
 from nonsmooth.report.text import plain, render
@@ -34,9 +35,22 @@ __all__ = [
 FOUND, WRONG_USE = 1, 2
 """Exit status: a finding that was asked for, and wrong use; 0 is done."""
 
+
+def _checked(folder: Path | None) -> Path | None:
+    """Refuse a folder that cannot be made, before anything is computed for it; nothing is written yet."""
+    if folder is not None:
+        held = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
+        if not held.is_dir() or not os.access(held, os.W_OK | os.X_OK):
+            why = f"{str(held)!r} is {'no folder' if not held.is_dir() else 'not open to writing'}"
+            with messages():
+                raise UsageError(f"the report cannot be written to {str(folder)!r}: {why}.")
+    return folder
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Folder = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Also write report.json, report.txt and pictures here.")
+    Path | None,
+    typer.Option("-o", "--output", help="Also write report.json, report.txt and pictures here.", callback=_checked),
 ]
 Workers = Annotated[
     int | None,

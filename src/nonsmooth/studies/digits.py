@@ -69,14 +69,17 @@ def study_digits(
     check_data(data)
     if steps < 2 or batch < 1:
         raise UsageError(f"steps={steps}, batch={batch}: a study needs at least 2 steps of at least 1 image.")
+    if initialisations < 0 or seed < 0:
+        raise UsageError(f"initialisations={initialisations}, seed={seed}: pass integers, 0 or more.")
     report, start = progress or silent, time.perf_counter()
     report(f"loading {data}", 0, 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        task = _Task(*split(load(data), seed))
-        points = list(_trained(task, steps, batch, report))
+    images = load(data)
     starts = grid(data=[data], held_out=[seed], seed=range(seed, seed + initialisations))
     others = run_grid(audit_initialisation, starts, store=store, workers=workers, cluster=cluster, progress=progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        task = _Task(*split(images, seed))
+        points = list(_trained(task, steps, batch, report))
     return TrainingStudy(
         format_version=FORMAT_VERSION,
         name=f"the {data}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,6 +88,8 @@ class Protocol:
         for name in ("initialisations", "cnn_initialisations", "seeds", "epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: pass at least 1.")
+        if not all(math.isfinite(alpha) for alpha in self.alphas):
+            raise UsageError(f"alphas={self.alphas}: the values of relu'(0) must be finite numbers.")
         if unknown := [part for part in self.parts if part not in PARTS]:
             raise UsageError(f"parts={unknown}: the parts of the study are {', '.join(PARTS)}.")
         if self.seed < 0 or not 0 < self.confidence < 1 or not self.rate > 0:
