@@ -253,6 +253,20 @@ def test_other_libraries_random_numbers(f: Callable[..., Any], who: str) -> None
         ns.capture(f, X)
 
 
+@pytest.mark.parametrize(("daemon", "error"), [(True, RandomnessError), (False, ProofFailed)])
+def test_draws_beside_other_threads(daemon: bool, error: type[Exception]) -> None:
+    """A thread in the background draws nothing; of another one it is not known, and the function is refused by its proof."""
+    end = threading.Event()
+    other = threading.Thread(target=end.wait, daemon=daemon)
+    other.start()
+    try:
+        with pytest.raises(error):
+            ns.capture(lambda x: x.sum() * random.random(), X)
+    finally:
+        end.set()
+        other.join()
+
+
 def test_recurrent_dropout_is_random_only_where_it_acts() -> None:
     data = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(1)
     loss = lambda out, y: out[0].pow(2).sum()  # noqa: E731

@@ -199,7 +199,7 @@ def test_innaprop_checks_that_the_step_is_below_beta() -> None:
 
 def test_complex_parameters() -> None:
     """INNA treats them as pairs of real numbers; INNAprop divides by the mean of |g|^2, as optax's optimisers do."""
-    z = jnp.asarray([1 + 2j, -0.5j])
+    z = jnp.asarray([1 + 2j, -0.5j], dtype=jnp.complex64)
     updates, _ = ns.optim.inna(0.05).update(z, ns.optim.inna(0.05).init(z), z)
     np.testing.assert_allclose(updates, -0.05 * 0.1 * z, rtol=1e-5)
     optimizer = ns.optim.innaprop(0.05, weight_decay=0.0)

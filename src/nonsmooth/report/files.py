@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nonsmooth.errors import UsageError
-from nonsmooth.report.page import Page, render_page
+
+if TYPE_CHECKING:
+    from nonsmooth.report.page import Page
 
 __all__ = ["Draw", "write_report"]
 
@@ -36,6 +38,8 @@ def write_report(
         paths[0].write_text(result.to_json() + "\n", encoding="utf-8")
         paths[1].write_text((text or str(result)) + "\n", encoding="utf-8")
         if page is not None:
+            from nonsmooth.report.page import render_page
+
             paths.append(target / "report.html")
             paths[-1].write_text(render_page(page), encoding="utf-8")
         for name, draw in pictures.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from nonsmooth.frameworks.torch.tree import (
     flatten,
     is_finite,
     leaf_names,
+    runs_alone,
     same_content,
     unflatten,
 )
@@ -50,7 +50,7 @@ def capture_function(
     if randomness not in RANDOMNESS:
         raise UsageError(f"randomness={randomness!r}: use one of {RANDOMNESS}.")
     check_point(x)
-    start, alone = RandomState(), threading.active_count() == 1
+    start, alone = RandomState(), runs_alone()
     try:
         with torch.inference_mode(False), torch.enable_grad():
             tape, program = _record(framework, function, x, data, randomness, forced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
     "is_finite",
     "laid_out",
     "random_state",
+    "runs_alone",
     "same_content",
     "unflatten",
 ]
@@ -157,6 +159,12 @@ class RandomState:
             and all(torch.equal(a, b) for a, b in zip(self._cuda, now._cuda, strict=False)),
         }
         return " and ".join(name for name, still in names.items() if not still)
+
+
+def runs_alone() -> bool:
+    """Tell whether no other thread runs a program: those in the background, of progress bars, pools and writers, draw nothing."""
+    this = threading.current_thread()
+    return all(thread.daemon for thread in threading.enumerate() if thread is not this)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 
 from nonsmooth.errors import CaptureError, RandomnessError
 from nonsmooth.frameworks.torch.protection import preserved, refusal
+from nonsmooth.frameworks.torch.tree import runs_alone
 
 __all__ = ["OutputOf", "about_function", "undisturbed"]
 
@@ -43,7 +43,7 @@ def undisturbed(name: str, tensors: list[torch.Tensor], is_outside: Callable[[to
         if [t._version for t in tensors] != versions:
             found = f"the autograd.Function `{name}` changes its arguments in place"
             raise refusal(CaptureError, found, "return a new tensor")
-    if not torch.equal(generator, torch.get_rng_state()) and threading.active_count() == 1:
+    if not torch.equal(generator, torch.get_rng_state()) and runs_alone():
         torch.set_rng_state(generator)
         found = f"the autograd.Function `{name}` draws random numbers, which cannot be frozen"
         raise refusal(RandomnessError, found, "draw them before and pass them to it")
