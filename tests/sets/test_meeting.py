@@ -134,6 +134,16 @@ def test_thousands_of_coordinates_and_few_generators() -> None:
     assert found.distance.upper < 1e-9 * found.scale and found.status == "computed"
 
 
+def test_a_cone_inside_of_many_generators_is_met() -> None:
+    """The gap stands still while the distance is halved again and again: thirty kinks that join v and w, one each."""
+    n, slopes = 30, np.arange(30) / 20
+    center = np.r_[np.full(n, -2.0), slopes + 3.0]
+    c = Segments(center, 6 * np.hstack([np.eye(n), -np.eye(n)]))
+    found = find_meeting(c, n, Orthant(np.zeros(n, bool), np.zeros(n, bool)))
+    assert found.distance.upper < 1e-8 * found.scale
+    assert np.abs(found.point[:n] - 1 - slopes).max() < 1e-7
+
+
 def test_only_support_points_are_asked() -> None:
     c = Segments([0.0, -1.0], [[1.0, 1.0], [1.0, 2.0]])
     hidden = Image(c, lambda l: l, lambda d: d, 2)

@@ -35,7 +35,7 @@ LIMIT = 500
 """The most support values of one search."""
 
 PATIENCE = 12
-"""A search ends as undecided where so many support values in a row have not halved the gap."""
+"""A search ends as undecided where so many support values in a row have halved neither the gap nor what it minimises."""
 
 
 class Meeting(NamedTuple):
@@ -120,7 +120,7 @@ def _of_point(point: Vector, free: int, cone: ConvexCone) -> Meeting:
 
 @dataclass
 class _Patience:
-    """How long the gap of a search has not been halved."""
+    """How long what bounds the error of a search has not been halved: the gap, or the length itself."""
 
     least: float = float("inf")
     waited: int = 0
@@ -181,7 +181,7 @@ class _Search:
             gap = distance - float(u @ found.point[self.free :])
             if min(gap, distance) <= self.tolerance * self.scale:
                 return self.converged.append(True)
-            if patience.is_over(gap) or not self.mixture.add(found.point):
+            if patience.is_over(min(gap, distance)) or not self.mixture.add(found.point):
                 break
         self.converged.append(False)
 
@@ -200,7 +200,7 @@ class _Search:
             gap = float(slope @ (self.mixture.point - found.point))
             if min(gap, norm) <= self.tolerance * max(self.scale, terms):
                 return self.converged.append(True)
-            if patience.is_over(gap) or not self.mixture.add(found.point):
+            if patience.is_over(min(gap, norm)) or not self.mixture.add(found.point):
                 break
         self.converged.append(not self.free)
 
