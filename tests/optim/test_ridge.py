@@ -360,6 +360,19 @@ def test_trees_types_and_what_is_the_users() -> None:
     assert isinstance(run.y, list) and run.y[0].abs().max() <= 0.1
 
 
+def test_a_maximum_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match="no maximum over Y"):
+        ridge(lambda x, y: x * y, torch.tensor(2.0), y=torch.tensor(0.0), steps=2, step_size=0.1)
+
+
+def test_thirty_kinks_that_join_x_and_y() -> None:
+    """y = x maximises, each entry on a kink of its own: f(x) = sum x (1 + slope)."""
+    slopes = torch.arange(30, dtype=torch.float64) / 20
+    x = torch.zeros(30, dtype=torch.float64)
+    found = ridge_direction(lambda x, y: (y * slopes).sum() + x.sum() - 3 * (y - x).abs().sum(), x, x.clone())
+    assert found.status == "computed" and torch.allclose(found.v, 1 + slopes, atol=1e-6)
+
+
 def test_the_run_is_told() -> None:
     F, _, maximise, x = anchored(3)
     steps = []
@@ -383,7 +396,11 @@ def test_a_critical_point_ends_it() -> None:
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"steps": 0}, UsageError, "steps=0"),
+    ({"steps": 1.5}, UsageError, "steps=1.5"),
+    ({"steps": "a"}, UsageError, "steps='a'"),
+    ({"steps": float("nan")}, UsageError, "steps=nan"),
     ({"step_size": float("nan")}, UsageError, "step size of step 0"),
+    ({"step_size": None}, UsageError, "step size of step 0"),
     ({"step_size": lambda k: -1.0}, UsageError, "step size of step 0"),
     ({"otherwise": "hope"}, UsageError, "otherwise='hope'"),
     ({"near": -1.0}, UsageError, "near=-1.0"),

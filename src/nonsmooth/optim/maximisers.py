@@ -36,7 +36,7 @@ class ProjectedAscent(Maximiser):
         step_size: t to begin with; it doubles after a success and is halved after a failure.
 
     Raises:
-        UsageError: numbers that mean nothing.
+        UsageError: numbers that mean nothing, or (in a run) y grows beyond all numbers.
 
     >>> import torch
     >>> import nonsmooth as ns
@@ -67,6 +67,11 @@ class ProjectedAscent(Maximiser):
                 gain = float(slope @ (problem.flat(new) - at))
                 if not gain > 0:
                     return y
+                if not problem.framework.finite(new):
+                    raise UsageError(
+                        "ProjectedAscent went up beyond all numbers: F(x, .) seems to have no maximum over Y. Pass constraint=, a "
+                        "bounded Y, or subtract from F what holds y back."
+                    )
                 reached = problem.value(x, new, data)
                 if reached >= value + GAIN * gain and reached > value:
                     break

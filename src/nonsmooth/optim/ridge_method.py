@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from nonsmooth.derivatives.field import LIMIT
@@ -87,7 +88,7 @@ def ridge(
 
     Source: Pauwels2023, derived, docs/theory/ridge.md.
     """
-    if isinstance(steps, bool) or steps != int(steps) or steps < 1:
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
         raise UsageError(f"steps={steps!r}: pass how many steps to make, an integer, 1 or more.")
     if otherwise not in OTHERWISE:
         raise UsageError(f"otherwise={otherwise!r}: it is one of {OTHERWISE}.")
@@ -96,7 +97,7 @@ def ridge(
     problem = MinMax(F, x, constraint, candidates)
     problem.framework.check_point(x)
     method = _Method(problem, rule, tuple(data), x_constraint, step_size, tolerance, near, boundary, otherwise, limit)
-    return method.run(x, y, steps, callback)
+    return method.run(x, y, int(steps), callback)
 
 
 def _maximiser(maximise: Any, constraint: Any) -> tuple[Any, list[Any] | None]:
@@ -207,9 +208,13 @@ class _Method:
     def _size(self, k: int) -> float:
         """Give a_k."""
         size = self.step_size(k) if callable(self.step_size) else self.step_size
-        if isinstance(size, str | bool) or not 0 <= float(size) < math.inf:
+        try:
+            number = math.nan if isinstance(size, str | bool) else float(size)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number < math.inf:
             raise UsageError(f"the step size of step {k} is {size!r}; it must be a finite number, 0 or more.")
-        return float(size)
+        return number
 
 
 ADVICE = "Maximise further, allow more by tolerance=, count kinks nearby as active by near=, or pass otherwise='stop' or 'step'."
