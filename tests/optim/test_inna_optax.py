@@ -157,6 +157,16 @@ def test_derivatives_go_through_a_step(make: Any) -> None:
     assert float(jax.grad(after)(1.0)) == pytest.approx(float(slope), rel=2e-2)
 
 
+@both
+@pytest.mark.parametrize("name", ["alpha", "beta", "weight_decay"])
+def test_a_schedule_is_for_the_step_alone(make: Any, name: str) -> None:
+    for value in (None, lambda k: 0.1):
+        with pytest.raises(UsageError, match=f"{name} must be a number"):
+            make(**{name: value})
+    with pytest.raises(UsageError, match="lr must be a number, or a schedule"):
+        make(learning_rate=None)
+
+
 BAD = [{"learning_rate": -0.1}, {"learning_rate": float("nan")}, {"alpha": -1.0}, {"beta": 0.0}, {"weight_decay": -1.0}]
 
 

@@ -218,6 +218,13 @@ def test_an_older_state_without_the_flags_is_completed(make: Any) -> None:
     assert same(model, other)
 
 
+@pytest.mark.parametrize("make", [ns.optim.INNA, ns.optim.INNAprop])
+@pytest.mark.parametrize("name", ["lr", "alpha", "beta", "weight_decay"])
+def test_no_number_at_all_is_refused(make: Any, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be a number; found None"):
+        make([torch.zeros(1, requires_grad=True)], **{name: None})
+
+
 @pytest.mark.parametrize(
     ("saved", "loads", "text"),
     [

@@ -33,6 +33,10 @@ def known(value: Any) -> float | None:
 
 def check_all(what: str, values: dict[str, Any]) -> dict[str, float | None]:
     """Refuse hyper-parameters outside their ranges, as far as they are known."""
+    for name, value in values.items():
+        if value is None or (callable(value) and name != "lr"):
+            allowed = "a number, or a schedule" if name == "lr" else "a number; a schedule is for learning_rate alone"
+            raise UsageError(f"{what}: {name} must be {allowed}; found {value!r}.")
     numbers = {name: known(value) for name, value in values.items()}
     check(what, "the call", numbers)
     return numbers

@@ -105,7 +105,7 @@ def _square(g: Any) -> jax.Array:
 def _below(gamma: Any, beta: Any) -> Any:
     """Give the step if it stays below beta: else an error, or NaN where its value is not known yet."""
     lr, bound = known(gamma), known(beta)
-    check_all("innaprop", {"lr": lr})
+    check_all("innaprop", {"lr": gamma})
     check_step("innaprop", "update", lr=lr, beta=bound)
     if lr is not None and bound is not None:
         return gamma

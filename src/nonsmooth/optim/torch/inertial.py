@@ -152,6 +152,8 @@ class Inertial(Optimizer):
 
 def _known(name: str, value: Any, capturable: bool) -> float | None:
     """Give the number in a hyper-parameter; None for a tensor that is traced, or on a device that would have to be waited for."""
+    if value is None:
+        raise UsageError(f"{name} must be a number; found None.")
     if not isinstance(value, Tensor):
         return value  # type: ignore[no-any-return]
     if value.numel() != 1:
