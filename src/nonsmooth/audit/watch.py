@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,7 +183,8 @@ class Watch:
     def _close(self) -> None:
         """Close the log, and end the line of progress."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, which was told when the line was written
+                self._file.close()
             self._file = None
         if self._records and self._tells_progress():
             print(file=sys.stderr)
@@ -190,7 +192,9 @@ class Watch:
     def _tells_progress(self) -> bool:
         """Tell whether a line of progress is shown."""
         wanted = self._options.progress
-        return self._observer.leads and (sys.stderr.isatty() if wanted is None else wanted)
+        if sys.stderr is None or not self._observer.leads:
+            return False
+        return sys.stderr.isatty() if wanted is None else wanted
 
     def _receive(self, observation: Observation) -> None:
         """Keep an observation, and hand it on."""

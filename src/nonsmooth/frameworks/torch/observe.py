@@ -7,9 +7,11 @@ hooks put the selected derivative in the place of the native one at the operatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,7 +29,9 @@ from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.eager import OperatorsMode
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
-from nonsmooth.frameworks.torch.second_pass import Pulled, Totals
+from nonsmooth.frameworks.torch.parts import named_modules
+from nonsmooth.frameworks.torch.repeatable import foreign_nodes, has_packing, may_hook
+from nonsmooth.frameworks.torch.second_pass import Hooks, Pulled, Totals
 from nonsmooth.frameworks.torch.sources import place_of
 from nonsmooth.frameworks.torch.weighing import call_of
 from nonsmooth.program import Step
@@ -35,6 +39,12 @@ from nonsmooth.program import Step
 __all__ = ["StepMode"]
 
 _BACKWARD = (torch.Tensor.backward, torch.autograd.backward)
+
+_UNSEEN = {
+    "CheckpointFunction": "layers under checkpoint(..., use_reentrant=True)",
+    "CompiledFunction": "what torch.compile has compiled",
+}
+"""What runs out of sight, by the `autograd.Function` that it leaves in the graph."""
 
 
 @dataclass
@@ -53,17 +63,18 @@ class StepMode(OperatorsMode):
     def __init__(
         self,
         model: torch.nn.Module,
-        names: Mapping[int, str],
         parameters: Mapping[str, torch.Tensor],
         select: Selector | None,
         distances: Distances,
     ) -> None:
         super().__init__()
-        self._model, self._names, self._select = model, names, select
+        self._model, self._select = model, select
         self._places: dict[tuple[str, str, str, str, str], _Place] = {}
         self._dead: Any = WeakIdKeyDictionary()
         self._replaced = 0
         self._altering = self._within = self._foreign_hooks = self._on_copies = self._met = False
+        self._differentiated = self._hidden = False
+        self._hooks = Hooks()
         self._count, self._distances = 0, distances
         self._where = "", ""
         self._second = Totals(parameters)
@@ -75,10 +86,17 @@ class StepMode(OperatorsMode):
         self.unseen: set[str] = set()
 
     def enter(self) -> None:
-        """Put the mode at the bottom of torch's stack: a block of the user's that ends takes its own mode off the top."""
-        above = [_pop_mode() for _ in _get_current_function_mode_stack()]
-        for mode in (self, *reversed(above)):
+        """Put the mode at the bottom of torch's stack: a block of the user's that ends takes its own mode off the top.
+
+        What `torch.set_default_device` has put there stays below it, since torch looks for it there.
+        """
+        modes = [_pop_mode() for _ in _get_current_function_mode_stack()][::-1]
+        default = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+        lowest = sum(mode is default for mode in modes[:1])
+        for mode in (*modes[:lowest], self, *modes[lowest:]):
             _push_mode(mode)
+        self._thread = threading.get_ident()
+        self._foreign_hooks = any(p._backward_hooks for p in self._second.of)
 
     def leave(self) -> bool:
         """Take the mode out of torch's stack, wherever it is now; tell whether it was there.
@@ -86,6 +104,7 @@ class StepMode(OperatorsMode):
         Where an optimiser steps inside of a backward pass torch has it in hand, and puts it back afterwards.
         """
         self._over = True
+        self._hooks.remove()
         if self not in _get_current_function_mode_stack():
             return False
         above = []
@@ -95,24 +114,41 @@ class StepMode(OperatorsMode):
             _push_mode(mode)
         return True
 
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """The paths of the modules, read when the first is needed: a model may grow between steps."""
+        return {id(m): n for n, m in named_modules(self._model)}
+
     def release(self) -> None:
         """Let go of the gradients: the mode itself is in a cycle, and would keep them for a while."""
         self._second = Totals({})
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the training runs in another thread than the one that it was to be seen in."""
+        return self._thread != threading.get_ident() and not self.backwards and not self._places
+
     def rows(self) -> tuple[Met, ...]:
         """Give what was met."""
+        passed = self._differentiated and not self._within  # an optimiser may step inside of the backward pass
         return tuple(
-            Met(*key, p.elements, p.active, p.can_matter if self.backwards else None, p.margin)
+            Met(*key, p.elements, p.active, p.can_matter if passed else None, p.margin)
             for key, p in self._places.items()
         )
 
     def change(self) -> Change | None:
         """Give the change of the gradient under the other choice; None where it was not measured."""
         if not self.backwards:
+            self.why = self.why or "there was no backward()"
             return None
-        if not self._met:
+        if not self._met and not self._hidden:
             return Change(0.0, 0.0, {})
-        found = None if self.why else self._second.change()
+        found = None
+        if self._replaced and not self.measured:
+            self.why = self.why or "no backward pass could be repeated before the optimiser stepped"
+        if not self.why:
+            with self._unharmed():
+                found = self._second.change()
         if found is not None and not found.norm < float("inf"):
             self.why, found = "the gradient is not finite", None
         return found
@@ -120,20 +156,22 @@ class StepMode(OperatorsMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one function of torch natively, and look at the operators with kinks in it."""
         kwargs = kwargs or {}
-        if self._over:
+        if torch.compiler.is_compiling() or self._over or torch._C._get_tracing_state() is not None:
             return func(*args, **kwargs)
         if func in _BACKWARD:
             return self._backward(func, args, kwargs)
-        if func is torch.Tensor.register_hook:
+        if may_hook(func, args):
             self._foreign_hooks = True
-        if not torch.is_grad_enabled() or not self.may_hold_kinks(func):
+        elif func is torch.autograd.grad:
+            self._differentiate(kwargs)
+        if not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if (
-            torch.compiler.is_compiling()
-            or peek_interpreter_stack() is not None
-            or _len_torch_dispatch_stack_pre_dispatch()
-        ):
-            self.unseen.add("what runs in a trace or a transform of torch.func")
+        if self._select is not None and has_packing():
+            self.why = self.why or "what layers save is packed (checkpoint, saved_tensors_hooks)"
+        if not self.may_hold_kinks(func):
+            return func(*args, **kwargs)
+        if peek_interpreter_stack() is not None or _len_torch_dispatch_stack_pre_dispatch():
+            self._miss("what runs in a trace or a transform of torch.func")
             return func(*args, **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
 
@@ -163,7 +201,7 @@ class StepMode(OperatorsMode):
         in_place = func._schema.is_mutable and func._schema.arguments[0].is_write
         if isinstance(operation, Extremum) and operands[0] in self._dead:
             attributes = {**attributes, **self._dead[operands[0]].attributes()}
-        before, pulled = operands, Pulled(self, operands)
+        before, pulled = operands, Pulled(self, operands, self._hooks)
         if in_place:
             with self._unharmed(), torch.no_grad():
                 before = tuple(t.detach().clone() for t in operands)
@@ -184,7 +222,7 @@ class StepMode(OperatorsMode):
             return
         self._over = True
         try:
-            self._look(Pulled(self, operands), func, args, kwargs, operation, operands, attributes, output)
+            self._look(Pulled(self, operands, self._hooks), func, args, kwargs, operation, operands, attributes, output)
         finally:
             self._over = bool(self.failed)
 
@@ -206,7 +244,9 @@ class StepMode(OperatorsMode):
                 masks = self._count_kinks(operation, call, output)
             if isinstance(operation, Switch) and operation.flats is not None:
                 self._dead[output] = dead_of_switch(operation, call, masks is None)
-            if masks is not None and self._select is not None:
+            if masks is not None and self._select is not None and _base_of(output) is not None:
+                self.why = "kinks were met by an operation in place on a view"
+            elif masks is not None and self._select is not None:
                 self._replace(pulled, func, args, kwargs, operation, call, output, masks)
 
     def other(self, func: Any, args: Any, kwargs: Any, binding: Any) -> Any:
@@ -282,16 +322,36 @@ class StepMode(OperatorsMode):
         if self._on_copies:
             place.can_matter += count
         elif output.requires_grad:
-            output.register_hook(self._reached(place, mask))
+            base = _base_of(output)
+            window = None if base is None else _Window.of(output, base)
+            self._hooks.on(output if base is None else base, self._reached(place, mask, window))
 
-    def _reached(self, place: _Place, mask: torch.Tensor) -> Callable[[torch.Tensor], None]:
-        """Count the active elements whose output has a derivative, when the backward pass comes by."""
+    def _reached(self, place: _Place, mask: torch.Tensor, window: _Window | None) -> Callable[[torch.Tensor], None]:
+        """Count the active elements whose output has a derivative, each once, when backward passes come by."""
 
         def hook(cotangent: torch.Tensor) -> None:
-            if not self._altering:
-                place.can_matter += _both(mask, cotangent != 0)
+            nonlocal mask
+            if self._altering:
+                return
+            with self._unharmed(), torch.no_grad():
+                found = _both(mask, (cotangent if window is None else window.look(cotangent)) != 0)
+                place.can_matter += int(found.count_nonzero())
+                mask = mask & ~found
 
         return hook
+
+    def _miss(self, what: str) -> None:
+        """Take note of what runs out of sight: the change of the gradient is not that of the whole."""
+        self.unseen.add(what)
+        if self._select is not None:
+            self.why = self.why or f"not seen: {what}"
+        self._hidden = True
+
+    def _differentiate(self, kwargs: Mapping[str, Any]) -> None:
+        """Take note of derivatives that the loop takes; those of them are not what the second pass replaces."""
+        self._differentiated = True
+        if kwargs.get("create_graph") and self._select is not None:
+            self.why = self.why or "derivatives of derivatives are taken (create_graph=True)"
 
     def _replace(
         self,
@@ -328,17 +388,24 @@ class StepMode(OperatorsMode):
         self._within = True
         try:
             self.backwards += 1
-            if self._select is None or not self._replaced or self._hindered():
+            self._differentiate(kwargs)
+            foreign = foreign_nodes(args[0])
+            for name in foreign:
+                if name in _UNSEEN:
+                    self._miss(_UNSEEN[name])
+            if self._select is None or not self._replaced or self._hindered(foreign):
                 return func(*args, **kwargs)
             return self._twice(func, args, kwargs)
         finally:
             self._within = False
 
-    def _hindered(self) -> bool:
-        """Tell whether a second pass would run hooks of the user's a second time."""
+    def _hindered(self, foreign: Sequence[str]) -> bool:
+        """Tell whether a second pass would run code of the user's a second time."""
         modules = (m for m in self._model.modules() if m._backward_hooks or m._backward_pre_hooks)
-        if self._foreign_hooks or next(modules, None) is not None or any(p._backward_hooks for p in self._second.of):
-            self.why = "the model has hooks on its backward pass"
+        if self._foreign_hooks or next(modules, None) is not None:
+            self.why = self.why or "the model has hooks on its backward pass"
+        if foreign:
+            self.why = self.why or f"the backward pass runs an autograd.Function, {foreign[0]}"
         return bool(self.why)
 
     def _twice(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -348,18 +415,20 @@ class StepMode(OperatorsMode):
         wanted = self._second.wanted(kwargs.get("inputs"))
         if not wanted:
             return func(*args, **kwargs)
+        self._second.begin()
         with self._second.listening(wanted, self) as found:
             result = func(*args, **{**kwargs, "retain_graph": True})
+        if self._over:  # an optimiser has stepped inside of the backward pass
+            return result
         self._altering = True
         cotangent = kwargs.get("gradient", kwargs.get("grad_tensors"))
         try:
-            with torch.random.fork_rng(self._second.devices):
+            with torch.random.fork_rng(self._second.devices), torch.autograd.set_detect_anomaly(False):
                 other = torch.autograd.grad(args[0], wanted, cotangent, retain_graph=keep, allow_unused=True)
-        except RuntimeError as error:
-            self.why = f"a second backward pass failed: {str(error).splitlines()[0]}"
-        else:
             self._second.add(wanted, found, other)
             self.measured = True
+        except Exception as error:
+            self.why = f"a second backward pass failed: {str(error).partition(chr(10))[0] or type(error).__name__}"
         finally:
             self._altering = False
         return result
@@ -382,12 +451,37 @@ def _copied(tree: Any) -> Any:
     return map_tensors(tree, lambda t: t.detach().clone().requires_grad_(t.requires_grad))
 
 
-def _both(mask: torch.Tensor, reaches: torch.Tensor) -> int:
-    """Count the marked elements that a cotangent reaches; all of them where the shapes do not say."""
+def _both(mask: torch.Tensor, reaches: torch.Tensor) -> torch.Tensor:
+    """Mark the marked elements that a cotangent reaches; all of them where the shapes do not say."""
     if mask.shape == reaches.shape:
-        return int((mask & reaches).count_nonzero())
+        return mask & reaches
     if mask.ndim > reaches.ndim and mask.shape[: reaches.ndim] == reaches.shape:
-        return int((mask & reaches.reshape(*reaches.shape, *(1,) * (mask.ndim - reaches.ndim))).sum())
+        return mask & reaches.reshape(*reaches.shape, *(1,) * (mask.ndim - reaches.ndim))
     if mask.numel() == reaches.numel():
-        return int((mask.reshape(-1) & reaches.reshape(-1)).sum())
-    return int(mask.count_nonzero())
+        return (mask.reshape(-1) & reaches.reshape(-1)).reshape(mask.shape)
+    return mask
+
+
+def _base_of(output: torch.Tensor) -> torch.Tensor | None:
+    """Give the tensor of which an output in place shows a part: later steps may use it and not the view."""
+    base = output._base if output._is_view() else None
+    return base if base is not None and base.requires_grad and base.dtype == output.dtype else None
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of a tensor that a view of it shows."""
+
+    whole: tuple[torch.Size, tuple[int, ...]]
+    part: tuple[torch.Size, tuple[int, ...], int]
+
+    @classmethod
+    def of(cls, view: torch.Tensor, base: torch.Tensor) -> _Window:
+        """Read where a view lies."""
+        start = int(view.storage_offset() - base.storage_offset())
+        return cls((base.shape, base.stride()), (view.shape, view.stride(), start))
+
+    def look(self, cotangent: torch.Tensor) -> torch.Tensor:
+        """Give that part of a cotangent of the whole."""
+        laid_out = cotangent.new_empty_strided(*self.whole).copy_(cotangent)
+        return laid_out.as_strided(*self.part)

@@ -14,9 +14,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nonsmooth.dictionary import Call, Nonsmooth
 from nonsmooth.frameworks.observation import Change
+from nonsmooth.frameworks.torch.repeatable import uncompiled
 from nonsmooth.frameworks.torch.weighing import weighed
 
-__all__ = ["Pulled", "Totals"]
+__all__ = ["Hooks", "Pulled", "Totals"]
 
 
 class Passing(Protocol):
@@ -27,11 +28,39 @@ class Passing(Protocol):
         """Whether it is the second one."""
 
 
+class Hooks:
+    """The hooks of an observation: parameters and inputs outlive it, and must not keep them."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self._bare: list[torch.Tensor] = []
+
+    def on(self, tensor: torch.Tensor, hook: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+        """Register a hook of a tensor."""
+        if tensor.is_leaf and tensor._backward_hooks is None:
+            self._bare.append(tensor)
+        self._handles.append(tensor.register_hook(uncompiled(hook)))
+
+    def on_node_of(self, tensor: torch.Tensor, hook: Callable[..., Any]) -> None:
+        """Register a hook of the node that made a tensor."""
+        assert tensor.grad_fn is not None
+        self._handles.append(tensor.grad_fn.register_prehook(uncompiled(hook)))
+
+    def remove(self) -> None:
+        """Take all of them away."""
+        for handle in self._handles:
+            handle.remove()
+        for tensor in self._bare:
+            if not tensor._backward_hooks:
+                tensor._backward_hooks = None
+        self._handles, self._bare = [], []
+
+
 class Pulled:
     """An operator in the second backward pass: its native pullback gets zeros, its operands the selected one."""
 
-    def __init__(self, owner: Passing, operands: Sequence[torch.Tensor]) -> None:
-        self._owner, self._operands = owner, operands
+    def __init__(self, owner: Passing, operands: Sequence[torch.Tensor], hooks: Hooks) -> None:
+        self._owner, self._operands, self._hooks = owner, operands, hooks
         self.inner: tuple[torch.Tensor, ...] = ()
         self.graph: torch.Tensor | None = None
         self._cotangents: dict[int, torch.Tensor | None] = {}
@@ -45,7 +74,7 @@ class Pulled:
         )
         for place, operand in enumerate(self._operands):
             if operand.requires_grad:
-                operand.register_hook(self._operand_hook(place))
+                self._hooks.on(operand, self._operand_hook(place))
 
     def select(self, operation: Nonsmooth, call: Call, rules: Mapping[str, Any], output: torch.Tensor) -> None:
         """Take the derivative that a selection gives the operator, for the second pass."""
@@ -69,8 +98,7 @@ class Pulled:
             self._cotangents = dict(zip(places, found, strict=True))
             return (*cotangents[:number], torch.zeros_like(cotangent), *cotangents[number + 1 :])
 
-        assert output.grad_fn is not None
-        output.grad_fn.register_prehook(hook)
+        self._hooks.on_node_of(output, hook)
 
     def _operand_hook(self, place: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
         """Make the hook that adds what was pulled back to an operand."""
@@ -91,6 +119,23 @@ class Totals:
         self._native: dict[int, torch.Tensor] = {}
         self._other: dict[int, torch.Tensor] = {}
 
+    def begin(self) -> None:
+        """Start from the gradients of earlier passes, that are there; those that were emptied are forgotten."""
+        for p in self.of:
+            if p.grad is None:
+                self._forget(p)
+            elif id(p) not in self._native:
+                self._native[id(p)] = self._other[id(p)] = _wide(p.grad.detach().clone())
+        emptied = [p for p in self.of if p.grad is not None and _is_zero(p.grad)]
+        if any(not _is_zero(self._native[id(p)]) for p in emptied):
+            for p in emptied:
+                self._forget(p)
+
+    def _forget(self, p: torch.Tensor) -> None:
+        """Drop what was added up for a parameter."""
+        self._native.pop(id(p), None)
+        self._other.pop(id(p), None)
+
     def wanted(self, inputs: Any) -> list[torch.Tensor]:
         """Give the parameters that a backward pass goes to; those may be frozen while others have their turn."""
         if inputs is None:
@@ -107,8 +152,8 @@ class Totals:
         for k, (p, alternative) in enumerate(zip(wanted, other, strict=True)):
             for totals, new in ((self._native, native.get(k)), (self._other, alternative)):
                 if new is not None:
-                    new = _dense(new.detach())
-                    totals[id(p)] = totals[id(p)] + new if id(p) in totals else new
+                    new = _wide(new.detach())
+                    totals[id(p)] = _sum(totals[id(p)], new) if id(p) in totals else new
 
     def change(self) -> Change:
         """Compare the two gradients."""
@@ -122,7 +167,7 @@ class Totals:
             if native is None or other is None:
                 away = float((other if native is None else native).norm())  # type: ignore[union-attr]
             else:
-                away = float((other - native).norm())
+                away = float(_sum(other, -native).norm())
             whole, moved = whole + size**2, moved + away**2
             if away > 0:
                 parameters[name] = away / size if size else float("inf")
@@ -139,7 +184,7 @@ class _Listening:
 
     def __enter__(self) -> dict[int, torch.Tensor]:
         self._before = [p._backward_hooks for p in self._parameters]
-        self._handles = [p.register_hook(self._keep(k)) for k, p in enumerate(self._parameters)]
+        self._handles = [p.register_hook(uncompiled(self._keep(k))) for k, p in enumerate(self._parameters)]
         return self._found
 
     def _keep(self, place: int) -> Callable[[torch.Tensor], None]:
@@ -163,7 +208,17 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    """Give a gradient as a dense tensor of at least single precision."""
-    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a gradient in at least single precision; those of embeddings stay sparse, as whole tables may be large."""
+    tensor = tensor.to_dense() if tensor.layout not in (torch.strided, torch.sparse_coo) else tensor
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _sum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Add two gradients, each of which may be sparse."""
+    return (a + b).coalesce() if a.is_sparse and b.is_sparse else (b + a if a.is_sparse else a + b)
+
+
+def _is_zero(tensor: torch.Tensor) -> bool:
+    """Tell a gradient without a nonzero entry."""
+    return not bool((tensor._values() if tensor.is_sparse else tensor).any())

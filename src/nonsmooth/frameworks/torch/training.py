@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -16,10 +18,14 @@ from nonsmooth.frameworks.observation import Observation
 from nonsmooth.frameworks.torch.budget import Budget
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.observe import StepMode
-from nonsmooth.frameworks.torch.parts import named_modules, named_parameters
+from nonsmooth.frameworks.torch.parts import named_parameters
 from nonsmooth.frameworks.torch.processes import Processes
+from nonsmooth.frameworks.torch.repeatable import uncompiled
 
 __all__ = ["TorchObserver", "observe_training"]
+
+_WATCHED_THREADS: WeakKeyDictionary[TorchObserver, int] = WeakKeyDictionary()
+"""The observers at work, and the thread of each: one mode of torch would hide what runs from another."""
 
 
 def observe_training(
@@ -73,11 +79,10 @@ class TorchObserver:
         self._due = False
         self.left_out = 0
         self._by_hand = False
-        self._names: dict[int, str] = {}
-        self._parameters: dict[int, str] = {}
         self._watched: dict[str, torch.Tensor] = {}
         self._distances = Distances()
         self._optimiser: Callable[[], Any] = lambda: None
+        self._rival: Callable[[], Any] = lambda: None
         self._mode: StepMode | None = None
         self._handles: list[Any] = []
         self._changed: int | None = None
@@ -95,13 +100,17 @@ class TorchObserver:
         """Begin to watch, with the first step observed."""
         if self._handles:
             raise UsageError("this log watches already: one block at a time.")
+        if threading.get_ident() in _WATCHED_THREADS.values():
+            raise UsageError(
+                "another block watches this loop already, and sees all models in it: pass them together, as "
+                "watch(torch.nn.ModuleList([a, b]))."
+            )
         self._processes.meet()
-        self._names = {id(m): n for n, m in named_modules(self._model)}
-        self._parameters = {id(p): n for n, p in named_parameters(self._model)}
-        self._watched = dict(named_parameters(self._model))  # also those that are frozen now
+        _WATCHED_THREADS[self] = threading.get_ident()
+        self._watched = dict(named_parameters(self._model))
         self._handles = [
-            register_optimizer_step_pre_hook(self._before),
-            register_optimizer_step_post_hook(self._after),
+            register_optimizer_step_pre_hook(uncompiled(self._before)),
+            register_optimizer_step_post_hook(uncompiled(self._after)),
         ]
         if self._budget is not None:
             self._budget.start()
@@ -109,6 +118,7 @@ class TorchObserver:
 
     def stop(self, *, failed: bool) -> None:
         """End, with nothing left of the watching."""
+        _WATCHED_THREADS.pop(self, None)
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -136,6 +146,9 @@ class TorchObserver:
     def _before(self, optimiser: Any, args: Any, kwargs: Any) -> None:
         """See an optimiser that is about to step: with a closure the passes are still to come."""
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if self._takes_over(optimiser):
+            self._optimiser, self._due = weakref.ref(optimiser), self._mode is not None
+            self._drop()  # it has seen the first of the two steps
         if self._is_ours(optimiser) and closure is None:
             self._conclude()
 
@@ -149,11 +162,26 @@ class TorchObserver:
         if self._by_hand:
             return False
         known = self._optimiser()
-        if known is None:
-            held = (p for group in optimiser.param_groups for p in group["params"])
-            if any(id(p) in self._parameters for p in held):
-                self._optimiser, known = weakref.ref(optimiser), optimiser
+        if known is None and not _held(optimiser).isdisjoint(map(id, self._watched.values())):
+            self._optimiser, known = weakref.ref(optimiser), optimiser
         return known is optimiser
+
+    def _takes_over(self, optimiser: Any) -> bool:
+        """Tell an optimiser that another phase of the training has put in the place of the first.
+
+        It shares parameters with that one, and steps twice in a row.
+        """
+        known, before = self._optimiser(), self._rival()
+        self._rival = weakref.ref(optimiser)
+        if self._by_hand or known is None or known is optimiser or before is not optimiser:
+            return False
+        return not _held(optimiser).isdisjoint(_held(known))
+
+    def _drop(self) -> None:
+        """End an observation without a record."""
+        mode, self._mode = self._mode, None
+        if mode is not None:
+            self._put_away(mode)
 
     def _finish(self) -> None:
         """Count a step, and observe the next one if it is due."""
@@ -172,9 +200,10 @@ class TorchObserver:
         if not self._due or (self._budget is not None and not self._budget.allows):
             return
         self._due = False
+        self._watched = dict(named_parameters(self._model))  # it may grow; also those that are frozen now
         due = self._changed is None or self.steps - self._changed >= self._change_every
         self._left = [m for m in self._left if not m.leave()]
-        self._mode = StepMode(self._model, self._names, self._watched, self._select if due else None, self._distances)
+        self._mode = StepMode(self._model, self._watched, self._select if due else None, self._distances)
         self._mode.enter()
 
     def _conclude(self) -> None:
@@ -183,17 +212,23 @@ class TorchObserver:
         if mode is None:
             return
         self._put_away(mode)
+        if mode.is_elsewhere:  # the next step, that begins here, is seen
+            self._due = True
+            return
         if self._select is None:
             mode.why = "not asked for"
-        if mode.failed and not self._warned:
-            self._warned = True
-            warnings.warn(f"watch: step {self.steps} of the training: {mode.failed}.", stacklevel=2)
         change = mode.change()
+        if mode.failed:
+            self._warn(mode.failed)
         if change is not None and mode.measured:
             self._changed = self.steps
         mode.release()
         self._seen = self.steps
-        norm, not_finite = self._gradient()
+        try:
+            norm, not_finite = self._gradient()
+        except Exception as error:  # gradients of a kind that is not known here
+            norm, not_finite = None, ()
+            self._warn(f"the gradient's norm: {type(error).__name__}: {error}")
         seen = Observation(
             step=self.steps,
             rows=mode.rows(),
@@ -205,6 +240,12 @@ class TorchObserver:
             unseen=tuple(sorted(mode.unseen)),
         )
         self._receive(self._processes.merged(seen))
+
+    def _warn(self, what: str) -> None:
+        """Say once what failed."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"watch: step {self.steps} of the training: {what}.", stacklevel=3)
 
     def _gradient(self) -> tuple[float | None, tuple[str, ...]]:
         """Give the norm of the gradient, and the parameters where it is not finite."""
@@ -224,6 +265,11 @@ class TorchObserver:
             n for (n, _), g, s in zip(named, dense, sizes, strict=True) if not s < float("inf") and not _finite(g)
         )
         return sum(s**2 for s in sizes) ** 0.5, bad
+
+
+def _held(optimiser: Any) -> set[int]:
+    """Give the identities of the parameters that an optimiser holds."""
+    return {id(p) for group in optimiser.param_groups for p in group["params"]}
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:

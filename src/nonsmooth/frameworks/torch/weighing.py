@@ -117,7 +117,7 @@ def weighed(
     if isinstance(operation, Switch) and len(operands) == 1:
         with torch.no_grad():
             (partial,) = operation.partials(call, rules)
-        return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial))  # type: ignore[no-any-return]
+        return _Elementwise.apply(native.detach(), operands[0], torch.as_tensor(partial, device=native.device))  # type: ignore[no-any-return]
     if isinstance(operation, Pooling) and not any(call.attributes["padding"]) and fits(call):
         with torch.no_grad():
             shares = operation.shares(call, rules["tie"])
