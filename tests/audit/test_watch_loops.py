@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -499,3 +501,26 @@ def test_a_terminal_that_is_none_and_a_disk_that_is_full(monkeypatch: pytest.Mon
         log._file = Full()
         loss(m, torch.relu).backward()
         log.step()
+
+
+@pytest.mark.parametrize("options", [{"budget": "0.02"}, {"budget": True}, {"log": 3}])
+def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        ns.watch(model_of(), **options)
+
+
+def test_logs_that_others_have_edited(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with ns.watch(model_of(), log=path) as log:
+        log.step()
+    text = path.read_text(encoding="utf-8")
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    assert ns.read_run(path).records == log.records
+    data = json.loads(text)
+    path.write_text(json.dumps(data | {"run": data["run"] | {"rounding": "a"}}), encoding="utf-8")
+    assert ns.read_run(path).records == log.records
+    path.write_text("[" * 100_000 + "\n" + text, encoding="utf-8")
+    assert any("1 damaged line" in note for note in ns.read_run(path).notes)
+    for wrong in ({"path": 3}, {"path": path, "run": "1"}):
+        with pytest.raises(UsageError):
+            ns.read_run(**wrong)  # type: ignore[arg-type]

@@ -92,8 +92,10 @@ def watch(
     for name, number in (("every", every), ("change_every", change_every)):
         if type(number) is not int or number < 1:
             raise UsageError(f"{name}={number!r}: pass a number of steps, 1 or more.")
-    if budget is not None and not 0 < budget < float("inf"):
+    if budget is not None and (type(budget) not in (int, float) or not 0 < budget < float("inf")):
         raise UsageError(f"budget={budget!r}: pass a share of the training's time, such as 0.02.")
+    if log is not None and not isinstance(log, str | os.PathLike):
+        raise UsageError(f"log={log!r}: pass the path of a file.")
     if tensorboard is not None and not callable(getattr(tensorboard, "add_scalar", None)):
         raise UsageError(
             f"tensorboard={tensorboard!r} has no add_scalar; pass a torch.utils.tensorboard.SummaryWriter."

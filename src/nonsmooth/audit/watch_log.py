@@ -52,6 +52,10 @@ def read_run(path: str | os.PathLike[str], run: int | None = None) -> RunReport:
     >>> read_run(file.name).records == log.records
     True
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"read_run takes the path of a log; found {path!r}.")
+    if run is not None and type(run) is not int:
+        raise UsageError(f"run={run!r}: pass the number of a run, from 1.")
     name = repr(os.fspath(path))
     lines = _Lines(Path(path))
     runs = _split(lines)
@@ -69,9 +73,14 @@ def read_run(path: str | os.PathLike[str], run: int | None = None) -> RunReport:
         notes.append(f"The file holds {len(runs):,} runs, of which this is number {chosen}. {which}.")
     notes += lines.notes()
     setting = {key: value for key, value in about.items() if key not in _NOT_SETTING}
-    rounding = _read(about.get("rounding", 0.0), float)
+    rounding = about.get("rounding")
     return run_report(
-        str(about.get("model", "")), setting, records[-1].step + 1, records, rounding=rounding, notes=notes
+        str(about.get("model", "")),
+        setting,
+        records[-1].step + 1,
+        records,
+        rounding=rounding if type(rounding) is float else 0.0,
+        notes=notes,
     )
 
 
@@ -92,7 +101,7 @@ class _Lines:
     def __iter__(self) -> Iterator[tuple[Mapping[str, Any], Observation]]:
         """Read line by line."""
         try:
-            with self.path.open(encoding="utf-8", errors="replace") as lines:
+            with self.path.open(encoding="utf-8-sig", errors="replace") as lines:
                 for number, text in enumerate(lines, 1):
                     if text.strip():
                         yield from self._line(number, text)
@@ -104,7 +113,7 @@ class _Lines:
         for part in (text, text[max(text.rfind(_BEGINNING), 0) :]):
             try:
                 data = json.loads(part)
-            except ValueError:
+            except (ValueError, RecursionError):
                 if number not in self.damaged:
                     self.damaged.append(number)
                 self.unfinished = not text.endswith("\n")
