@@ -30,6 +30,7 @@ from nonsmooth.frameworks.torch.eager import OperatorsMode
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
 from nonsmooth.frameworks.torch.parts import named_modules
+from nonsmooth.frameworks.torch.reached import Window, base_of, reached
 from nonsmooth.frameworks.torch.repeatable import foreign_nodes, has_packing, may_hook
 from nonsmooth.frameworks.torch.second_pass import Hooks, Pulled, Totals
 from nonsmooth.frameworks.torch.sources import place_of
@@ -244,7 +245,7 @@ class StepMode(OperatorsMode):
                 masks = self._count_kinks(operation, call, output)
             if isinstance(operation, Switch) and operation.flats is not None:
                 self._dead[output] = dead_of_switch(operation, call, masks is None)
-            if masks is not None and self._select is not None and _base_of(output) is not None:
+            if masks is not None and self._select is not None and base_of(output) is not None:
                 self.why = "kinks were met by an operation in place on a view"
             elif masks is not None and self._select is not None:
                 self._replace(pulled, func, args, kwargs, operation, call, output, masks)
@@ -322,11 +323,11 @@ class StepMode(OperatorsMode):
         if self._on_copies:
             place.can_matter += count
         elif output.requires_grad:
-            base = _base_of(output)
-            window = None if base is None else _Window.of(output, base)
+            base = base_of(output)
+            window = None if base is None else Window.of(output, base)
             self._hooks.on(output if base is None else base, self._reached(place, mask, window))
 
-    def _reached(self, place: _Place, mask: torch.Tensor, window: _Window | None) -> Callable[[torch.Tensor], None]:
+    def _reached(self, place: _Place, mask: torch.Tensor, window: Window | None) -> Callable[[torch.Tensor], None]:
         """Count the active elements whose output has a derivative, each once, when backward passes come by."""
 
         def hook(cotangent: torch.Tensor) -> None:
@@ -334,7 +335,7 @@ class StepMode(OperatorsMode):
             if self._altering:
                 return
             with self._unharmed(), torch.no_grad():
-                found = _both(mask, (cotangent if window is None else window.look(cotangent)) != 0)
+                found = reached(mask, (cotangent if window is None else window.look(cotangent)) != 0)
                 place.can_matter += int(found.count_nonzero())
                 mask = mask & ~found
 
@@ -449,39 +450,3 @@ def tensors_of(tree: Any) -> list[torch.Tensor]:
 def _copied(tree: Any) -> Any:
     """Copy the tensors of nested arguments, cut off from their graph."""
     return map_tensors(tree, lambda t: t.detach().clone().requires_grad_(t.requires_grad))
-
-
-def _both(mask: torch.Tensor, reaches: torch.Tensor) -> torch.Tensor:
-    """Mark the marked elements that a cotangent reaches; all of them where the shapes do not say."""
-    if mask.shape == reaches.shape:
-        return mask & reaches
-    if mask.ndim > reaches.ndim and mask.shape[: reaches.ndim] == reaches.shape:
-        return mask & reaches.reshape(*reaches.shape, *(1,) * (mask.ndim - reaches.ndim))
-    if mask.numel() == reaches.numel():
-        return (mask.reshape(-1) & reaches.reshape(-1)).reshape(mask.shape)
-    return mask
-
-
-def _base_of(output: torch.Tensor) -> torch.Tensor | None:
-    """Give the tensor of which an output in place shows a part: later steps may use it and not the view."""
-    base = output._base if output._is_view() else None
-    return base if base is not None and base.requires_grad and base.dtype == output.dtype else None
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The part of a tensor that a view of it shows."""
-
-    whole: tuple[torch.Size, tuple[int, ...]]
-    part: tuple[torch.Size, tuple[int, ...], int]
-
-    @classmethod
-    def of(cls, view: torch.Tensor, base: torch.Tensor) -> _Window:
-        """Read where a view lies."""
-        start = int(view.storage_offset() - base.storage_offset())
-        return cls((base.shape, base.stride()), (view.shape, view.stride(), start))
-
-    def look(self, cotangent: torch.Tensor) -> torch.Tensor:
-        """Give that part of a cotangent of the whole."""
-        laid_out = cotangent.new_empty_strided(*self.whole).copy_(cotangent)
-        return laid_out.as_strided(*self.part)
