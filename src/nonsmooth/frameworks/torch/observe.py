@@ -2,7 +2,8 @@
 
 Everything runs natively, by the same kernels in the same order, so that training goes on bit for bit as without. Where
 the gradient under other choices is wanted, the graph of the user's backward pass is kept for one more pass, in which
-hooks put the selected derivative in the place of the native one at the operations that met a kink.
+hooks put the selected derivative in the place of the native one at the operations that met a kink. One mode sees all of
+that, hence a long file.
 """
 
 from __future__ import annotations
