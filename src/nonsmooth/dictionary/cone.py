@@ -19,6 +19,8 @@ from nonsmooth.dictionary.operation import (
     Kind,
     Nonsmooth,
     Rule,
+    counted,
+    device_of,
     entries,
     lexicographic_sign,
     on_host,
@@ -62,7 +64,7 @@ class Cone(Nonsmooth):
         margins = {"zero vector": xp.reshape(largest, call.result.shape)}
         if p == float("inf"):
             at_best = size == largest[..., None]
-            alone = xp.sum(xp.astype(at_best, xp.int64), axis=-1) <= 1
+            alone = xp.sum(counted(xp, at_best), axis=-1) <= 1
             rest = xp.max(xp.where(at_best, xp.full_like(size, -float("inf")), size), axis=-1)
             gap = xp.where(alone, largest - rest, xp.zeros_like(largest))
             margins["tie"] = xp.reshape(gap, call.result.shape)
@@ -237,7 +239,7 @@ def _own_pairs(call: Call, operands: tuple[Array, ...]) -> Array:
     n = a.shape[0]
     first = [i for i in range(n) for _ in range(i + 1, n)]
     second = [j for i in range(n) for j in range(i + 1, n)]
-    index = [xp.asarray(k, dtype=xp.int64, device=a.device) for k in (first, second)]
+    index = [xp.asarray(np.asarray(k, dtype=np.int64), device=device_of(a)) for k in (first, second)]
     return xp.take(a, index[0], axis=0) - xp.take(a, index[1], axis=0)
 
 

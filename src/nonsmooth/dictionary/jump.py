@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity
+from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity, device_of
 
 __all__ = ["JUMPS"]
 
@@ -51,7 +51,7 @@ def _to_nonzero_multiple(call: Call) -> Array:
 def _to_pixel(call: Call) -> Array:
     """Give the distance of each coordinate of a sampling grid to the nearest pixel (or, nearest mode, border of one)."""
     grid, xp = call.operands[0], call.xp
-    sizes = xp.asarray(call.attributes["sizes"], dtype=grid.dtype, device=grid.device)
+    sizes = xp.asarray(call.attributes["sizes"], dtype=grid.dtype, device=device_of(grid))
     aligned = call.attributes["align_corners"]
     place = (grid + 1) / 2 * (sizes - 1) if aligned else ((grid + 1) * sizes - 1) / 2
     place = place + 0.5 if call.attributes["nearest"] else place

@@ -23,10 +23,13 @@ __all__ = [
     "Operation",
     "Rule",
     "Singularity",
+    "counted",
+    "device_of",
     "entries",
     "lexicographic_sign",
     "on_host",
     "reduced_axes_last",
+    "somewhere",
 ]
 
 Array: TypeAlias = Any
@@ -231,15 +234,35 @@ def on_host(array: Array) -> Any:
     """Give an array to numpy."""
     array = array.cpu() if hasattr(array, "cpu") else array
     try:
-        return np.asarray(array)
+        given = np.asarray(array)
     except TypeError:  # numpy has no bfloat16
-        return np.asarray(array.float())
+        given = np.asarray(array.float())
+    return given.astype(np.float32) if given.dtype.kind == "V" else given  # JAX's bfloat16 is a type of its own
+
+
+def device_of(array: Array) -> Any:
+    """Give the device on which to make another array; None where the framework sees to that itself, as JAX does."""
+    device = getattr(array, "device", None)
+    return device if isinstance(device, str) or hasattr(device, "type") else None
+
+
+def counted(xp: Any, mask: Array) -> Array:
+    """Give 1 where a mask holds and 0 elsewhere, in the framework's own integers."""
+    return xp.where(mask, 1, 0)
+
+
+def somewhere(xp: Any, mask: Array) -> bool:
+    """Tell whether a mask holds anywhere; under compilation, where nothing is known yet, that it may."""
+    try:
+        return bool(xp.any(mask))
+    except TypeError:  # a tracer has no truth value
+        return True
 
 
 def entries(xp: Any, array: Array, places: Any) -> Array:
     """Take entries of the flat array, in the shape of their places; linear in the array."""
     index = np.asarray(places)
-    taken = xp.take(xp.reshape(array, (-1,)), xp.asarray(index.reshape(-1), device=array.device))
+    taken = xp.take(xp.reshape(array, (-1,)), xp.asarray(index.reshape(-1), device=device_of(array)))
     return xp.reshape(taken, index.shape)
 
 

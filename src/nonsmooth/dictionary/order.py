@@ -21,9 +21,12 @@ from nonsmooth.dictionary.operation import (
     Kind,
     Nonsmooth,
     Rule,
+    counted,
+    device_of,
     entries,
     on_host,
     reduced_axes_last,
+    somewhere,
 )
 from nonsmooth.dictionary.weights import Block, Permutations, simplex
 from nonsmooth.errors import ConventionError
@@ -81,7 +84,7 @@ def largest_along(xp: Any, tied: Array, moved: list[Array]) -> Array:
 
 def behind_the_first(xp: Any, tied: Array, leading: Array, moved: Array) -> Array:
     """Give how far the tangents of the other tied candidates are from that of the first leading one; else infinity."""
-    first = (leading > 0) & (xp.cumulative_sum(xp.astype(leading > 0, xp.int64), axis=-1) == 1)
+    first = (leading > 0) & (xp.cumulative_sum(counted(xp, leading > 0), axis=-1) == 1)
     best = xp.sum(xp.where(first, moved, xp.zeros_like(moved)), axis=-1, keepdims=True)
     return xp.where((tied > 0) & ~first, xp.abs(best - moved), xp.full_like(moved, float("inf")))
 
@@ -135,7 +138,7 @@ class Extremum(Nonsmooth):
         candidates = self.sign * self.candidates(call, call.operands[0], -self.sign * float("inf"))
         best = xp.max(candidates, axis=-1, keepdims=True)
         at_best = candidates == best
-        alone = xp.sum(xp.astype(at_best, xp.int64), axis=-1) <= 1
+        alone = xp.sum(counted(xp, at_best), axis=-1) <= 1
         rest = xp.max(xp.where(at_best, xp.full_like(candidates, -float("inf")), candidates), axis=-1)
         gap = xp.where(alone, best[..., 0] - rest, xp.zeros_like(rest))
         return {"tie": xp.reshape(gap, call.result.shape)}
@@ -148,10 +151,10 @@ class Extremum(Nonsmooth):
         """
         xp, dead = call.xp, call.attributes.get("dead")
         tied = self._tied(call, tol)
-        mask = xp.reshape(xp.sum(xp.astype(tied, xp.int64), axis=-1) > 1, call.result.shape)
+        mask = xp.reshape(xp.sum(counted(xp, tied), axis=-1) > 1, call.result.shape)
         for value in call.attributes.get("flats") or ():
             mask = mask & (call.result != value)
-        marks = dead() if dead is not None and bool(xp.any(mask)) else None
+        marks = dead() if dead is not None and somewhere(xp, mask) else None
         if marks is not None:
             alive = xp.any(tied & (self.candidates(call, 1 - marks, 0.0) > 0), axis=-1)
             mask = mask & xp.reshape(alive, call.result.shape)
@@ -249,17 +252,13 @@ class Ranking(Nonsmooth):
         values, order = self._sorted(call)
         moved = xp.take_along_axis(_last(call, tangents[0]), order, axis=-1)
         start, size = _blocks(xp, values, tol)
-        place = xp.arange(values.shape[-1], device=values.device) - start
+        place = xp.arange(values.shape[-1], device=device_of(values)) - start
         if word == "first":
             total = moved
         elif word == "last":
             total = xp.take_along_axis(moved, start + size - 1 - place, axis=-1)
         elif word == "even":
-            total = xp.zeros_like(moved)
-            for shift in range(int(xp.max(size))):
-                turned = xp.take_along_axis(moved, start + (place + shift) % size, axis=-1)
-                total = total + xp.where(shift < size, turned, xp.zeros_like(turned))
-            total = total / xp.astype(size, moved.dtype)
+            total = _block_sums(xp, moved, start, size) / xp.astype(size, moved.dtype)
         else:
             total = xp.take_along_axis(moved, self._by_priority(call, rule, order, start), axis=-1)
         return self._returned(call, total)
@@ -291,7 +290,7 @@ class Ranking(Nonsmooth):
         start, _ = _blocks(xp, values, 0.0)
         place = self._by_priority(call, rule, order, start) if isinstance(rule, Along) else _places(xp, order)
         moved = xp.take_along_axis(xp.take_along_axis(_last(call, tangents[0]), order, axis=-1), place, axis=-1)
-        rank, ranks = xp.arange(n, device=values.device), self.ranks(call, n)
+        rank, ranks = xp.arange(n, device=device_of(values)), self.ranks(call, n)
         returned = (rank >= ranks.start) & (rank < ranks.stop)
         compared = (start[..., 1:] == start[..., :-1]) & (returned[1:] | returned[:-1])
         gap = xp.abs(moved[..., 1:] - moved[..., :-1])
@@ -303,7 +302,7 @@ class Ranking(Nonsmooth):
         values, order = self._sorted(call)
         n, (start, size) = values.shape[-1], _blocks(xp, values, tol)
         lines = values.size if isinstance(values.size, int) else int(np.prod(tuple(values.shape)))
-        numbers = xp.reshape(xp.arange(lines, device=values.device), values.shape)
+        numbers = xp.reshape(xp.arange(lines, device=device_of(values)), values.shape)
         shown = on_host(self._returned(call, numbers)).ravel()  # which sorted entry each result shows
         place_of = dict(zip(shown.tolist(), range(len(shown)), strict=True))
         start, size, order = (on_host(a).reshape(-1, n) for a in (start, size, order))
@@ -333,21 +332,37 @@ class Ranking(Nonsmooth):
 
 def _places(xp: Any, like: Array) -> Array:
     """Give the places 0 .. n - 1 along the last axis of an array."""
-    return xp.broadcast_to(xp.arange(like.shape[-1], device=like.device), like.shape)
+    return xp.broadcast_to(xp.arange(like.shape[-1], device=device_of(like)), like.shape)
 
 
 def _blocks(xp: Any, values: Array, tol: float) -> tuple[Array, Array]:
     """Give the start and the size of the tied block of each sorted entry."""
     n = values.shape[-1]
-    index = xp.broadcast_to(xp.arange(n, device=values.device), values.shape)
+    index = xp.broadcast_to(xp.arange(n, device=device_of(values)), values.shape)
     new = xp.abs(values[..., 1:] - values[..., :-1]) > tol
     head = xp.ones_like(values[..., :1], dtype=xp.bool)
     opens, closes = xp.concat((head, new), axis=-1), xp.concat((new, head), axis=-1)
-    member = xp.cumulative_sum(xp.astype(opens, xp.int64), axis=-1) - 1
+    member = xp.cumulative_sum(counted(xp, opens), axis=-1) - 1
     starts = xp.sort(xp.where(opens, index, xp.full_like(index, n)), axis=-1)
     stops = xp.sort(xp.where(closes, index, xp.full_like(index, n)), axis=-1)
     start, stop = xp.take_along_axis(starts, member, axis=-1), xp.take_along_axis(stops, member, axis=-1)
     return start, stop - start + 1
+
+
+def _block_sums(xp: Any, moved: Array, start: Array, size: Array) -> Array:
+    """Give the sum over the tied block of each sorted entry: sums of 2, 4, 8 ... entries that do not leave the block."""
+    n = moved.shape[-1]
+    place = xp.arange(n, device=device_of(moved))
+    try:
+        longest = int(xp.max(size))
+    except TypeError:  # a tracer has no value
+        longest = n
+    total, shift = moved, 1
+    while shift < longest:
+        ahead = xp.concat((total[..., shift:], xp.zeros_like(total[..., :shift])), axis=-1)
+        total = total + xp.where(place + shift < start + size, ahead, xp.zeros_like(ahead))
+        shift *= 2
+    return xp.take_along_axis(total, start, axis=-1)
 
 
 def _axis(call: Call) -> int:
@@ -382,7 +397,7 @@ def _prefixes(call: Call, array: Array, fill: float) -> Array:
     xp, axis = call.xp, _axis(call)
     array = xp.moveaxis(array, axis, -1) if array.ndim else xp.reshape(array, (1,))
     n = array.shape[-1]
-    place = xp.arange(n, device=array.device)
+    place = xp.arange(n, device=device_of(array))
     prefix = xp.where(place[None, :] <= place[:, None], array[..., None, :], xp.full_like(array[..., None, :], fill))
     return xp.moveaxis(prefix, -2, axis % max(call.operands[0].ndim, 1)) if call.result.ndim else prefix[0]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nonsmooth.dictionary.operation import Along, Array, Call, Nonsmooth, Rule
+from nonsmooth.dictionary.operation import Along, Array, Call, Nonsmooth, Rule, device_of, somewhere
 from nonsmooth.dictionary.order import Extremum
 
 __all__ = ["POOLINGS", "Pooling", "pooling_windows", "window_slices"]
@@ -61,7 +61,7 @@ class Pooling(Extremum):
         for value in call.attributes.get("flats") or ():
             mask = mask & (call.result != value)
         marks = call.attributes.get("dead")
-        dead = marks() if marks is not None and bool(xp.any(mask)) else None
+        dead = marks() if marks is not None and somewhere(xp, mask) else None
         if dead is not None:
             alive = self.slices(call, 1 - dead, 0.0)
             mask = mask & reduce(or_, (t & (a > 0) for t, a in zip(tied, alive, strict=True)))
@@ -172,7 +172,7 @@ def _pad(xp: Any, array: Array, axis: int, before: int, after: int, fill: float)
         if width:
             shape = list(array.shape)
             shape[axis] = width
-            parts.insert(place * len(parts), xp.full(tuple(shape), fill, dtype=array.dtype, device=array.device))
+            parts.insert(place * len(parts), xp.full(tuple(shape), fill, dtype=array.dtype, device=device_of(array)))
     return xp.concat(parts, axis=axis) if len(parts) > 1 else array
 
 
@@ -184,9 +184,9 @@ def _adaptive_windows(xp: Any, array: Array, sizes: tuple[int, ...], targets: tu
     windows = [[int(np.ravel_multi_index(at, sizes)) for at in product(*rows)] for rows in product(*places)]
     longest = max(map(len, windows))
     index = np.asarray([w + [-1] * (longest - len(w)) for w in windows])
-    outside = xp.asarray(index < 0, device=array.device)
+    outside = xp.asarray(index < 0, device=device_of(array))
     flat = xp.reshape(array, (*array.shape[: -len(sizes)], -1))
-    taken = xp.take(flat, xp.asarray(index.clip(0).ravel(), device=array.device), axis=-1)
+    taken = xp.take(flat, xp.asarray(index.clip(0).ravel(), device=device_of(array)), axis=-1)
     taken = xp.reshape(taken, (*flat.shape[:-1], *targets, longest))
     return xp.where(xp.reshape(outside, (*targets, longest)), xp.full_like(taken, fill), taken)
 

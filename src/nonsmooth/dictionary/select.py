@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, entries, on_host
+from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, device_of, entries, on_host
 from nonsmooth.dictionary.switch import far_unless, weight_of
 from nonsmooth.dictionary.weights import Block, segment
 
@@ -72,7 +72,7 @@ class Select(Nonsmooth):
         if not len(places):
             return {"tie": 0.0}, []
         change = other[places].astype(float) - whole["left"][places]
-        sign = xp.astype(xp.asarray(change, device=call.result.device), call.result.dtype)
+        sign = xp.astype(xp.asarray(change, device=device_of(call.result)), call.result.dtype)
 
         def jumps(tangents: Sequence[Array]) -> Array:
             a, b = (entries(xp, xp.broadcast_to(t, shape), places) for t in tangents[1:])

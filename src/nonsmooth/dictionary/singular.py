@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity
+from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity, device_of
 
 __all__ = ["SINGULARS"]
 
@@ -29,7 +29,7 @@ def _power_distance(call: Call) -> Array:
     A constant exponent 0 gives the constant 1; an exponent that moves makes a jump of it.
     """
     xp, u = call.xp, call.operands[0]
-    p = xp.asarray(call.operands[1] if len(call.operands) > 1 else call.attributes["exponent"], device=u.device)
+    p = xp.asarray(call.operands[1] if len(call.operands) > 1 else call.attributes["exponent"], device=device_of(u))
     u, p = xp.broadcast_arrays(u, p)
     bad = p < 1 if call.attributes.get("moving", False) else (p < 1) & (p != 0)
     return xp.where(bad, xp.abs(u), xp.full_like(u, float("inf")))

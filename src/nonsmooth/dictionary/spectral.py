@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.dictionary.eigenspaces import Bases, SingularBases
-from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, on_host
+from nonsmooth.dictionary.operation import Along, Array, Call, Kind, Nonsmooth, Rule, counted, device_of, on_host
 from nonsmooth.dictionary.weights import Block
 from nonsmooth.errors import ConventionError
 
@@ -86,14 +86,14 @@ class Spectral(Nonsmooth):
         rates = xp.real(xp.linalg.diagonal(moved))
         gap = (rates[..., :, None] - rates[..., None, :]) ** 2 + 4 * xp.abs(moved) ** 2
         n = gap.shape[-1]
-        pair = same & (xp.arange(n, device=gap.device)[:, None] < xp.arange(n, device=gap.device)[None, :])
+        pair = same & (xp.arange(n, device=device_of(gap))[:, None] < xp.arange(n, device=device_of(gap))[None, :])
         return {"repeated": xp.where(pair, xp.sqrt(gap) / n, xp.full_like(gap, float("inf")))}
 
     def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
         """Start with the basis of the eigenvalue solver; z are the compressions of the tangent to the eigenspaces."""
         xp = call.xp
         basis, same = self._chosen(call, "first", tol)
-        numbers = xp.reshape(xp.arange(int(np.prod(tuple(basis.shape[:-1]))), device=basis.device), basis.shape[:-1])
+        numbers = xp.reshape(xp.arange(int(np.prod(tuple(basis.shape[:-1]))), device=device_of(basis)), basis.shape[:-1])
         shown = on_host(self.picked(call, numbers)).ravel()
         place_of = dict(zip(shown.tolist(), range(len(shown)), strict=True))
         n, together, values = basis.shape[-1], on_host(same), on_host(self._spectrum(call)[0])
@@ -197,8 +197,8 @@ def _zero_cluster(columns: Any, rows: int, size: int, returned: tuple[int, ...],
 
 def _clusters(xp: Any, values: Array, limit: Array) -> Array:
     """Mark the pairs that belong to one run of neighbours within the limit."""
-    head = xp.zeros_like(values[..., :1], dtype=xp.int64)
-    apart = xp.astype(values[..., 1:] - values[..., :-1] > limit, xp.int64)
+    head = xp.zeros_like(counted(xp, values[..., :1] > 0))
+    apart = counted(xp, values[..., 1:] - values[..., :-1] > limit)
     number = xp.cumulative_sum(xp.concat((head, apart), axis=-1), axis=-1)
     return number[..., :, None] == number[..., None, :]
 
@@ -206,13 +206,13 @@ def _clusters(xp: Any, values: Array, limit: Array) -> Array:
 def _numbers(xp: Any, same: Array) -> Array:
     """Number the clusters: how many entries precede the first of each."""
     n = same.shape[-1]
-    place = xp.broadcast_to(xp.arange(n, device=same.device), same.shape)
+    place = xp.broadcast_to(xp.arange(n, device=device_of(same)), same.shape)
     return xp.min(xp.where(same, place, xp.full_like(place, n)), axis=-1)
 
 
 def _diagonal(xp: Any, entries: Array, like: Array) -> Array:
     """Put entries on the diagonal of a matrix."""
-    eye = xp.eye(entries.shape[-1], dtype=xp.bool, device=entries.device)
+    eye = xp.eye(entries.shape[-1], dtype=xp.bool, device=device_of(entries))
     spread = xp.broadcast_to(entries[..., None, :], like.shape)
     return xp.astype(xp.where(eye, spread, xp.zeros_like(spread)), like.dtype)
 
@@ -227,8 +227,8 @@ def _dilation(call: Call, operands: tuple[Array, ...]) -> Array:
     """Give [0 M; M' 0]."""
     (a,), xp = operands, call.xp
     m, n = a.shape[-2:]
-    top = xp.concat((xp.zeros((*a.shape[:-2], m, m), dtype=a.dtype, device=a.device), a), axis=-1)
-    zero = xp.zeros((*a.shape[:-2], n, n), dtype=a.dtype, device=a.device)
+    top = xp.concat((xp.zeros((*a.shape[:-2], m, m), dtype=a.dtype, device=device_of(a)), a), axis=-1)
+    zero = xp.zeros((*a.shape[:-2], n, n), dtype=a.dtype, device=device_of(a))
     bottom = xp.concat((xp.conj(xp.matrix_transpose(a)), zero), axis=-1)
     return xp.concat((top, bottom), axis=-2)
 

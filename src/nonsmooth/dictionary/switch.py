@@ -27,6 +27,7 @@ from nonsmooth.dictionary.operation import (
     Kind,
     Nonsmooth,
     Rule,
+    device_of,
     entries,
     lexicographic_sign,
     on_host,
@@ -196,7 +197,7 @@ class Switch(Nonsmooth):
         """Give sum_i (change of partial i) (tangent i) for each change, at some elements."""
         xp, columns = call.xp, []
         for change in changes:
-            total = xp.zeros(len(places), dtype=call.result.dtype, device=call.result.device)
+            total = xp.zeros(len(places), dtype=call.result.dtype, device=device_of(call.result))
             for jump, tangent in zip(change, tangents, strict=True):
                 if not _is_zero(jump):
                     total = total + jump * entries(xp, xp.broadcast_to(tangent, call.result.shape), places)
@@ -280,7 +281,7 @@ def _beyond(call: Call, breakpoint: float) -> Array:
     if math.isinf(breakpoint):
         return xp.full_like(u, -breakpoint)
     if not float(breakpoint).is_integer() and xp.finfo(u.dtype).bits < 32:
-        breakpoint = xp.asarray(breakpoint, dtype=u.dtype, device=u.device)
+        breakpoint = xp.asarray(breakpoint, dtype=u.dtype, device=device_of(u))
     return u - breakpoint
 
 
