@@ -1,12 +1,108 @@
-"""What holds for every test."""
+"""What holds for every test: the frameworks it runs on.
 
+`pytest --framework jax` runs what belongs to one framework. A test belongs to the one that it is parametrised by (`xp`, or a
+name under `framework`), else to the first that its file imports; a test of no framework belongs to the first installed.
+"""
+
+from __future__ import annotations
+
+import functools
 import os
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("KERAS_BACKEND", "torch")  # it is chosen once, at the first import
+from tests.adapters import FRAMEWORKS, LIBRARIES, Adapter, adapter, installed, is_installed, served, version
+
+PARAMETERS = ("xp", "framework")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run be of one framework."""
+    parser.addoption("--framework", choices=FRAMEWORKS, help="run what belongs to one framework; all of them without")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the backend of Keras, which it reads once, at its first import."""
+    chosen = config.getoption("--framework")
+    if chosen and not is_installed(chosen):
+        raise pytest.UsageError(f"{chosen} is not installed; installed are: {', '.join(installed())}")
+    os.environ.setdefault("KERAS_BACKEND", chosen or "torch")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which frameworks this run is of, and which others are here."""
+    chosen = config.getoption("--framework")
+    runs = [f"{name} {version(name)}" for name in installed() if chosen in (None, name)]
+    beside = [f"{name} {version(name)}" for name in LIBRARIES if is_installed(name)]
+    missing = [name for name in FRAMEWORKS if not is_installed(name)]
+    text = f"frameworks: {', '.join(runs)}; libraries: {', '.join(beside) or 'none'}"
+    return text + (f"; not installed: {', '.join(missing)}" if missing else "")
+
+
+@functools.cache
+def imported(file: Path) -> tuple[str, ...]:
+    """Give the frameworks that a file imports, at its top or in the examples of its docstrings."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = re.findall(r"^(?:\s*>>> )?(?:import|from) ([\w., ]+)", text, re.MULTILINE)
+    words = {word.strip().partition(".")[0].partition(" ")[0] for line in lines for word in line.split(",")}
+    return tuple(name for name in FRAMEWORKS if name in words)
+
+
+def home_of(file: Path) -> str:
+    """Give the framework to which what is not parametrised in a file belongs."""
+    return next(iter(imported(file)), installed()[0])
+
+
+@functools.cache
+def of_several(file: Path) -> bool:
+    """Tell whether the tests of a file may be parametrised by frameworks."""
+    return re.search(r"\bxp\b|\bframework\b", file.read_text(encoding="utf-8", errors="replace")) is not None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of frameworks that are not here, and those in which a run of one framework finds nothing."""
+    if collection_path.suffix != ".py" or not collection_path.is_file():
+        return None
+    if any(not is_installed(name) for name in imported(collection_path)):
+        return True
+    chosen = config.getoption("--framework")
+    return True if chosen and home_of(collection_path) != chosen and not of_several(collection_path) else None
+
+
+def belongs_to(item: pytest.Item) -> str:
+    """Give the framework in whose run a test is."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    named = [parameters[key] for key in PARAMETERS if parameters.get(key) in FRAMEWORKS]
+    return named[0] if named else home_of(item.path)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the framework that was asked for."""
+    chosen = config.getoption("--framework")
+    if not chosen:
+        return
+    kept = [item for item in items if belongs_to(item) == chosen]
+    config.hook.pytest_deselected(items=[item for item in items if belongs_to(item) != chosen])
+    items[:] = kept
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of `xp` on every framework that is served, unless it says on which."""
+    told = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
+    if "xp" in metafunc.fixturenames and not any("xp" in re.findall(r"\w+", names) for names in told):
+        metafunc.parametrize("xp", served(), indirect=True)
+
+
+@pytest.fixture
+def xp(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    """Give the adapter of a framework, which makes arrays of double precision."""
+    found = adapter(request.param)
+    with found.default("double"):
+        yield found
 
 
 @pytest.fixture(autouse=True)

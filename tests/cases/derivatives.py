@@ -1,8 +1,9 @@
-"""Derivatives at kinks in closed form, and programs that have none: the tables of a long file.
+"""Derivatives at kinks in closed form, and programs that have none: the tables of a long file, for every framework.
 
-`CLOSED`: F, x, F'(x; .) as a formula, and all limits of gradients at x. `CONES`: F with F(x + t v) = F(x) + t G(v), t >= 0, so
-that F'(x; .) = G and the limits of gradients are the gradients of G, as torch computes them away from kinks. `REFUSED`:
-programs that leave the theory, with the word of the rule they break.
+A program is a function of `xp`, the adapter of a framework (tests/adapters.py), and of x; what is expected of it is written in
+numpy. `CLOSED`: F, x, F'(x; .) as a formula, and all limits of gradients at x. `CONES`: F with F(x + t v) = F(x) + t G(v),
+t >= 0, so that F'(x; .) = G and the limits of gradients are the gradients of G, as the framework computes them away from
+kinks. `REFUSED`: programs that leave the theory, with the word of the rule they break.
 """
 
 from __future__ import annotations
@@ -12,67 +13,81 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
+import numpy as np
 
-Function = Callable[[torch.Tensor], torch.Tensor]
+from tests.adapters import Adapter
+from tests.cases.spelling import Array, Program, Spelled, torch_only, words
+
 Vector = tuple[float, ...]
-Limits = Sequence[Vector] | Callable[[torch.Tensor], bool]
-
-DTYPE = torch.float64
+Limits = Sequence[Vector] | Callable[[np.ndarray], bool]
 
 
 class Closed(NamedTuple):
     """F, the point, F'(x; v) as a function of v, and the limits of gradients: all of them, or how they are told."""
 
-    f: Function
+    f: Program
     x: Vector
-    along: Function
+    along: Callable[[np.ndarray], float]
     limits: Limits
 
 
 class Coned(NamedTuple):
     """F, the point, and G with F(x + t v) = F(x) + t G(v) for small t >= 0; None for F itself, homogeneous, at 0."""
 
-    f: Function
-    x: torch.Tensor
-    cone: Function | None = None
+    f: Program
+    x: np.ndarray
+    cone: Program | None = None
 
 
 class Refused(NamedTuple):
     """F, the point, the rule that it breaks, and whether F'(x; v) along (1, 1) is refused as well."""
 
-    f: Function
+    f: Program
     x: Vector
     rule: str
     no_slope: bool = True
 
 
-def constant(*numbers: float) -> torch.Tensor:
-    """Give a vector of double precision."""
-    return torch.tensor(numbers, dtype=DTYPE)
+def largest(xp: Adapter, a: Array, b: Array) -> Array:
+    """Give max(a, b) of Python where an `if` is a `cond`."""
+    return xp.cond(b > a, lambda a, b: b, lambda a, b: a, a, b)
 
 
 # --- one variable -----------------------------------------------------------------------------------------------------
 
 
-def two_slopes(f: Function, t: float, right: float, left: float) -> Closed:
+def two_slopes(f: Program, t: float, right: float, left: float) -> Closed:
     """F of one variable with the slopes right and left of t."""
     limits = ((right,),) if right == left else ((right,), (left,))
-    return Closed(lambda x: f(x[0]), (t,), lambda v: right * torch.relu(v[0]) - left * torch.relu(-v[0]), limits)
+    return Closed(of_entry(f), (t,), lambda v: right * max(v[0], 0.0) - left * max(-v[0], 0.0), limits)
 
 
-def relu2(t: torch.Tensor) -> torch.Tensor:
-    return torch.relu(-t) + t
+def of_entry(f: Program) -> Program:
+    """Read the first entry of the point."""
+    if isinstance(f, Spelled):
+        return Spelled(of_entry(f.torch), of_entry(f.jax) if f.jax else None)
+    return lambda xp, x: f(xp, x[0])
 
 
-def my_relu(t: torch.Tensor) -> torch.Tensor:
+def relu(xp: Adapter, t: Array) -> Array:
+    return xp.relu(t)
+
+
+def relu2(xp: Adapter, t: Array) -> Array:
+    return xp.relu(-t) + t
+
+
+def my_relu(xp: Adapter, t: Array) -> Array:
     if t <= 0:
         return 0 * t
     return t
 
 
-def absolute_by_chain(t: torch.Tensor) -> torch.Tensor:
+def my_relu_by_cond(xp: Adapter, t: Array) -> Array:
+    return xp.cond(t <= 0, lambda t: 0 * t, lambda t: t, t)
+
+
+def absolute_by_chain(xp: Adapter, t: Array) -> Array:
     if t < 0:
         return -t
     elif t > 0:
@@ -80,106 +95,165 @@ def absolute_by_chain(t: torch.Tensor) -> torch.Tensor:
     return t * 0
 
 
-def relu_under_no_grad(t: torch.Tensor) -> torch.Tensor:
+def absolute_by_conds(xp: Adapter, t: Array) -> Array:
+    return xp.cond(t < 0, lambda t: -t, lambda t: xp.cond(t > 0, lambda t: t, lambda t: t * 0, t), t)
+
+
+def relu_under_no_grad(xp: Adapter, t: Array) -> Array:
+    import torch
+
     with torch.no_grad():
         positive = t > 0
     return torch.where(positive, t, torch.zeros_like(t))
 
 
-def written(t: torch.Tensor) -> torch.Tensor:
+def relu_of_stopped(xp: Adapter, t: Array) -> Array:
+    return xp.where(xp.stop_gradient(t) > 0, t, xp.zeros_like(t))
+
+
+def written(xp: Adapter, t: Array) -> Array:
     y = t * 2
     y.relu_()
     return y - t.abs()
 
 
-def written_entries(t: torch.Tensor) -> torch.Tensor:
-    out = torch.zeros(3, dtype=t.dtype)
-    out[0] = torch.relu(t)
-    out[1] = out[0] - torch.relu(-t)
+def written_entries(xp: Adapter, t: Array) -> Array:
+    out = xp.same(np.zeros(3), t)
+    out[0] = xp.relu(t)
+    out[1] = out[0] - xp.relu(-t)
     out[2:] = out[1] * 2
     return out[2] + out[1]
 
 
-def written_through_a_view(t: torch.Tensor) -> torch.Tensor:
-    y = torch.stack([t, -t])
+def set_entries(xp: Adapter, t: Array) -> Array:
+    out = xp.same(np.zeros(3), t).at[0].set(xp.relu(t))
+    out = out.at[1].set(out[0] - xp.relu(-t))
+    out = out.at[2:].set(out[1] * 2)
+    return out[2] + out[1]
+
+
+def written_through_a_view(xp: Adapter, t: Array) -> Array:
+    y = xp.stack([t, -t])
     view = y[1:]
     view.clamp_(min=0)
     return y[0] + 3 * y[1]
 
 
-def loop(t: torch.Tensor) -> torch.Tensor:
+def loop(xp: Adapter, t: Array) -> Array:
     y, n = t + 1, 0
     while y <= 1 and n < 1:
         y, n = y + t, n + 1
     return y
 
 
-MINUS_ONE = torch.tensor(-1.0)
+def while_loop(xp: Adapter, t: Array) -> Array:
+    return xp.while_loop(lambda s: (s[0] <= 1) & (s[1] < 1), lambda s: (s[0] + t, s[1] + 1), (t + 1, 0))[0]
+
+
+def in_torch(name: str, *args: Any, **kwargs: Any) -> Spelled:
+    """Name a function of torch.nn.functional that JAX has not."""
+
+    def f(xp: Adapter, x: Array) -> Array:
+        import torch.nn.functional as F
+
+        return getattr(F, name)(x, *args, **kwargs)
+
+    return torch_only(f)
+
+
+def in_torch_of(name: str, *others: Callable[[Array], Array], **kwargs: Any) -> Spelled:
+    """Name a loss of torch.nn.functional, of t and others that are made of t."""
+
+    def f(xp: Adapter, t: Array) -> Array:
+        import torch.nn.functional as F
+
+        return getattr(F, name)(t, *(other(t) for other in others), **kwargs)
+
+    return torch_only(f)
+
+
+def minus_one(t: Array) -> Array:
+    return t.new_tensor(-1.0)
+
+
 SCALE, ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
 CLOSED: dict[str, Closed] = {
     # smooth functions written with kinks
-    "identity": two_slopes(lambda t: torch.relu(t) - torch.relu(-t), 0, 1, 1),
-    "zero": two_slopes(lambda t: torch.relu(t) - relu2(t), 0, 0, 0),
-    "zero by absolute values": two_slopes(lambda t: t.abs() - (-t).abs(), 0, 0, 0),
-    "identity by max and min": two_slopes(lambda t: t.clamp(min=0) + t.clamp(max=0), 0, 1, 1),
-    "one third": two_slopes(lambda t: torch.relu(-t) - torch.relu(t) + t + 1 / 3, 0, 0, 0),
-    "sine outside": two_slopes(lambda t: 2 * relu2(torch.sin(t)) - torch.sin(t).abs(), 0, 1, 1),
-    "sine inside": two_slopes(lambda t: torch.sin(torch.relu(t) - torch.relu(-t)), 0, 1, 1),
-    "softplus, relu": two_slopes(lambda t: torch.relu(t) + torch.log1p(torch.exp(-t.abs())), 0, 0.5, 0.5),
+    "identity": two_slopes(lambda xp, t: xp.relu(t) - xp.relu(-t), 0, 1, 1),
+    "zero": two_slopes(lambda xp, t: xp.relu(t) - relu2(xp, t), 0, 0, 0),
+    "zero by absolute values": two_slopes(lambda xp, t: xp.abs(t) - xp.abs(-t), 0, 0, 0),
+    "identity by max and min": two_slopes(lambda xp, t: xp.clip(t, min=0) + xp.clip(t, max=0), 0, 1, 1),
+    "one third": two_slopes(lambda xp, t: xp.relu(-t) - xp.relu(t) + t + 1 / 3, 0, 0, 0),
+    "sine outside": two_slopes(lambda xp, t: 2 * relu2(xp, xp.sin(t)) - xp.abs(xp.sin(t)), 0, 1, 1),
+    "sine inside": two_slopes(lambda xp, t: xp.sin(xp.relu(t) - xp.relu(-t)), 0, 1, 1),
+    "softplus, relu": two_slopes(lambda xp, t: xp.relu(t) + xp.log1p(xp.exp(-xp.abs(t))), 0, 0.5, 0.5),
     "softplus, maximum": two_slopes(
-        lambda t: torch.maximum(t, torch.zeros_like(t)) + torch.log1p(torch.exp(-torch.abs(t))), 0, 0.5, 0.5
+        lambda xp, t: xp.maximum(t, xp.zeros_like(t)) + xp.log1p(xp.exp(-xp.abs(t))), 0, 0.5, 0.5
     ),
     "cross entropy of logits": two_slopes(
-        lambda t: t.clamp(min=0) - t * 0.3 + torch.log1p(torch.exp(-t.abs())), 0, 0.2, 0.2
+        lambda xp, t: xp.clip(t, min=0) - t * 0.3 + xp.log1p(xp.exp(-xp.abs(t))), 0, 0.2, 0.2
     ),
     "log sum exp by hand": two_slopes(
-        lambda t: (m := torch.stack([t, -t]).max()) + torch.log(torch.exp(t - m) + torch.exp(-t - m)), 0, 0, 0
+        lambda xp, t: (m := xp.max(xp.stack([t, -t]))) + xp.log(xp.exp(t - m) + xp.exp(-t - m)), 0, 0, 0
     ),
-    "square of a relu": two_slopes(lambda t: torch.relu(t) ** 2, 0, 0, 0),
-    "relu of a square": two_slopes(lambda t: torch.relu(t * t), 0, 0, 0),
+    "square of a relu": two_slopes(lambda xp, t: xp.relu(t) ** 2, 0, 0, 0),
+    "relu of a square": two_slopes(lambda xp, t: xp.relu(t * t), 0, 0, 0),
+    "asinh of both parts": two_slopes(lambda xp, t: xp.asinh(xp.relu(t)) - xp.asinh(xp.relu(-t)), 0, 1, 1),
     # switches
-    "relu": two_slopes(torch.relu, 0, 1, 0),
+    "relu": two_slopes(relu, 0, 1, 0),
     "relu, otherwise": two_slopes(relu2, 0, 1, 0),
-    "relu, a mean of two": two_slopes(lambda t: (torch.relu(t) + relu2(t)) / 2, 0, 1, 0),
-    "relu of relu": two_slopes(lambda t: torch.relu(torch.relu(t)), 0, 1, 0),
-    "abs": two_slopes(torch.abs, 0, 1, -1),
-    "abs of abs and t": two_slopes(lambda t: torch.abs(t.abs() + t), 0, 2, 0),
-    "leaky relu": two_slopes(lambda t: F.leaky_relu(t, 0.1), 0, 1, 0.1),
-    "relu6": two_slopes(F.relu6, 6, 0, 1),
-    "hardtanh": two_slopes(F.hardtanh, -1, 1, 0),
-    "hardsigmoid": two_slopes(F.hardsigmoid, 3, 0, 1 / 6),
-    "hardswish right": two_slopes(F.hardswish, 3, 1, 1.5),
-    "hardswish left": two_slopes(F.hardswish, -3, -0.5, 0),
-    "softshrink": two_slopes(F.softshrink, 0.5, 1, 0),
-    "threshold": two_slopes(lambda t: F.threshold(t, 1.0, 1.0), 1, 1, 0),
-    "elu": two_slopes(lambda t: F.elu(t, 2.0), 0, 1, 2),
-    "celu": two_slopes(lambda t: F.celu(t, 2.0), 0, 1, 1),
-    "selu": two_slopes(F.selu, 0, SCALE, SCALE * ALPHA),
-    "softsign": two_slopes(F.softsign, 0, 1, 1),
-    "l1 loss": two_slopes(lambda t: F.l1_loss(t, torch.zeros_like(t)), 0, 1, -1),
-    "smooth l1, beta 0": two_slopes(lambda t: F.smooth_l1_loss(t, torch.zeros_like(t), beta=0.0), 0, 1, -1),
-    "smooth l1": two_slopes(lambda t: F.smooth_l1_loss(t, torch.zeros_like(t)), 1, 1, 1),
-    "hinge": two_slopes(lambda t: F.hinge_embedding_loss(t, MINUS_ONE), 1, 0, -1),
-    "ranking": two_slopes(lambda t: F.margin_ranking_loss(t, t * 0, -MINUS_ONE), 0, 0, -1),
-    "clamp at both bounds": two_slopes(lambda t: t.clamp(0, 0) + t, 0, 1, 1),
-    "maximum with itself": two_slopes(lambda t: torch.maximum(t, t), 0, 1, 1),
-    "fmin": two_slopes(lambda t: torch.fmin(t, 3 * t), 0, 1, 3),
-    "where": two_slopes(lambda t: torch.where(t > 0, t, 3 * t), 0, 1, 3),
-    "where, both sides": two_slopes(lambda t: torch.where((t < 0) | (t > 2), -t, t), 0, 1, -1),
-    "masked fill": two_slopes(lambda t: (2 * t).masked_fill(t < 0, 0.0), 0, 2, 0),
-    "mask without gradient": two_slopes(relu_under_no_grad, 0, 1, 0),
-    # Python's branches
-    "my relu": two_slopes(my_relu, 0, 1, 0),
-    "chain of branches": two_slopes(absolute_by_chain, 0, 1, -1),
-    "conditional expression": two_slopes(lambda t: t * 2 if t >= 0 else t * 5, 0, 2, 5),
-    "max of Python": two_slopes(lambda t: max(t, 2 * t), 0, 2, 1),
-    "abs of Python": two_slopes(lambda t: max([t, -t, t * 0]), 0, 1, -1),
-    "while": two_slopes(loop, 0, 1, 2),
+    "relu, a mean of two": two_slopes(lambda xp, t: (xp.relu(t) + relu2(xp, t)) / 2, 0, 1, 0),
+    "relu of relu": two_slopes(lambda xp, t: xp.relu(xp.relu(t)), 0, 1, 0),
+    "abs": two_slopes(lambda xp, t: xp.abs(t), 0, 1, -1),
+    "abs of abs and t": two_slopes(lambda xp, t: xp.abs(xp.abs(t) + t), 0, 2, 0),
+    "leaky relu": two_slopes(lambda xp, t: xp.leaky_relu(t, 0.1), 0, 1, 0.1),
+    "relu6": two_slopes(lambda xp, t: xp.relu6(t), 6, 0, 1),
+    "hardtanh": two_slopes(lambda xp, t: xp.hardtanh(t), -1, 1, 0),
+    "hardsigmoid": two_slopes(lambda xp, t: xp.hardsigmoid(t), 3, 0, 1 / 6),
+    "hardswish right": two_slopes(lambda xp, t: xp.hardswish(t), 3, 1, 1.5),
+    "hardswish left": two_slopes(lambda xp, t: xp.hardswish(t), -3, -0.5, 0),
+    "softshrink": two_slopes(in_torch("softshrink"), 0.5, 1, 0),
+    "threshold": two_slopes(in_torch("threshold", 1.0, 1.0), 1, 1, 0),
+    "elu": two_slopes(lambda xp, t: xp.elu(t, 2.0), 0, 1, 2),
+    "celu": two_slopes(lambda xp, t: xp.celu(t, 2.0), 0, 1, 1),
+    "selu": two_slopes(lambda xp, t: xp.selu(t), 0, SCALE, SCALE * ALPHA),
+    "softsign": two_slopes(lambda xp, t: xp.softsign(t), 0, 1, 1),
+    "l1 loss": two_slopes(in_torch_of("l1_loss", lambda t: t * 0), 0, 1, -1),
+    "smooth l1, beta 0": two_slopes(in_torch_of("smooth_l1_loss", lambda t: t * 0, beta=0.0), 0, 1, -1),
+    "smooth l1": two_slopes(in_torch_of("smooth_l1_loss", lambda t: t * 0), 1, 1, 1),
+    "hinge": two_slopes(in_torch_of("hinge_embedding_loss", minus_one), 1, 0, -1),
+    "ranking": two_slopes(in_torch_of("margin_ranking_loss", lambda t: t * 0, lambda t: -minus_one(t)), 0, 0, -1),
+    "clip at both bounds": two_slopes(lambda xp, t: xp.clip(t, 0, 0) + t, 0, 1, 1),
+    "maximum with itself": two_slopes(lambda xp, t: xp.maximum(t, t), 0, 1, 1),
+    "fmin": two_slopes(lambda xp, t: xp.fmin(t, 3 * t), 0, 1, 3),
+    "where": two_slopes(lambda xp, t: xp.where(t > 0, t, 3 * t), 0, 1, 3),
+    "where, both sides": two_slopes(lambda xp, t: xp.where((t < 0) | (t > 2), -t, t), 0, 1, -1),
+    "masked fill": two_slopes(
+        Spelled(lambda xp, t: (2 * t).masked_fill(t < 0, 0.0), lambda xp, t: xp.where(t < 0, 0.0, 2 * t)), 0, 2, 0
+    ),
+    "mask without gradient": two_slopes(Spelled(relu_under_no_grad, relu_of_stopped), 0, 1, 0),
+    # Python's branches, and what they are in JAX
+    "my relu": two_slopes(Spelled(my_relu, my_relu_by_cond), 0, 1, 0),
+    "chain of branches": two_slopes(Spelled(absolute_by_chain, absolute_by_conds), 0, 1, -1),
+    "conditional expression": two_slopes(
+        Spelled(
+            lambda xp, t: t * 2 if t >= 0 else t * 5,
+            lambda xp, t: xp.cond(t >= 0, lambda t: t * 2, lambda t: t * 5, t),
+        ),
+        0,
+        2,
+        5,
+    ),
+    "max of Python": two_slopes(Spelled(lambda xp, t: max(t, 2 * t), lambda xp, t: largest(xp, t, 2 * t)), 0, 2, 1),
+    "abs of Python": two_slopes(
+        Spelled(lambda xp, t: max([t, -t, t * 0]), lambda xp, t: largest(xp, largest(xp, t, -t), t * 0)), 0, 1, -1
+    ),
+    "while": two_slopes(Spelled(loop, while_loop), 0, 1, 2),
     # in place
-    "relu in place": two_slopes(written, 0, 1, 1),
-    "entries written": two_slopes(written_entries, 0, 3, 3),
-    "written through a view": two_slopes(written_through_a_view, 0, 1, -2),
+    "relu in place": two_slopes(torch_only(written), 0, 1, 1),
+    "entries written": two_slopes(Spelled(written_entries, set_entries), 0, 3, 3),
+    "written through a view": two_slopes(torch_only(written_through_a_view), 0, 1, -2),
 }
 """The first of the table: functions of one variable."""
 
@@ -187,131 +261,144 @@ CLOSED: dict[str, Closed] = {
 
 PAIR, TRIPLE = (0.0, 0.0), (0.0, 0.0, 0.0)
 BASIS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-WEIGHTS = constant(1, 2, 4)
+WEIGHTS = np.array([1.0, 2.0, 4.0])
 SHUFFLED = ((1.0, 2.0, 4.0), (1.0, 4.0, 2.0), (2.0, 1.0, 4.0), (2.0, 4.0, 1.0), (4.0, 1.0, 2.0), (4.0, 2.0, 1.0))
 SIGNS = tuple((a, b) for a in (1.0, -1.0) for b in (1.0, -1.0))
 
 
-def on_sphere(g: torch.Tensor) -> bool:
-    return abs(float(g.norm()) - 1) < 1e-12
+def on_sphere(g: np.ndarray) -> bool:
+    return abs(float(np.linalg.norm(g)) - 1) < 1e-12
 
 
-def smallest_by_sorted(x: torch.Tensor) -> torch.Tensor:
+def symmetric(xp: Adapter, x: Array) -> Array:
+    """Make the symmetric matrix of three entries."""
+    return xp.stack([x[0], x[1], x[1], x[2]]).reshape(2, 2)
+
+
+def smallest_by_sorted(xp: Adapter, x: Array) -> Array:
     return sorted(x)[0] * 1
 
 
-def entry_of_argmax(x: torch.Tensor) -> torch.Tensor:
+def smallest_by_conds(xp: Adapter, x: Array) -> Array:
+    return -largest(xp, largest(xp, -x[0], -x[1]), -x[2]) * 1
+
+
+def entry_of_argmax(xp: Adapter, x: Array) -> Array:
     return x[int(x.argmax())] * 2
 
 
 CLOSED |= {
-    "maximum": Closed(
-        lambda x: torch.maximum(x[0], x[1]), (1.0, 1.0), lambda v: max(v[0], v[1]), ((1.0, 0.0), (0.0, 1.0))
+    "maximum": Closed(lambda xp, x: xp.maximum(x[0], x[1]), (1.0, 1.0), np.max, ((1.0, 0.0), (0.0, 1.0))),
+    "max": Closed(lambda xp, x: xp.max(x), (2.0, 2.0, 2.0), np.max, BASIS),
+    "max of two of three": Closed(
+        lambda xp, x: xp.amax(x, 0), (2.0, 1.0, 2.0), lambda v: max(v[0], v[2]), (BASIS[0], BASIS[2])
     ),
-    "max": Closed(lambda x: x.max(), (2.0, 2.0, 2.0), lambda v: v.max(), BASIS),
-    "max of two of three": Closed(lambda x: x.amax(), (2.0, 1.0, 2.0), lambda v: v[[0, 2]].max(), (BASIS[0], BASIS[2])),
-    "min along an axis": Closed(lambda x: x[None].min(1).values.sum(), TRIPLE, lambda v: v.min(), BASIS),
-    "sum of absolute values": Closed(lambda x: x.abs().sum(), PAIR, lambda v: v.abs().sum(), SIGNS),
+    "min along an axis": Closed(lambda xp, x: xp.min_along(x[None], 1).sum(), TRIPLE, np.min, BASIS),
+    "max + min of two": Closed(lambda xp, x: xp.max(x) + xp.min(x), (3.0, 3.0), np.sum, ((1.0, 1.0),)),
+    "sum of absolute values": Closed(lambda xp, x: xp.abs(x).sum(), PAIR, lambda v: np.abs(v).sum(), SIGNS),
     "Khan and Barton": Closed(
-        lambda x: torch.maximum(torch.minimum(x[0], -x[1]), x[1] - x[0]),
+        lambda xp, x: xp.maximum(xp.minimum(x[0], -x[1]), x[1] - x[0]),
         PAIR,
-        lambda v: torch.maximum(torch.minimum(v[0], -v[1]), v[1] - v[0]),
+        lambda v: max(min(v[0], -v[1]), v[1] - v[0]),
         ((1.0, 0.0), (0.0, -1.0), (-1.0, 1.0)),
     ),
-    "sort": Closed(
-        lambda x: x.sort().values @ WEIGHTS.to(x.dtype), TRIPLE, lambda v: v.sort().values @ WEIGHTS, SHUFFLED
-    ),
+    "sort": Closed(lambda xp, x: xp.sort(x) @ xp.same(WEIGHTS, x), TRIPLE, lambda v: np.sort(v) @ WEIGHTS, SHUFFLED),
     "sort downwards": Closed(
-        lambda x: x.sort(descending=True).values @ WEIGHTS.to(x.dtype),
+        lambda xp, x: xp.sort(x, descending=True) @ xp.same(WEIGHTS, x),
         TRIPLE,
-        lambda v: v.sort(descending=True).values @ WEIGHTS,
+        lambda v: np.sort(v)[::-1] @ WEIGHTS,
         SHUFFLED,
     ),
     "sort, two tied": Closed(
-        lambda x: x.sort().values @ WEIGHTS.to(x.dtype),
+        lambda xp, x: xp.sort(x) @ xp.same(WEIGHTS, x),
         (1.0, 0.0, 1.0),
-        lambda v: v[1] + 2 * v[[0, 2]].min() + 4 * v[[0, 2]].max(),
+        lambda v: v[1] + 2 * min(v[0], v[2]) + 4 * max(v[0], v[2]),
         ((2.0, 1.0, 4.0), (4.0, 1.0, 2.0)),
     ),
-    "sum of a sort": Closed(lambda x: x.sort().values.sum(), TRIPLE, lambda v: v.sum(), ((1.0, 1.0, 1.0),)),
+    "sum of a sort": Closed(lambda xp, x: xp.sort(x).sum(), TRIPLE, np.sum, ((1.0, 1.0, 1.0),)),
     "top 2": Closed(
-        lambda x: x.topk(2).values.sum(),
+        lambda xp, x: xp.top(x, 2).sum(),
         TRIPLE,
-        lambda v: v.topk(2).values.sum(),
+        lambda v: np.sort(v)[1:].sum(),
         ((1.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0)),
     ),
-    "median": Closed(lambda x: x.median(), TRIPLE, lambda v: v.median(), BASIS),
-    "second smallest": Closed(lambda x: x.kthvalue(2).values, TRIPLE, lambda v: v.kthvalue(2).values, BASIS),
+    "top 2 and bottom 1": Closed(
+        lambda xp, x: xp.top(x, 2).sum() + xp.bottom(x, 1).sum(), (1.0, 1.0, 1.0), np.sum, ((1.0, 1.0, 1.0),)
+    ),
+    "median": Closed(lambda xp, x: xp.median(x), TRIPLE, np.median, BASIS),
+    "second smallest": Closed(lambda xp, x: xp.kth(x, 2), TRIPLE, np.median, BASIS),
     "quantile": Closed(
-        lambda x: x.quantile(0.25),
+        lambda xp, x: xp.quantile(x, 0.25),
         TRIPLE,
-        lambda v: v.quantile(0.25),
+        lambda v: np.quantile(v, 0.25),
         ((0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5)),
     ),
     "top 2 by an `if`": Closed(
-        lambda x: x[0] if x[0] >= x[1] else x[1], PAIR, lambda v: v.max(), ((1.0, 0.0), (0.0, 1.0))
+        Spelled(lambda xp, x: x[0] if x[0] >= x[1] else x[1], lambda xp, x: largest(xp, x[0], x[1])),
+        PAIR,
+        np.max,
+        ((1.0, 0.0), (0.0, 1.0)),
     ),
-    "sorted of Python": Closed(smallest_by_sorted, TRIPLE, lambda v: v.min(), BASIS),
+    "sorted of Python": Closed(Spelled(smallest_by_sorted, smallest_by_conds), TRIPLE, np.min, BASIS),
     "max of a list": Closed(
-        lambda x: max([x[0], 2 * x[1], x[2]]) * 1,
+        Spelled(
+            lambda xp, x: max([x[0], 2 * x[1], x[2]]) * 1,
+            lambda xp, x: largest(xp, largest(xp, x[0], 2 * x[1]), x[2]) * 1,
+        ),
         TRIPLE,
         lambda v: max(v[0], 2 * v[1], v[2]),
         (BASIS[0], (0.0, 2.0, 0.0), BASIS[2]),
     ),
     "index of the largest": Closed(
-        entry_of_argmax, TRIPLE, lambda v: 2 * v.max(), ((2.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 2.0))
+        Spelled(entry_of_argmax, lambda xp, x: x[xp.argmax(x)] * 2),
+        TRIPLE,
+        lambda v: 2 * v.max(),
+        ((2.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 2.0)),
     ),
-    "2-norm": Closed(torch.linalg.vector_norm, TRIPLE, lambda v: v.norm(), on_sphere),
-    "1-norm": Closed(
-        lambda x: torch.linalg.vector_norm(x, 1),
-        PAIR,
-        lambda v: v.abs().sum(),
-        SIGNS,
-    ),
+    "2-norm": Closed(lambda xp, x: xp.norm(x), TRIPLE, np.linalg.norm, on_sphere),
+    "1-norm": Closed(lambda xp, x: xp.norm(x, 1), PAIR, lambda v: np.abs(v).sum(), SIGNS),
     "inf-norm": Closed(
-        lambda x: torch.linalg.vector_norm(x, math.inf),
+        lambda xp, x: xp.norm(x, math.inf),
         PAIR,
-        lambda v: v.abs().max(),
+        lambda v: np.abs(v).max(),
         ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)),
     ),
     "3-norm": Closed(
-        lambda x: torch.linalg.vector_norm(x, 3),
+        lambda xp, x: xp.norm(x, 3),
         PAIR,
-        lambda v: (v.abs() ** 3).sum() ** (1 / 3),
-        lambda g: abs(float((g.abs() ** 1.5).sum()) - 1) < 1e-12,
+        lambda v: (np.abs(v) ** 3).sum() ** (1 / 3),
+        lambda g: abs(float((np.abs(g) ** 1.5).sum()) - 1) < 1e-12,
     ),
-    "hypot": Closed(lambda x: torch.hypot(x[0], x[1]), PAIR, lambda v: v.norm(), on_sphere),
+    "hypot": Closed(lambda xp, x: xp.hypot(x[0], x[1]), PAIR, np.linalg.norm, on_sphere),
     "standard deviation": Closed(
-        lambda x: x.std(),
+        lambda xp, x: xp.std(x),
         (2.0, 2.0, 2.0),
-        lambda v: v.std(),
-        lambda g: abs(float(g.norm() ** 2) - 0.5) < 1e-12 and abs(float(g.sum())) < 1e-12,
+        lambda v: v.std(ddof=1),
+        lambda g: abs(float(g @ g) - 0.5) < 1e-12 and abs(float(g.sum())) < 1e-12,
     ),
     "norm of a norm": Closed(
-        lambda x: torch.linalg.vector_norm(x) - x.abs().sum() * 0 + x[0],
+        lambda xp, x: xp.norm(x) - xp.abs(x).sum() * 0 + x[0],
         PAIR,
-        lambda v: v.norm() + v[0],
-        lambda g: abs(float((g - constant(1, 0)).norm()) - 1) < 1e-12,
+        lambda v: np.linalg.norm(v) + v[0],
+        lambda g: on_sphere(g - np.array([1.0, 0.0])),
     ),
-    "square of a norm": Closed(lambda x: torch.linalg.vector_norm(x) ** 2, PAIR, lambda v: 0 * v.sum(), (PAIR,)),
+    "square of a norm": Closed(lambda xp, x: xp.norm(x) ** 2, PAIR, lambda v: 0.0, (PAIR,)),
     "largest eigenvalue": Closed(
-        lambda x: torch.linalg.eigvalsh(torch.stack([x[0], x[1], x[1], x[2]]).reshape(2, 2))[1],
+        lambda xp, x: xp.eigvalsh(symmetric(xp, x))[1],
         TRIPLE,
-        lambda v: (v[0] + v[2]) / 2 + torch.hypot((v[0] - v[2]) / 2, v[1]),
+        lambda v: (v[0] + v[2]) / 2 + np.hypot((v[0] - v[2]) / 2, v[1]),
         # u u' with u = (cos a, sin a): (cos^2 a, 2 sin a cos a, sin^2 a)
         lambda g: abs(float(g[0] + g[2]) - 1) < 1e-12 and abs(float(g[1] ** 2 - 4 * g[0] * g[2])) < 1e-12,
     ),
     "sum of eigenvalues": Closed(
-        lambda x: torch.linalg.eigvalsh(torch.stack([x[0], x[1], x[1], x[2]]).reshape(2, 2)).sum(),
+        lambda xp, x: xp.eigvalsh(symmetric(xp, x)).sum(),
         (1.0, 0.0, 1.0),
         lambda v: v[0] + v[2],
         ((1.0, 0.0, 1.0),),
     ),
-    "nuclear norm of a vector": Closed(
-        lambda x: torch.linalg.svdvals(x[None]).sum(), PAIR, lambda v: v.norm(), on_sphere
-    ),
+    "nuclear norm of a vector": Closed(lambda xp, x: xp.svdvals(x[None]).sum(), PAIR, np.linalg.norm, on_sphere),
     "cusp": Closed(  # a limit of gradients from inside the cusp, (0, 1), is seen along no straight direction
-        lambda x: torch.relu(x[1]) - torch.relu(x[1] - x[0] ** 2), PAIR, lambda v: 0 * v.sum(), (PAIR,)
+        lambda xp, x: xp.relu(x[1]) - xp.relu(x[1] - x[0] ** 2), PAIR, lambda v: 0.0, (PAIR,)
     ),
 }
 """Then those of several variables; the limits are those that straight directions see."""
@@ -319,134 +406,176 @@ CLOSED |= {
 # --- functions that are homogeneous about a point ----------------------------------------------------------------------
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
     """Draw a constant."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DTYPE)
+    return np.random.default_rng(seed).standard_normal(shape)
 
 
 A, B, C = draw(8, 4), draw(8, 8, seed=1), draw(5, 8, seed=2)
 
 
-def weigh(y: torch.Tensor) -> torch.Tensor:
+def weigh(xp: Adapter, y: Array) -> Array:
     """Read all entries with different weights."""
-    return (y * torch.linspace(1, 2, y.numel(), dtype=y.dtype).reshape(y.shape)).sum()
+    return (y * xp.same(np.linspace(1, 2, math.prod(y.shape)).reshape(y.shape), y)).sum()
 
 
-def through(read: Function) -> Function:
+def through(read: Program) -> Program:
     """Read all entries of what a function returns."""
-    return lambda x: weigh(read(x))
+    if isinstance(read, Spelled):
+        return Spelled(through(read.torch), through(read.jax) if read.jax else None)
+    return lambda xp, x: weigh(xp, read(xp, x))
 
 
-def pool(name: str, *args: Any, **kwargs: Any) -> Function:
-    """Name a pooling."""
-    return through(lambda x: getattr(F, name)(x, *args, **kwargs))
+def pool(*args: int) -> Program:
+    """Name a pooling by its window, stride, padding, dilation."""
+    return through(lambda xp, x: xp.max_pool(x, *args))
 
 
-def group_sort(y: torch.Tensor) -> torch.Tensor:
+def linear(xp: Adapter, matrix: np.ndarray, x: Array) -> Array:
+    return xp.same(matrix, x) @ x
+
+
+def group_sort(xp: Adapter, y: Array) -> Array:
     """Sort the entries in groups of two."""
-    return y.reshape(-1, 2).sort(dim=1).values.reshape(-1)
+    return xp.sort(y.reshape(-1, 2), 1).reshape(-1)
 
 
-def max_min(y: torch.Tensor) -> torch.Tensor:
+def max_min(xp: Adapter, y: Array) -> Array:
     """Sort the entries in groups of two, by maximum and minimum."""
-    a, b = y.chunk(2)
-    return torch.cat([torch.maximum(a, b), torch.minimum(a, b)])
+    a, b = y[:4], y[4:]
+    return xp.concat([xp.maximum(a, b), xp.minimum(a, b)])
 
 
-def group_sort_network(x: torch.Tensor) -> torch.Tensor:
-    return weigh(C.to(x.dtype) @ group_sort(B.to(x.dtype) @ group_sort(A.to(x.dtype) @ x)))
+def network(layer: Callable[[Adapter, Array], Array]) -> Program:
+    """Name a network of two hidden layers."""
+    return lambda xp, x: weigh(xp, linear(xp, C, layer(xp, linear(xp, B, layer(xp, linear(xp, A, x))))))
 
 
-def max_min_network(x: torch.Tensor) -> torch.Tensor:
-    return weigh(C.to(x.dtype) @ max_min(B.to(x.dtype) @ max_min(A.to(x.dtype) @ x)))
+def maxout_in_python(xp: Adapter, x: Array) -> Array:
+    return sum(max(row @ x, -row @ x) for row in xp.same(A, x)[:3]) + min(x)
 
 
-def relu_network(x: torch.Tensor) -> torch.Tensor:
-    return weigh(C.to(x.dtype) @ torch.relu(B.to(x.dtype) @ torch.relu(A.to(x.dtype) @ x)))
+def maxout_by_conds(xp: Adapter, x: Array) -> Array:
+    least = -largest(xp, largest(xp, largest(xp, -x[0], -x[1]), -x[2]), -x[3])
+    return sum(largest(xp, row @ x, -row @ x) for row in xp.same(A, x)[:3]) + least
 
 
-def maxout_in_python(x: torch.Tensor) -> torch.Tensor:
-    return sum(max(row @ x, -row @ x) for row in A.to(x.dtype)[:3]) + min(x)
+def distances(xp: Adapter, x: Array, y: Array, p: float = 2.0) -> Array:
+    """Give the distances of all pairs of rows by one norm of their differences."""
+    return xp.norm(x[:, None] - y[None], p, 2)
 
 
-def segments(x: torch.Tensor) -> torch.Tensor:
-    index = torch.tensor([0, 1, 0, 1])
-    return torch.full((2,), -1.0, dtype=x.dtype).scatter_reduce(0, index, x, "amax")
+def farthest_in_torch(xp: Adapter, x: Array) -> Array:
+    import torch
 
-
-def farthest(x: torch.Tensor) -> torch.Tensor:
     return torch.cdist(x, x.flip(0) * 2).amax(1) - torch.cdist(x, 3 * x.roll(1, 0)).topk(2, 1).values.sum(1)
 
 
-def zeros(*shape: int) -> torch.Tensor:
-    return torch.zeros(shape, dtype=DTYPE)
+def farthest(xp: Adapter, x: Array) -> Array:
+    far = xp.amax(distances(xp, x, xp.flip(x) * 2), 1)
+    return far - xp.top(distances(xp, x, 3 * xp.roll(x, 1, 0)), 2, 1).sum(1)
 
+
+def pairs(xp: Adapter, x: Array) -> Array:
+    import torch.nn.functional as F
+
+    return F.pdist(x)
+
+
+def cross_entropy_of_pool(xp: Adapter, x: Array) -> Array:
+    return xp.cross_entropy(xp.max_pool(x[None], 2)[0, 0], 0)
+
+
+def tangent_of_cross_entropy(xp: Adapter, v: Array) -> Array:
+    y = xp.max_pool(v[None], 2)[0, 0]
+    return y.mean() - y[0]
+
+
+zeros, ones = np.zeros, np.ones
 
 CONES: dict[str, Coned] = {
-    "sort": Coned(through(lambda x: x.sort(1).values), zeros(3, 4)),
-    "sort in loss": Coned(lambda x: torch.exp(weigh(x.sort().values)), zeros(5), lambda v: weigh(v.sort().values)),
-    "msort": Coned(through(lambda x: x.msort()), zeros(3, 4)),
-    "top 3": Coned(through(lambda x: x.topk(3).values), zeros(6)),
-    "top 3, any order": Coned(lambda x: x.topk(3, sorted=False).values.sum(), zeros(6)),
-    "bottom 2": Coned(through(lambda x: x.topk(2, 1, largest=False).values), zeros(3, 4)),
+    "sort": Coned(through(lambda xp, x: xp.sort(x, 1)), zeros((3, 4))),
+    "sort in loss": Coned(lambda xp, x: xp.exp(weigh(xp, xp.sort(x))), zeros(5), lambda xp, v: weigh(xp, xp.sort(v))),
+    "msort": Coned(through(Spelled(lambda xp, x: x.msort(), lambda xp, x: xp.sort(x, 0))), zeros((3, 4))),
+    "top 3": Coned(through(lambda xp, x: xp.top(x, 3)), zeros(6)),
+    "top 3, any order": Coned(torch_only(lambda xp, x: x.topk(3, sorted=False).values.sum()), zeros(6)),
+    "bottom 2": Coned(through(lambda xp, x: xp.bottom(x, 2, 1)), zeros((3, 4))),
     "top 2 in a loss": Coned(
-        lambda x: torch.logsumexp(x.topk(2).values, 0), zeros(5), lambda v: v.topk(2).values.sum() / 2
+        lambda xp, x: xp.logsumexp(xp.top(x, 2), 0), zeros(5), lambda xp, v: xp.top(v, 2).sum() / 2
     ),
-    "median along": Coned(through(lambda x: x.median(1).values), zeros(3, 4)),
-    "median in a loss": Coned(lambda x: torch.sin(x.median()), zeros(5), lambda v: v.median()),
-    "nan median": Coned(through(lambda x: x.nanmedian(0).values), zeros(3, 4)),
-    "kth value": Coned(through(lambda x: x.kthvalue(3, 1).values), zeros(3, 4)),
-    "quantiles": Coned(through(lambda x: x.quantile(torch.tensor([0.1, 0.5, 0.8], dtype=x.dtype))), zeros(5)),
-    "cumulative maximum": Coned(through(lambda x: x.cummax(1).values), zeros(3, 4)),
-    "cumulative minimum": Coned(through(lambda x: x.cummin(0).values), zeros(3, 4)),
-    "range": Coned(lambda x: x.aminmax().max - x.aminmax().min, zeros(5)),
-    "segments": Coned(through(segments), zeros(4), through(lambda v: torch.maximum(v[:2], v[2:]))),
-    "max pool 1d": Coned(pool("max_pool1d", 3, 2), zeros(2, 7)),
-    "max pool 2d": Coned(pool("max_pool2d", 2), zeros(1, 2, 4, 4)),
-    "max pool 2d, padded": Coned(pool("max_pool2d", 3, 2, 1), zeros(1, 1, 5, 5)),
-    "max pool 2d, dilated": Coned(pool("max_pool2d", 2, 1, 0, 2), zeros(1, 1, 5, 5)),
-    "max pool 2d, ceiled": Coned(pool("max_pool2d", 3, 2, 0, 1, True), zeros(1, 1, 6, 6)),
-    "max pool 3d": Coned(pool("max_pool3d", 2, 1), zeros(1, 3, 3, 3)),
-    "adaptive max pool 1d": Coned(pool("adaptive_max_pool1d", 3), zeros(2, 7)),
-    "adaptive max pool 2d": Coned(pool("adaptive_max_pool2d", 2), zeros(1, 2, 5, 5)),
-    "adaptive max pool 3d": Coned(pool("adaptive_max_pool3d", 2), zeros(1, 3, 3, 3)),
-    "max pool of a relu": Coned(lambda x: weigh(F.max_pool2d(torch.relu(x), 2)), zeros(1, 1, 4, 4)),
-    "max pool in a loss": Coned(
-        lambda x: F.cross_entropy(F.max_pool1d(x, 2), torch.tensor([0])),
-        zeros(1, 6),
-        lambda v: F.max_pool1d(v, 2).mean() - F.max_pool1d(v, 2)[0, 0],
+    "median along": Coned(
+        through(torch_only(lambda xp, x: x.median(1).values)), zeros((3, 4)), through(lambda xp, v: xp.kth(v, 2, 1))
     ),
-    "group sort network": Coned(group_sort_network, zeros(4)),
-    "max-min network": Coned(max_min_network, zeros(4)),
-    "relu network": Coned(relu_network, zeros(4)),
-    "maxout in Python": Coned(maxout_in_python, zeros(4)),
-    "2-norms of rows": Coned(through(lambda x: torch.linalg.vector_norm(x, dim=1)), zeros(3, 4)),
-    "Frobenius norm": Coned(torch.linalg.matrix_norm, zeros(3, 4)),
-    "norm, 1.5": Coned(through(lambda x: x.norm(1.5, dim=1)), zeros(3, 4)),
-    "norm, inf": Coned(through(lambda x: torch.linalg.vector_norm(x, math.inf, dim=1)), zeros(3, 4)),
-    "group lasso": Coned(lambda x: sum(g.norm() for g in x.split(2)) + x.abs().sum(), zeros(6)),
-    "deviations": Coned(through(lambda x: x.std(1)), torch.ones(3, 4, dtype=DTYPE), through(lambda v: v.std(1))),
-    "distances": Coned(through(lambda x: torch.cdist(x, x[:2] * 2)), zeros(3, 2)),
-    "distances, p = 1": Coned(through(lambda x: torch.cdist(x, x[:2] * 2, p=1)), zeros(3, 2)),
-    "distances of equal points": Coned(through(F.pdist), torch.ones(3, 2, dtype=DTYPE), through(F.pdist)),
+    "median in a loss": Coned(lambda xp, x: xp.sin(xp.median(x)), zeros(5), lambda xp, v: xp.median(v)),
+    "nan median": Coned(
+        through(torch_only(lambda xp, x: x.nanmedian(0).values)), zeros((3, 4)), through(lambda xp, v: xp.kth(v, 2, 0))
+    ),
+    "kth value": Coned(through(lambda xp, x: xp.kth(x, 3, 1)), zeros((3, 4))),
+    "quantiles": Coned(through(lambda xp, x: xp.quantile(x, [0.1, 0.5, 0.8])), zeros(5)),
+    "cumulative maximum": Coned(through(lambda xp, x: xp.cummax(x, 1)), zeros((3, 4))),
+    "cumulative minimum": Coned(through(lambda xp, x: xp.cummin(x, 0)), zeros((3, 4))),
+    "range": Coned(
+        Spelled(
+            lambda xp, x: x.aminmax().max - x.aminmax().min,
+            lambda xp, x: xp.max(x) - xp.min(x),
+        ),
+        zeros(5),
+    ),
+    "segments": Coned(
+        through(lambda xp, x: xp.segment_max(x, [0, 1, 0, 1], 2)),
+        zeros(4),
+        through(lambda xp, v: xp.maximum(v[:2], v[2:])),
+    ),
+    "max pool 1d": Coned(pool(3, 2), zeros((1, 2, 7))),
+    "max pool 2d": Coned(pool(2), zeros((1, 2, 4, 4))),
+    "max pool 2d, padded": Coned(pool(3, 2, 1), zeros((1, 1, 5, 5))),
+    "max pool 2d, dilated": Coned(pool(2, 1, 0, 2), zeros((1, 1, 5, 5))),
+    "max pool 2d, ceiled": Coned(through(in_torch("max_pool2d", 3, 2, 0, 1, True)), zeros((1, 1, 6, 6))),
+    "max pool 3d": Coned(pool(2, 1), zeros((1, 1, 3, 3, 3))),
+    "adaptive max pool 1d": Coned(through(in_torch("adaptive_max_pool1d", 3)), zeros((2, 7))),
+    "adaptive max pool 2d": Coned(through(in_torch("adaptive_max_pool2d", 2)), zeros((1, 2, 5, 5))),
+    "adaptive max pool 3d": Coned(through(in_torch("adaptive_max_pool3d", 2)), zeros((1, 3, 3, 3))),
+    "max pool of a relu": Coned(lambda xp, x: weigh(xp, xp.max_pool(xp.relu(x), 2)), zeros((1, 1, 4, 4))),
+    "max pool in a loss": Coned(cross_entropy_of_pool, zeros((1, 6)), tangent_of_cross_entropy),
+    "group sort network": Coned(network(group_sort), zeros(4)),
+    "max-min network": Coned(network(max_min), zeros(4)),
+    "relu network": Coned(network(relu), zeros(4)),
+    "maxout in Python": Coned(Spelled(maxout_in_python, maxout_by_conds), zeros(4)),
+    "2-norms of rows": Coned(through(lambda xp, x: xp.norm(x, 2, 1)), zeros((3, 4))),
+    "Frobenius norm": Coned(lambda xp, x: xp.matrix_norm(x), zeros((3, 4))),
+    "norm, 1.5": Coned(
+        through(Spelled(lambda xp, x: x.norm(1.5, dim=1), lambda xp, x: xp.norm(x, 1.5, 1))), zeros((3, 4))
+    ),
+    "norm, inf": Coned(through(lambda xp, x: xp.norm(x, math.inf, 1)), zeros((3, 4))),
+    "group lasso": Coned(lambda xp, x: xp.norm(x[:2]) + xp.norm(x[2:4]) + xp.norm(x[4:]) + xp.abs(x).sum(), zeros(6)),
+    "deviations": Coned(through(lambda xp, x: xp.std(x, 1)), ones((3, 4)), through(lambda xp, v: xp.std(v, 1))),
+    "distances": Coned(
+        through(Spelled(lambda xp, x: xp.cdist(x, x[:2] * 2), lambda xp, x: distances(xp, x, x[:2] * 2))),
+        zeros((3, 2)),
+    ),
+    "distances, p = 1": Coned(
+        through(Spelled(lambda xp, x: xp.cdist(x, x[:2] * 2, p=1), lambda xp, x: distances(xp, x, x[:2] * 2, 1))),
+        zeros((3, 2)),
+    ),
+    "distances of equal points": Coned(through(torch_only(pairs)), ones((3, 2)), through(pairs)),
     "distance": Coned(
-        lambda x: torch.dist(x[0], x[1], 2), torch.ones(2, 3, dtype=DTYPE), lambda v: (v[0] - v[1]).norm()
+        Spelled(lambda xp, x: xp.dist(x[0], x[1], 2), lambda xp, x: xp.norm(x[0] - x[1])),
+        ones((2, 3)),
+        lambda xp, v: xp.norm(v[0] - v[1]),
     ),
-    "hypotenuses": Coned(through(lambda x: torch.hypot(x, x.flip(0) * 2)), zeros(3, 4)),
-    "farthest and nearest": Coned(through(farthest), zeros(4, 2)),
-    "eigenvalues": Coned(through(lambda x: torch.linalg.eigvalsh(x + x.T)), zeros(3, 3)),
+    "hypotenuses": Coned(through(lambda xp, x: xp.hypot(x, xp.flip(x) * 2)), zeros((3, 4))),
+    "farthest and nearest": Coned(through(Spelled(farthest_in_torch, farthest)), zeros((4, 2))),
+    "eigenvalues": Coned(through(lambda xp, x: xp.eigvalsh(x + x.T)), zeros((3, 3))),
     "eigenvalues about 1": Coned(
-        through(lambda x: torch.linalg.eigvalsh(x + x.T)),
-        torch.eye(3, dtype=DTYPE),
-        through(lambda v: torch.linalg.eigvalsh(v + v.T)),
+        through(lambda xp, x: xp.eigvalsh(x + x.T)), np.eye(3), through(lambda xp, v: xp.eigvalsh(v + v.T))
     ),
-    "singular values": Coned(through(torch.linalg.svdvals), zeros(2, 3)),
-    "nuclear norm": Coned(lambda x: torch.linalg.matrix_norm(x, "nuc"), zeros(3, 3)),
-    "spectral norm": Coned(lambda x: torch.linalg.matrix_norm(x, 2), zeros(3, 2)),
+    "singular values": Coned(through(lambda xp, x: xp.svdvals(x)), zeros((2, 3))),
+    "nuclear norm": Coned(lambda xp, x: xp.matrix_norm(x, "nuc"), zeros((3, 3))),
+    "spectral norm": Coned(lambda xp, x: xp.matrix_norm(x, 2), zeros((3, 2))),
     "nuclear norm at rank 1": Coned(
-        lambda x: torch.linalg.matrix_norm(x, "nuc"),
-        torch.tensor([[2.0, 0.0], [0.0, 0.0]], dtype=DTYPE),
-        lambda v: v[0, 0] + v[1, 1].abs(),
+        lambda xp, x: xp.matrix_norm(x, "nuc"),
+        np.array([[2.0, 0.0], [0.0, 0.0]]),
+        lambda xp, v: v[0, 0] + xp.abs(v[1, 1]),
     ),
 }
 """Losses of order operations, norms and spectra."""
@@ -454,133 +583,173 @@ CONES: dict[str, Coned] = {
 # --- programs that leave the theory ------------------------------------------------------------------------------------
 
 
-class Clipped(torch.autograd.Function):
-    """A user's own operation."""
+def own_backward(xp: Adapter, x: Array) -> Array:
+    import torch
 
-    @staticmethod
-    def forward(ctx: Any, t: torch.Tensor) -> torch.Tensor:
-        return t.clamp(min=0)
+    class Clipped(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, t: Array) -> Array:
+            return t.clamp(min=0)
 
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
-        return g
+        @staticmethod
+        def backward(ctx: Any, g: Array) -> Array:
+            return g
+
+    return Clipped.apply(x[0]) * 2  # here
 
 
-def masked_by_number(x: torch.Tensor) -> torch.Tensor:
+def own_vjp(xp: Adapter, x: Array) -> Array:
+    import jax
+
+    clipped = jax.custom_vjp(lambda t: xp.clip(t, min=0))
+    clipped.defvjp(lambda t: (xp.clip(t, min=0), None), lambda _, g: (g,))
+    return clipped(x[0]) * 2  # here
+
+
+def masked_by_number(xp: Adapter, x: Array) -> Array:
+    import torch
+
     with torch.no_grad():
         mask = (x[0] > 0).to(x.dtype)  # here
     return mask * (x[0] + 1)
 
 
-def cut_off(x: torch.Tensor) -> torch.Tensor:
+def masked_by_stopped_number(xp: Adapter, x: Array) -> Array:
+    mask = (xp.stop_gradient(x[0]) > 0).astype(x.dtype)  # here
+    return mask * (x[0] + 1)
+
+
+def cut_off(xp: Adapter, x: Array) -> Array:
+    import torch
+
     with torch.no_grad():
         slope = x[0] * 2  # here
     return slope + x[0]
 
 
-def straight_through(x: torch.Tensor) -> torch.Tensor:
-    rounded = torch.round(x[0] + 0.25)
-    return x[0] + (rounded - x[0]).detach()  # here
+def straight_through(xp: Adapter, x: Array) -> Array:
+    rounded = xp.round(x[0] + 0.25)
+    return x[0] + xp.stop_gradient(rounded - x[0])  # here
 
 
-def jump_by_if(x: torch.Tensor) -> torch.Tensor:
+def jump_by_if(xp: Adapter, x: Array) -> Array:
     if x[0] > 0:  # here
         return x[0] + 1
     return x[0]
 
 
-def branches_part(x: torch.Tensor) -> torch.Tensor:
+def jump_by_cond(xp: Adapter, x: Array) -> Array:
+    return xp.cond(x[0] > 0, lambda x: x[0] + 1, lambda x: x[0], x)  # here
+
+
+def branches_part(xp: Adapter, x: Array) -> Array:
     y = x[1] * 2
     if y > 0:  # here
         return x[0] + y
     return 2 * x[0] + y
 
 
-def equal_by_if(x: torch.Tensor) -> torch.Tensor:
+def branches_of_cond_part(xp: Adapter, x: Array) -> Array:
+    y = x[1] * 2
+    return xp.cond(y > 0, lambda x, y: x[0] + y, lambda x, y: 2 * x[0] + y, x, y)  # here
+
+
+def equal_by_if(xp: Adapter, x: Array) -> Array:
     if x[0] == 0:  # here
         return -x[0]
     return x[0]
 
 
-def square_by_if(x: torch.Tensor) -> torch.Tensor:
+def equal_by_cond(xp: Adapter, x: Array) -> Array:
+    return xp.cond(x[0] == 0, lambda x: -x[0], lambda x: x[0], x)  # here
+
+
+def square_by_if(xp: Adapter, x: Array) -> Array:
     if x[0] * x[0] > 0:  # here
         return x[0]
     return 2 * x[0]
 
 
-def escaped(x: torch.Tensor) -> torch.Tensor:
+def square_by_cond(xp: Adapter, x: Array) -> Array:
+    return xp.cond(x[0] * x[0] > 0, lambda x: x[0], lambda x: 2 * x[0], x)  # here
+
+
+def escaped(xp: Adapter, x: Array) -> Array:
     slope = 1.0 if x[0].item() > 0 else 2.0  # here
     return x[0] * slope
 
 
-def escaped_float(x: torch.Tensor) -> torch.Tensor:
+def escaped_float(xp: Adapter, x: Array) -> Array:
     known = float(x[0].detach())  # here
     return x[0] + max(known, 0.0)
 
 
-def escaped_list(x: torch.Tensor) -> torch.Tensor:
+def escaped_list(xp: Adapter, x: Array) -> Array:
     known = x.tolist()  # here
     return x[0] * (3.0 if known[0] > 0 else 1.0)
 
 
-def escaped_numpy(x: torch.Tensor) -> torch.Tensor:
+def escaped_numpy(xp: Adapter, x: Array) -> Array:
     known = x.detach().numpy()  # here
     return x[0] + float(abs(known[0]))
 
 
-def other_data_by_argmax(x: torch.Tensor) -> torch.Tensor:
-    place = x.argmax()  # here
-    return torch.stack([x[0], 2 * x[0]])[place]
+def other_data_by_argmax(xp: Adapter, x: Array) -> Array:
+    place = xp.argmax(x)  # here
+    return xp.stack([x[0], 2 * x[0]])[place]
 
 
-def other_data_by_sort(x: torch.Tensor) -> torch.Tensor:
-    order = x.sort().indices  # here
-    return (x * 2 + 1)[order][0] + torch.stack([x[1], -x[1]])[order][1]
+def other_data_by_sort(xp: Adapter, x: Array) -> Array:
+    order = xp.argsort(x)  # here
+    return (x * 2 + 1)[order][0] + xp.stack([x[1], -x[1]])[order][1]
 
 
 REFUSED: dict[str, Refused] = {
     "where: predicate without derivative": Refused(
-        lambda x: torch.where(x[0] * x[0] > 0, x[0], 2 * x[0]), PAIR, "flat"
+        lambda xp, x: xp.where(x[0] * x[0] > 0, x[0], 2 * x[0]), PAIR, "flat"
     ),
-    "where: branches part nearby": Refused(lambda x: torch.where(x[1] > 0, x[0], 2 * x[0]), PAIR, "jump", False),
-    "where: equality": Refused(lambda x: torch.where(x[0] == 0, -x[0], x[0]), PAIR, "equality", False),
-    "where: jump": Refused(lambda x: torch.where(x[0] > 0, x[0] + 1, x[0]), PAIR, "jump"),
-    "square root of an absolute value": Refused(lambda x: torch.sqrt(x[0].abs()) ** 2 - x[0].abs(), PAIR, "singular"),
-    "square root": Refused(lambda x: torch.sqrt(torch.relu(x[0])), PAIR, "singular"),
-    "power": Refused(lambda x: x[0].abs() ** 0.5, PAIR, "singular"),
-    "sign": Refused(lambda x: torch.sign(x[0]) * (x[0] + 1), PAIR, "jump"),
+    "where: branches part nearby": Refused(lambda xp, x: xp.where(x[1] > 0, x[0], 2 * x[0]), PAIR, "jump", False),
+    "where: equality": Refused(lambda xp, x: xp.where(x[0] == 0, -x[0], x[0]), PAIR, "equality", False),
+    "where: jump": Refused(lambda xp, x: xp.where(x[0] > 0, x[0] + 1, x[0]), PAIR, "jump"),
+    "square root of an absolute value": Refused(
+        lambda xp, x: xp.sqrt(xp.abs(x[0])) ** 2 - xp.abs(x[0]), PAIR, "singular"
+    ),
+    "square root": Refused(lambda xp, x: xp.sqrt(xp.relu(x[0])), PAIR, "singular"),
+    "power": Refused(lambda xp, x: xp.abs(x[0]) ** 0.5, PAIR, "singular"),
+    "sign": Refused(lambda xp, x: xp.sign(x[0]) * (x[0] + 1), PAIR, "jump"),
     "asinh by sign and logarithm": Refused(
-        lambda x: torch.sign(x[0]) * torch.log(x[0].abs() + torch.sqrt(x[0] * x[0] + 1)), PAIR, "jump"
+        lambda xp, x: xp.sign(x[0]) * xp.log(xp.abs(x[0]) + xp.sqrt(x[0] * x[0] + 1)), PAIR, "jump"
     ),
-    "floor": Refused(lambda x: torch.floor(x[0]) + x[1], PAIR, "jump"),
-    "round": Refused(lambda x: torch.round(x[0]) * x[1], (0.5, 1.0), "jump"),
-    "hardshrink": Refused(lambda x: F.hardshrink(x[0]), (0.5, 0.0), "jump"),
-    "remainder": Refused(lambda x: torch.remainder(x[0], 1.0), (1.0, 0.0), "jump"),
-    "comparison as a number": Refused(lambda x: (x[0] > 0) * (x[0] + 1), PAIR, "jump"),
-    "mask without gradient": Refused(masked_by_number, PAIR, "jump"),
+    "floor": Refused(lambda xp, x: xp.floor(x[0]) + x[1], PAIR, "jump"),
+    "round": Refused(lambda xp, x: xp.round(x[0]) * x[1], (0.5, 1.0), "jump"),
+    "hardshrink": Refused(torch_only(lambda xp, x: xp.hardshrink(x[0])), (0.5, 0.0), "jump"),
+    "remainder": Refused(lambda xp, x: xp.remainder(x[0], 1.0), (1.0, 0.0), "jump"),
+    "comparison as a number": Refused(lambda xp, x: (x[0] > 0) * (x[0] + 1), PAIR, "jump"),
+    "mask without gradient": Refused(Spelled(masked_by_number, masked_by_stopped_number), PAIR, "jump"),
     "indices of ties": Refused(other_data_by_argmax, PAIR, "jump"),
     "indices of a sort": Refused(other_data_by_sort, PAIR, "jump"),
-    "if: jump": Refused(jump_by_if, PAIR, "jump"),
-    "if: branches part nearby": Refused(branches_part, PAIR, "jump", False),
-    "if: equality": Refused(equal_by_if, PAIR, "equality", False),
-    "if: predicate without derivative": Refused(square_by_if, PAIR, "flat"),
-    "detach": Refused(lambda x: x[0] - x[0].detach() / 2, PAIR, "detached", False),
-    "no grad": Refused(cut_off, PAIR, "detached", False),
+    "if: jump": Refused(Spelled(jump_by_if, jump_by_cond), PAIR, "jump"),
+    "if: branches part nearby": Refused(Spelled(branches_part, branches_of_cond_part), PAIR, "jump", False),
+    "if: equality": Refused(Spelled(equal_by_if, equal_by_cond), PAIR, "equality", False),
+    "if: predicate without derivative": Refused(Spelled(square_by_if, square_by_cond), PAIR, "flat"),
+    "detach": Refused(lambda xp, x: x[0] - xp.stop_gradient(x[0]) / 2, PAIR, "detached", False),
+    "no grad": Refused(torch_only(cut_off), PAIR, "detached", False),
     "straight through": Refused(straight_through, PAIR, "detached", False),
-    "item": Refused(escaped, PAIR, "escaped"),
-    "float": Refused(escaped_float, PAIR, "escaped"),
+    "item": Refused(torch_only(escaped), PAIR, "escaped"),
+    "float": Refused(torch_only(escaped_float), PAIR, "escaped"),
     "double where": Refused(  # harmless, and not seen to be
-        lambda x: torch.where(x[0] > 0, torch.sqrt(torch.where(x[0] > 0, x[0], 1.0)) ** 2, 0.0), PAIR, "jump"
+        lambda xp, x: xp.where(x[0] > 0, xp.sqrt(xp.where(x[0] > 0, x[0], 1.0)) ** 2, 0.0), PAIR, "jump"
     ),
-    "list": Refused(escaped_list, PAIR, "escaped"),
-    "numpy": Refused(escaped_numpy, PAIR, "escaped"),
-    "own backward": Refused(lambda x: Clipped.apply(x[0]) * 2, (1.0, 0.0), "opaque"),
+    "list": Refused(torch_only(escaped_list), PAIR, "escaped"),
+    "numpy": Refused(torch_only(escaped_numpy), PAIR, "escaped"),
+    "own backward": Refused(Spelled(own_backward, own_vjp), (1.0, 0.0), "opaque"),
 }
 """Programs that no certificate may cover; in functions of several lines the line to be named ends in "here"."""
 
 
-def here(f: Function) -> int:
+def here(f: Program, framework: str) -> int:
     """Give the line that a refusal must name: the one that ends in "here", or that of a lambda."""
-    lines, first = inspect.getsourcelines(f)
+    function = words(f, framework)
+    lines, first = inspect.getsourcelines(function)
     marked = [first + k for k, line in enumerate(lines) if line.rstrip().endswith("# here")]
-    return marked[0] if marked else f.__code__.co_firstlineno
+    return marked[0] if marked else function.__code__.co_firstlineno

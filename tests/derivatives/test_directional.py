@@ -5,100 +5,109 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
 import nonsmooth as ns
 from nonsmooth.errors import NoDerivative
-from tests.cases.derivatives import CLOSED, CONES, REFUSED, Function, constant, here
+from tests.adapters import Adapter
+from tests.cases.derivatives import CLOSED, CONES, REFUSED, here
+from tests.cases.spelling import on_each, spelled
 from tests.programs.oracle import one_sided
 
 OPEN_ALONG_TIES = {"index of the largest"}
 """An argmax that ties on along the direction is refused, though all branches may have the same derivative."""
 
+PRECISIONS = pytest.mark.parametrize("precision", ["double", "single"])
 
-def directions(n: int) -> Iterator[torch.Tensor]:
+
+def constant(*numbers: float) -> torch.Tensor:
+    """Give a vector of double precision."""
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def directions(n: int) -> Iterator[np.ndarray]:
     """Give all directions of entries -1, 0, 1, most of which leave kinks tied, and some in general position."""
     for entries in itertools.islice(itertools.product((1.0, 0.0, -1.0), repeat=n), 27):
-        yield constant(*entries)
-    generator = torch.Generator().manual_seed(0)
-    yield from torch.randn(3, n, generator=generator, dtype=torch.float64)
+        yield np.array(entries)
+    yield from np.random.default_rng(0).standard_normal((3, n))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-@pytest.mark.parametrize("name", CLOSED)
-def test_closed_forms(name: str, dtype: torch.dtype) -> None:
+@PRECISIONS
+@on_each(CLOSED)
+def test_closed_forms(xp: Adapter, name: str, precision: str) -> None:
     """F'(x; v) is what the formula says, along every direction, generic or not."""
     case = CLOSED[name]
-    x = constant(*case.x).to(dtype)
-    program = ns.capture(case.f, x)
-    for v in directions(len(x)):
-        try:
-            found = ns.directional(program, x, v.to(dtype))
-        except NoDerivative:
-            assert name in OPEN_ALONG_TIES and len(v.unique()) < len(v)
-            continue
-        assert found.dtype is dtype and found.shape == ()
-        tolerance = 1e-12 if dtype is torch.float64 else 3e-6
-        assert float(found) == pytest.approx(float(case.along(v)), rel=tolerance, abs=tolerance), v
+    tolerance = 1e-12 if precision == "double" else 3e-6
+    with xp.default(precision):
+        x = xp.array(case.x, precision)
+        program = ns.capture(spelled(case.f, xp), x)
+        for v in directions(len(x)):
+            try:
+                found = ns.directional(program, x, xp.array(v, precision))
+            except NoDerivative:
+                assert name in OPEN_ALONG_TIES and len(set(v)) < len(v)
+                continue
+            assert found.dtype == x.dtype and found.shape == ()
+            assert float(found) == pytest.approx(float(case.along(v)), rel=tolerance, abs=tolerance), v
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_the_formulas_are_right(name: str) -> None:
+@on_each(CLOSED)
+def test_the_formulas_are_right(xp: Adapter, name: str) -> None:
     """One-sided difference quotients, which know no theory, agree with the formulas of the table."""
     case = CLOSED[name]
-    x = constant(*case.x)
+    x = xp.array(case.x)
     for v in (*itertools.islice(directions(len(x)), 3), *list(directions(len(x)))[-2:]):
-        expected = one_sided(case.f, x, v)
-        assert expected is not None and expected.agrees(torch.as_tensor(case.along(v), dtype=torch.float64)), v
+        expected = one_sided(spelled(case.f, xp), x, xp.array(v))
+        assert expected is not None and expected.agrees(xp.array(float(case.along(v)))), v
 
 
-def grown(f: Function, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Give (F(x + t v) - F(x)) / t for t = 1/4: exact for a homogeneous function."""
-    return (f(x + 0.25 * v) - f(x)) / 0.25
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-@pytest.mark.parametrize("name", CONES)
-def test_cones(name: str, dtype: torch.dtype) -> None:
+@PRECISIONS
+@on_each(CONES)
+def test_cones(xp: Adapter, name: str, precision: str) -> None:
     """F'(x; v) = G(v) for F(x + t v) = F(x) + t G(v): sorts, poolings, norms, spectra, networks of them."""
     case = CONES[name]
-    cone, x = case.cone or case.f, case.x.to(dtype)
-    program = ns.capture(case.f, x)
-    generator = torch.Generator().manual_seed(1)
-    drawn = [torch.randn(x.shape, generator=generator).to(dtype) for _ in range(4)]
-    tied = [torch.randint(-1, 2, x.shape, generator=generator).to(dtype) for _ in range(3)]
-    for v in (*drawn, *tied, torch.zeros_like(x), torch.ones_like(x)):
-        with torch.no_grad():
-            expected = cone(v)
-        tolerance = {"rtol": 1e-10, "atol": 1e-10} if dtype is torch.float64 else {"rtol": 2e-5, "atol": 2e-5}
-        torch.testing.assert_close(
-            ns.directional(program, x, v), expected.to(dtype), **tolerance, msg=lambda m, v=v: f"{v} {m}"
-        )
-        if case.cone is None and dtype is torch.float64 and not x.any():
-            torch.testing.assert_close(grown(case.f, x, v), expected.to(dtype), rtol=1e-9, atol=1e-9)
+    f, cone = spelled(case.f, xp), spelled(case.cone or case.f, xp)
+    random = np.random.default_rng(1)
+    drawn = [random.standard_normal(case.x.shape) for _ in range(4)]
+    tied = [random.integers(-1, 2, case.x.shape).astype(float) for _ in range(3)]
+    tolerance = 1e-10 if precision == "double" else 2e-5
+    with xp.default(precision):
+        x = xp.array(case.x, precision)
+        program = ns.capture(f, x)
+        for v in (*drawn, *tied, np.zeros_like(case.x), np.ones_like(case.x)):
+            along = xp.array(v, precision)
+            with xp.evaluating():
+                expected = float(cone(along))
+                # (F(x + t v) - F(x)) / t for t = 1/4: exact for a homogeneous function
+                grown = float(f(x + 0.25 * along) - f(x)) / 0.25
+            found = float(ns.directional(program, x, along))
+            assert found == pytest.approx(expected, rel=tolerance, abs=tolerance), v
+            if case.cone is None and precision == "double" and not case.x.any():
+                assert grown == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in REFUSED if REFUSED[n].no_slope])
-def test_no_derivative(name: str) -> None:
+@on_each(REFUSED, lambda case: case.no_slope)
+def test_no_derivative(xp: Adapter, name: str) -> None:
     """Where there is no one-sided derivative, or it cannot be known, an error names the line."""
     case = REFUSED[name]
     with pytest.raises(NoDerivative) as caught:
-        ns.directional(case.f, constant(*case.x), constant(1, 1))
-    assert f"derivatives.py:{here(case.f)}" in str(caught.value)
+        ns.directional(spelled(case.f, xp), xp.array(case.x), xp.array((1, 1)))
+    assert f"derivatives.py:{here(case.f, xp.name)}" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_or_right(name: str) -> None:
+@on_each(REFUSED)
+def test_refused_or_right(xp: Adapter, name: str) -> None:
     """What a certificate refuses may have one-sided derivatives: then they are those of the values."""
     case = REFUSED[name]
-    x = constant(*case.x)
-    for v in (constant(1, 1), constant(-1, 2), constant(1, 0), constant(0.3, -0.7)):
+    f, x = spelled(case.f, xp), xp.array(case.x)
+    for v in map(xp.array, ((1, 1), (-1, 2), (1, 0), (0.3, -0.7))):
         try:
-            found = ns.directional(case.f, x, v)
+            found = ns.directional(f, x, v)
         except NoDerivative:
             continue
-        expected = one_sided(case.f, x, v)
+        expected = one_sided(f, x, v)
         assert expected is not None and expected.agrees(found), f"{found} {expected}"
 
 

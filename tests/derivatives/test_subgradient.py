@@ -14,107 +14,121 @@ import torch.nn.functional as F
 
 import nonsmooth as ns
 from nonsmooth.errors import PointError, ResultError, UsageError
-from tests.cases.derivatives import CLOSED, CONES, REFUSED, Closed, constant, here, zeros
+from tests.adapters import Adapter
+from tests.cases.derivatives import CLOSED, CONES, REFUSED, Limits, here
+from tests.cases.spelling import on_each, said_in, spelled
 from tests.programs.oracle import gradient_at, is_limit
+
+
+def constant(*numbers: float) -> torch.Tensor:
+    """Give a vector of double precision."""
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def zeros(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float64)
+
 
 # --- closed forms -----------------------------------------------------------------------------------------------------
 
 
-def is_in(limits: Any, gradient: torch.Tensor, tolerance: float) -> bool:
+def is_in(limits: Limits, gradient: np.ndarray, tolerance: float) -> bool:
     """Tell whether a gradient is one of the limits."""
     if callable(limits):
-        return bool(limits(gradient.double()))
-    return any(float((gradient.double() - constant(*g)).abs().max()) <= tolerance for g in limits)
+        return bool(limits(gradient))
+    return any(np.abs(gradient - g).max() <= tolerance for g in limits)
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_closed_forms(name: str) -> None:
+@on_each(CLOSED)
+def test_closed_forms(xp: Adapter, name: str) -> None:
     """Every certified gradient is a limit of gradients and has the slope F'(x; v); together they are all limits."""
-    case: Closed = CLOSED[name]
-    x = constant(*case.x)
-    program = ns.capture(case.f, x)
+    case = CLOSED[name]
+    f, x = spelled(case.f, xp), xp.array(case.x)
+    program = ns.capture(f, x)
     reached = set()
     for seed in range(20):
         value, gradient, certificate = ns.subgradient(program, x, seed=seed)
         assert certificate.certified, str(certificate)
-        assert float(value) == pytest.approx(float(case.f(x)), abs=1e-15)
-        assert is_in(case.limits, gradient, 1e-12), f"{gradient} along {certificate.direction}"
+        assert float(value) == pytest.approx(float(f(x)), abs=1e-15)
+        assert is_in(case.limits, xp.numpy(gradient), 1e-12), f"{gradient} along {certificate.direction}"
         reached.add(tuple(round(g, 9) + 0.0 for g in gradient.tolist()))
         if certificate.direction is not None:
             slope = float(gradient @ certificate.direction)
-            assert slope == pytest.approx(float(case.along(certificate.direction)), abs=1e-12)
+            assert slope == pytest.approx(float(case.along(xp.numpy(certificate.direction))), abs=1e-12)
             assert slope == pytest.approx(float(ns.directional(program, x, certificate.direction)), abs=1e-12)
     if not callable(case.limits):
         assert reached == {tuple(round(g, 9) for g in limit) for limit in case.limits}
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_closed_forms_in_single_precision(name: str) -> None:
+@on_each(CLOSED)
+def test_closed_forms_in_single_precision(xp: Adapter, name: str) -> None:
     """The same with a third of the digits."""
-    case: Closed = CLOSED[name]
-    x = constant(*case.x).float()
-    for seed in range(3):
-        _, gradient, certificate = ns.subgradient(case.f, x, seed=seed)
-        assert certificate.certified and gradient.dtype is torch.float32, str(certificate)
-        assert callable(case.limits) or is_in(case.limits, gradient, 1e-6)
-        if certificate.direction is not None:
-            assert float(gradient @ certificate.direction) == pytest.approx(
-                float(case.along(certificate.direction.double())), abs=1e-5
-            )
+    case = CLOSED[name]
+    with xp.default("single"):
+        x = xp.array(case.x, "single")
+        for seed in range(3):
+            _, gradient, certificate = ns.subgradient(spelled(case.f, xp), x, seed=seed)
+            assert certificate.certified and gradient.dtype == x.dtype, str(certificate)
+            assert callable(case.limits) or is_in(case.limits, xp.numpy(gradient), 1e-6)
+            if certificate.direction is not None:
+                v = xp.numpy(certificate.direction).astype(float)
+                assert float(gradient @ certificate.direction) == pytest.approx(float(case.along(v)), abs=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-@pytest.mark.parametrize("name", CONES)
-def test_cones(name: str, dtype: torch.dtype) -> None:
-    """Of F(x + t v) = F(x) + t G(v) the certified gradient is that of G at the direction, by torch's own rules."""
+@pytest.mark.parametrize("precision", ["double", "single"])
+@on_each(CONES)
+def test_cones(xp: Adapter, name: str, precision: str) -> None:
+    """Of F(x + t v) = F(x) + t G(v) the certified gradient is that of G at the direction, by the framework's own rules."""
     case = CONES[name]
-    cone, x = case.cone or case.f, case.x.to(dtype)
-    program = ns.capture(case.f, x)
-    for seed in range(3):
-        _, gradient, certificate = ns.subgradient(program, x, seed=seed)
+    cone = spelled(case.cone or case.f, xp)
+    with xp.default(precision):
+        x = xp.array(case.x, precision)
+        program = ns.capture(spelled(case.f, xp), x)
+        found = [ns.subgradient(program, x, seed=seed) for seed in range(3)]
+    for _, gradient, certificate in found:
         assert certificate.certified and certificate.kinks, str(certificate)
-        leaf = certificate.direction.double().requires_grad_()
-        (expected,) = torch.autograd.grad(cone(leaf), leaf)
-        tolerance = 1e-9 if dtype is torch.float64 else 1e-4
-        torch.testing.assert_close(gradient.double(), expected, rtol=tolerance, atol=tolerance)
+        expected = xp.gradient(cone, xp.array(xp.numpy(certificate.direction)))
+        tolerance = 1e-9 if precision == "double" else 1e-4
+        np.testing.assert_allclose(xp.numpy(gradient), xp.numpy(expected), rtol=tolerance, atol=tolerance)
 
 
-def test_backprop_fails_the_same_checks() -> None:
-    """The tables would catch torch's own gradients: of many functions they are no limit."""
-    wrong = [
-        name
+def test_backprop_fails_the_same_checks(xp: Adapter) -> None:
+    """The tables would catch the framework's own gradients: of many functions they are no limit."""
+    own = {
+        name: gradient_at(spelled(case.f, xp), xp.array(case.x))
         for name, case in CLOSED.items()
-        if not is_in(case.limits, gradient_at(case.f, constant(*case.x)), 1e-9) and not callable(case.limits)
-    ]
-    assert len(wrong) >= 12
+        if said_in(case.f, xp.name) and not callable(case.limits)
+    }
+    assert sum(not is_in(CLOSED[name].limits, xp.numpy(g), 1e-9) for name, g in own.items()) >= 12
 
 
 # --- never certified --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str) -> None:
+@on_each(REFUSED)
+def test_refused(xp: Adapter, name: str) -> None:
     """No certificate along any direction drawn, and the reason names the rule and the line."""
     case = REFUSED[name]
-    x = constant(*case.x)
-    program = ns.capture(case.f, x)
+    x = xp.array(case.x)
+    line = here(case.f, xp.name)
+    program = ns.capture(spelled(case.f, xp), x)
     for seed in range(6):
         _, gradient, certificate = ns.subgradient(program, x, seed=seed)
         assert not certificate.certified and certificate.status == "undecided"
         assert gradient.shape == x.shape
         sources = [(r.source.file.rsplit("/", 1)[-1], r.source.line) for r in certificate.reasons if r.source]
-        assert ("derivatives.py", here(case.f)) in sources, certificate.reasons
+        assert ("derivatives.py", line) in sources, certificate.reasons
         assert case.rule in {r.rule for r in certificate.reasons}
         assert str(certificate).startswith("undecided: ")
-        assert f"derivatives.py:{here(case.f)}" in str(certificate)
+        assert f"derivatives.py:{line}" in str(certificate)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_harmless_part_is_certified(name: str) -> None:
+@on_each(REFUSED)
+def test_a_harmless_part_is_certified(xp: Adapter, name: str) -> None:
     """What is refused where it ties is certified a little beside it, unless it is cut off whatever the point."""
     case = REFUSED[name]
-    x = constant(*case.x) + constant(0.21, 0.13)
-    certificate = ns.subgradient(case.f, x).certificate
+    x = xp.array(np.add(case.x, (0.21, 0.13)))
+    certificate = ns.subgradient(spelled(case.f, xp), x).certificate
     always = case.rule in ("detached", "escaped", "opaque")
     assert certificate.certified is not always, str(certificate)
 

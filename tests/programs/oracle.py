@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
+
+from tests.adapters import adapter_of
 
 __all__ = ["Estimate", "gradient_at", "gradient_near", "gradients_around", "is_limit", "one_sided"]
 
-Function = Callable[[torch.Tensor], torch.Tensor]
+Array = Any
+Function = Callable[[Array], Array]
 
 STEPS = (1e-7, 1e-6, 1e-5, 1e-4)
 QUOTIENT_STEPS = tuple(2.0**-k for k in (18, 15, 12, 9, 6))
@@ -23,26 +26,26 @@ SETTLED = 1e-4
 class Estimate(NamedTuple):
     """A limit, with an estimate of the error."""
 
-    value: torch.Tensor
+    value: Array
     error: float
 
-    def agrees(self, other: torch.Tensor) -> bool:
+    def agrees(self, other: Array) -> bool:
         """Tell whether a value is the limit, up to the error."""
         return bool((self.value - other).abs().max() <= self.error)
 
 
-def gradient_at(f: Function, x: torch.Tensor) -> torch.Tensor:
+def gradient_at(f: Function, x: Array) -> Array:
     """Give the framework's own gradient; central differences where that is no number (hypot of two constant zeros)."""
-    leaf = x.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(f(leaf), leaf, allow_unused=True, materialize_grads=True)
-    if gradient.isfinite().all():
+    xp = adapter_of(x)
+    gradient = xp.gradient(f, x)
+    if np.isfinite(xp.numpy(gradient)).all():
         return gradient
-    with torch.no_grad():
-        units = 1e-9 * torch.eye(len(x), dtype=x.dtype)
-        return torch.stack([(f(x + u) - f(x - u)) / 2e-9 for u in units])
+    with xp.evaluating():
+        units = xp.same(1e-9 * np.eye(len(x)), x)
+        return xp.stack([(f(x + u) - f(x - u)) / 2e-9 for u in units])
 
 
-def gradient_near(f: Function, x: torch.Tensor, v: torch.Tensor) -> Estimate | None:
+def gradient_near(f: Function, x: Array, v: Array) -> Estimate | None:
     """Give the limit of gradients at x + t v as t > 0 tends to 0, or None where extrapolations do not agree.
 
     At a point without an active kink the framework's gradient is the gradient. That x + t v is one, is seen by the
@@ -57,14 +60,14 @@ def gradient_near(f: Function, x: torch.Tensor, v: torch.Tensor) -> Estimate | N
     return None
 
 
-def gradients_around(f: Function, x: torch.Tensor, v: torch.Tensor, count: int, seed: int = 0) -> list[torch.Tensor]:
+def gradients_around(f: Function, x: Array, v: Array, count: int, seed: int = 0) -> list[Array]:
     """Sample gradients at x + t (v + small random vectors), t small."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, *x.shape, generator=generator, dtype=x.dtype)
-    return [gradient_at(f, x + 1e-6 * (v + 1e-3 * u)) for u in noise]
+    noise = np.random.default_rng(seed).standard_normal((count, *x.shape))
+    xp = adapter_of(x)
+    return [gradient_at(f, x + 1e-6 * (v + 1e-3 * xp.same(u, x))) for u in noise]
 
 
-def is_limit(f: Function, x: torch.Tensor, v: torch.Tensor, gradient: torch.Tensor, count: int = 40) -> bool:
+def is_limit(f: Function, x: Array, v: Array, gradient: Array, count: int = 40) -> bool:
     """Tell whether a vector is a limit of gradients next to the ray from x along v.
 
     The gradients at x + t v decide where they are those of an open set; where gradients differ around that ray, one of
@@ -77,9 +80,9 @@ def is_limit(f: Function, x: torch.Tensor, v: torch.Tensor, gradient: torch.Tens
     return any(float((g - gradient).abs().max()) <= 2e-4 * scale for g in gradients_around(f, x, v, count))
 
 
-def one_sided(f: Function, x: torch.Tensor, v: torch.Tensor) -> Estimate | None:
+def one_sided(f: Function, x: Array, v: Array) -> Estimate | None:
     """Give F'(x; v) = lim (F(x + t v) - F(x)) / t, extrapolated, or None where it has not settled."""
-    with torch.no_grad():
+    with adapter_of(x).evaluating():
         start = f(x)
         quotient = {}
         for t in QUOTIENT_STEPS:
