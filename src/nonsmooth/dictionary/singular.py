@@ -127,6 +127,7 @@ SINGULARS: tuple[Singularity, ...] = (
     _singular("log", "0", _from_zero, "the natural logarithm"),
     _singular("log2", "0", _from_zero, "the logarithm of base 2"),
     _singular("log10", "0", _from_zero, "the logarithm of base 10"),
+    _singular("log1mexp", "0", _from_zero, "log(1 - exp(-u))"),
     _singular("log1p", "-1", lambda c: c.operands[0] + 1, "log(1 + u)"),
     _singular("reciprocal", "0", lambda c: c.xp.abs(c.operands[0]), "1 / u"),
     _singular("div", "zero denominator", _denominator, "a / b"),
@@ -156,6 +157,12 @@ SINGULARS: tuple[Singularity, ...] = (
     ),
     _singular(
         "logit", "end of the domain", lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]), "log(u / (1 - u))"
+    ),
+    _singular(
+        "betainc",
+        "end of the domain",
+        lambda c: c.xp.minimum(c.operands[0], 1 - c.operands[0]),
+        "the regularised incomplete beta function of u, with parameters a and b",
     ),
     _singular(
         "atan2",
