@@ -96,7 +96,7 @@ def value_and_backprop(
     select = selection(at_kinks, framework.name, seed=seed)
     evaluation = framework.evaluate(program, x, data, select=select)
     gradient = framework.pull(evaluation)
-    return ValueAndGradient(framework.scalar(evaluation).detach(), gradient)
+    return ValueAndGradient(framework.detached(framework.scalar(evaluation)), gradient)
 
 
 def backprop(
@@ -120,7 +120,8 @@ def value_and_grad(
 ) -> Callable[..., ValueAndGradient]:
     """Transform a function into one that returns its value and gradient under a selection.
 
-    The program is captured at the first call, and again when shapes or structures change.
+    In torch the program is captured at the first call, and again when shapes or structures change. In JAX the result is
+    a transform as `jax.value_and_grad` is: it can be compiled, mapped and differentiated (`jax.jit`, `jax.vmap`).
 
     >>> import torch
     >>> import nonsmooth as ns
@@ -148,6 +149,9 @@ def value_and_grad(
             return f(*rest[:place], point, *rest[place:])
 
         framework = find_framework(x)
+        if framework.traces:
+            select = selection(at_kinks, framework.name)
+            return ValueAndGradient(*framework.value_and_grad(f if place == 0 else moved, x, data, select))
         key = framework.signature(x, data)
         if key not in programs:
             programs[key] = framework.capture(f if place == 0 else moved, x, data)

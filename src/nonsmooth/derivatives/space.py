@@ -21,9 +21,9 @@ class Space:
         self.framework: Framework = find_framework(x)
         self._flatten, self._unflatten = self.framework.flatten, self.framework.unflatten
         self._copy, self.preserved = self.framework.copy_of, self.framework.preserved
-        self.leaves = [leaf.detach() for leaf in self.framework.check_point(x)]
+        self.leaves = [self.framework.detached(leaf) for leaf in self.framework.check_point(x)]
         self.structure, self.shapes = self._flatten(x)[1], [tuple(leaf.shape) for leaf in self.leaves]
-        self._cuts = np.cumsum([leaf.numel() for leaf in self.leaves])[:-1]
+        self._cuts = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         self.x, self.eps = self.vector(x), self.framework.eps(x)
 
     def vector(self, tree: Any) -> Vector:
@@ -35,7 +35,7 @@ class Space:
         """Cut a vector into new leaves of the types of the point."""
         parts = np.split(vector, self._cuts) if len(self.leaves) > 1 else [vector]
         found = zip(parts, self.leaves, self.shapes, strict=True)
-        return [leaf.new_tensor(part.reshape(shape)) for part, leaf, shape in found]
+        return [self.framework.array_like(leaf, part.reshape(shape)) for part, leaf, shape in found]
 
     def unflatten(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure of the point."""
@@ -49,10 +49,6 @@ class Space:
         """Copy data, so that nobody's are changed."""
         items, structure = self._flatten(data)
         return self._unflatten([self._copy(t) for t in items], structure) if items else data
-
-    def floating(self, result: Any) -> list[Any]:
-        """Give the floating leaves of a result."""
-        return [t for t in self._flatten(result)[0] if hasattr(t, "is_floating_point") and t.is_floating_point()]
 
     def numpy(self, array: Any) -> Vector:
         """Give an array to numpy, in double precision."""
@@ -70,7 +66,7 @@ class Space:
             raise UsageError(
                 f"{what} must be like the point, of shapes {self.shapes}; found {type(tree).__name__} of shapes {shapes}."
             )
-        arrays = [leaf if not hasattr(leaf, "detach") else self.framework.numpy(leaf) for leaf in leaves]
+        arrays = [self.framework.numpy(leaf) if self.framework.holds(leaf) else leaf for leaf in leaves]
         return np.concatenate([np.ravel(np.asarray(a, dtype=np.float64)) for a in arrays])
 
     def name(self, vector: Vector) -> str:

@@ -126,7 +126,7 @@ def subgradient(
         framework, program, x, data, seed, 1 if direction is not None else draws, direction
     )
     own = evaluation if not evaluation.turns else framework.evaluate(program, x, data)
-    value, gradient = framework.scalar(own).detach(), framework.pull(evaluation)
+    value, gradient = framework.detached(framework.scalar(own)), framework.pull(evaluation)
     reasons = broken_conditions(way, own, evaluation, found)
     if not framework.finite(gradient):
         reasons.append(Reason("not finite", "the gradient holds nan or infinity"))

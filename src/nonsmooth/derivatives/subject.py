@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -53,7 +52,7 @@ class Subject:
     def _check_use(self) -> None:
         """Run the function once at the point, and refuse what cannot be checked."""
         if not self.space.framework.records_gradients():
-            raise UsageError("gradcheck: torch records no gradients here; call it outside of torch.no_grad().")
+            raise UsageError("gradcheck: the framework records no gradients here; call it outside of torch.no_grad().")
         before = self.space.framework.random_generators()
         runs = [self._run(self.space.x, None)[0] for _ in range(2)]
         drawn = before.drawn_since()
@@ -66,13 +65,13 @@ class Subject:
         outputs = runs[0]
         self.shapes = [o.shape for o in outputs]
         if not outputs:
-            raise ResultError("gradcheck: the function returns no floating tensor.")
+            raise ResultError("gradcheck: the function returns no floating array.")
         if not all(np.isfinite(o).all() for o in outputs):
             raise UsageError("gradcheck: the function is not finite at the point.")
         if self.derivative is not None and not self.scalar:
             raise ResultError(
                 f"gradcheck: a derivative is the gradient of a scalar function; this one returns shapes {self.shapes}. "
-                "Put the backward into a torch.autograd.Function, and check the function itself."
+                "Put the backward into a torch.autograd.Function (in JAX a jax.custom_vjp), and check the function itself."
             )
 
     @property
@@ -81,22 +80,14 @@ class Subject:
         return len(self.shapes) == 1 and int(np.prod(self.shapes[0])) == 1
 
     def _run(self, z: Vector, cotangent: list[Vector] | None) -> tuple[list[Vector], Vector]:
-        """Run the function at a point, by torch alone: its results, and the pullback of a cotangent."""
+        """Run the function at a point, by the framework alone: its results, and the pullback of a cotangent."""
         point, copies = self.space.tensors(z), self.space.copies(self.data)
-        for leaf in point if self.derivative is None else ():
-            leaf.requires_grad_()
         with self.space.preserved(self.rewritten) if self.rewritten else nullcontext():
-            leaves = self.space.floating(self.f(self.space.unflatten(point), *copies))
-            outputs = [self.space.numpy(t) for t in leaves]
-            total: Any = None
-            weights: Sequence[Vector | None] = cotangent or [None] * len(leaves)
-            for t, w in zip(leaves, weights, strict=True):
-                part = t.sum() if w is None or bool((w == 1.0).all()) else (t * t.new_tensor(w)).sum()
-                total = part if total is None else total + part
-            if getattr(total, "requires_grad", False):
-                total.backward(inputs=point)
-        gradients = [np.zeros(leaf.shape) if leaf.grad is None else self.space.numpy(leaf.grad) for leaf in point]
-        return outputs, np.concatenate([g.ravel() for g in gradients])
+            outputs, gradients = self.space.framework.differentiate(
+                lambda leaves: self.f(self.space.unflatten(leaves), *copies), point, cotangent, self.derivative is None
+            )
+        flat = [self.space.numpy(g).ravel() for g in gradients]
+        return [self.space.numpy(t) for t in outputs], np.concatenate(flat)
 
     def at(self, z: Vector, cotangent: list[Vector]) -> tuple[float, Vector]:
         """Give F at a point, weighed by a cotangent, and the derivative that is checked."""

@@ -20,7 +20,8 @@ def objective(
     parameters are constants, buffers are cloned at every evaluation; the model itself is never changed.
 
     Args:
-        model: a `torch.nn.Module`.
+        model: a `torch.nn.Module`; or for JAX an Equinox module or any pytree that can be called, a `flax.linen` module
+            bound to its variables, a `flax.nnx` module, a Keras model on the jax backend.
         loss: a function of (output, target).
         step: instead of a loss, a function of (model, *batch) that returns the loss.
 
@@ -37,11 +38,19 @@ def objective(
     >>> sorted(x), f(x, torch.zeros(3, 2), torch.zeros(3, 1)).shape
     (['bias', 'weight'], torch.Size([]))
     """
-    if "torch" in sys.modules:
-        from nonsmooth.frameworks.torch.objective import make_objective
+    if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
+        from nonsmooth.frameworks.torch.objective import make_objective as of_torch
 
-        return make_objective(model, loss, step=step)
-    raise UsageError(f"objective takes a torch.nn.Module; found a {type(model).__module__}.{type(model).__name__}.")
+        return of_torch(model, loss, step=step)
+    if "jax" in sys.modules:
+        from nonsmooth.frameworks.jax.objective import is_model, make_objective
+
+        if is_model(model):
+            return make_objective(model, loss, step=step)
+    raise UsageError(
+        "objective takes a torch.nn.Module, or a model of JAX (Equinox, Flax, Keras on the jax backend, a pytree that can be "
+        f"called); found a {type(model).__module__}.{type(model).__name__}."
+    )
 
 
 def observe_training(model: Any, receive: Callable[[Any], None], **options: Any) -> Any:

@@ -112,7 +112,7 @@ class Evaluation:
     Where tangents were carried: `decided` are the steps with active kinks and the rules that decided them, `bad` those
     at a jump or a singular point, or so near a kink that rounding decides, `turns` the tied elements behind guards.
     Where it was cut: `cuts`, the tied elements behind guards (`ties`), and the steps that are not piecewise affine
-    (`curved`).
+    (`curved`). `trail` is what the framework itself keeps to differentiate the evaluation later.
     """
 
     result: Any
@@ -126,6 +126,7 @@ class Evaluation:
     cuts: list[CutCall] = field(default_factory=list)
     ties: list[GuardTie] = field(default_factory=list)
     curved: list[Step] = field(default_factory=list)
+    trail: Any = None
 
 
 class Linearised(Protocol):
@@ -167,6 +168,37 @@ class Framework(Protocol):
     """The contract of a framework. Only `frameworks/` knows one."""
 
     name: str
+    traces: bool
+
+    def holds(self, leaf: Any) -> bool:
+        """Tell an array of this framework."""
+        ...
+
+    def detached(self, array: Any) -> Any:
+        """Give an array without its graph."""
+        ...
+
+    def value_and_grad(
+        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None
+    ) -> tuple[Any, Any]:
+        """Give the value and the gradient of a function under a selection, where the framework `traces` functions.
+
+        It may be called with tracers: inside of the framework's own transformations.
+        """
+        ...
+
+    def array_like(self, leaf: Any, values: Any) -> Any:
+        """Make an array of the type of a leaf."""
+        ...
+
+    def differentiate(
+        self, function: Callable[[list[Any]], Any], leaves: list[Any], cotangent: list[Any] | None, wanted: bool
+    ) -> tuple[list[Any], list[Any]]:
+        """Run a function by the framework alone: its floating results, and the pullback of a cotangent (ones if None).
+
+        The pullback is zero where it is not `wanted`.
+        """
+        ...
 
     def capture(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], **options: Any) -> Program:
         """Turn a function into a program near a point, with the proof of capture."""
@@ -346,11 +378,26 @@ def find_framework(x: Any) -> Framework:
     Raises:
         PointError: no leaf of the point is an array of a framework that is served.
     """
+    first = None
+    for framework in _loaded():
+        first = framework if first is None else first
+        if any(map(framework.holds, framework.flatten(x)[0])):
+            return framework
+    if first is not None:  # what the point is made of is said by the check of the point
+        return first
+    raise PointError(
+        f"the point is a {type(x).__module__}.{type(x).__name__}; nonsmooth differentiates programs of PyTorch and JAX: "
+        "pass a torch.Tensor or a jax.Array, or a tree of them."
+    )
+
+
+def _loaded() -> Iterator[Framework]:
+    """Walk the frameworks that the user has imported."""
     if "torch" in sys.modules:
         from nonsmooth.frameworks.torch import TORCH
 
-        return TORCH
-    raise PointError(
-        f"the point is a {type(x).__module__}.{type(x).__name__}; nonsmooth differentiates programs of PyTorch: "
-        "pass a torch.Tensor, or a dict, list or tuple of them."
-    )
+        yield TORCH
+    if "jax" in sys.modules:
+        from nonsmooth.frameworks.jax import JAX
+
+        yield JAX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.torch.tree import flatten, is_finite, unflatten
 
 __all__ = [
+    "array_like",
     "arrays",
     "columns",
     "combine",
+    "differentiate",
     "draw",
     "eps",
     "finite",
@@ -131,6 +133,29 @@ def flat_like(x: Any, tree: Any, what: str = "a vector") -> Any:
 def unflatten_flat(x: Any, vector: Any) -> Any:
     """Put a flat array of numpy into the structure of the point."""
     return unflatten_entries(x, torch.as_tensor(np.asarray(vector, dtype=np.float64)))
+
+
+def array_like(leaf: torch.Tensor, values: Any) -> torch.Tensor:
+    """Make a tensor of the type of a leaf."""
+    return leaf.new_tensor(values)
+
+
+def differentiate(
+    function: Callable[[list[Any]], Any], leaves: list[Any], cotangent: list[Any] | None, wanted: bool
+) -> tuple[list[Any], list[Any]]:
+    """Run a function by torch alone: its floating results, and the pullback of a cotangent (ones if None)."""
+    for leaf in leaves if wanted else ():
+        leaf.requires_grad_()
+    results = [t for t in flatten(function(leaves))[0] if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    total: Any = None
+    weights: Sequence[Any] = cotangent or [None] * len(results)
+    for t, w in zip(results, weights, strict=True):
+        part = t.sum() if w is None or bool((w == 1.0).all()) else (t * t.new_tensor(w)).sum()
+        total = part if total is None else total + part
+    if getattr(total, "requires_grad", False):
+        total.backward(inputs=leaves)
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    return results, gradients
 
 
 def numpy(array: torch.Tensor) -> Any:

@@ -1,0 +1,135 @@
+"""Evaluation of a program: a run over values decides what happens at its kinks; derivatives are taken of a second pass.
+
+The values of a run are arrays without a graph. `Trail` keeps what a run has decided, so that `reverse.pure` can do the
+same steps again under `jax.vjp`. A run that is cut open at its kinks is itself differentiated (`graph=True`): then the
+arrays are tracers over the same values, and what the records read is cut off from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax import lax
+from jax import numpy as jnp
+
+from nonsmooth.dictionary import Call, Nonsmooth
+from nonsmooth.frameworks.framework import CutCall, Evaluation
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.jax.calls import call_of
+from nonsmooth.frameworks.jax.reverse import Decision, attach, pure
+from nonsmooth.frameworks.jax.tangents import JaxTangents
+from nonsmooth.frameworks.jax.tree import same_content
+from nonsmooth.frameworks.replay.run import Run
+from nonsmooth.program import Program, Step
+
+__all__ = ["JaxRun", "Trail", "replay"]
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What a run has met and decided: enough to do its steps again."""
+
+    program: Program
+    env: Mapping[int, Any]
+    decisions: Mapping[int, Decision]
+    masks: Mapping[int, Any]
+
+    def pure(self, bumped: Sequence[int] = ()) -> Callable[..., Any]:
+        """Give the program as a pure function under the rules decided; see `reverse.pure`."""
+        still = {v: a for v, a in self.env.items() if not self.program.values[v].depends_on_point}
+        return pure(self.program, still, self.decisions, self.masks, bumped)
+
+
+class JaxRun(Run):
+    """One run of a program over arrays of jax."""
+
+    xp = jnp
+
+    def __init__(
+        self,
+        program: Program,
+        env: dict[int, Any],
+        *,
+        graph: bool = False,
+        opened: Iterator[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(program, env, **options)
+        self._graph, self._waiting = graph, opened
+
+    def same(self, outcome: Any, recorded: Any) -> bool:
+        """Compare what Python sees with what it saw at capture."""
+        return same_content(outcome, recorded)
+
+    def release(self) -> Mapping[int, tuple[int, ...]]:
+        """Keep every value: the second pass starts from those that do not move."""
+        return {}
+
+    def detached(self, array: Any) -> Any:
+        """Cut an array off from what is differentiated."""
+        return lax.stop_gradient(array) if self._graph else array
+
+    def call_of(self, operands: tuple[Any, ...], attributes: Mapping[str, Any], native: Any) -> Call:
+        """Make the call that a record reads."""
+        return call_of(tuple(map(self.detached, operands)), attributes, self.detached(native))
+
+    def opened(
+        self, step: Step, operation: Nonsmooth, call: Call, operands: tuple[Any, ...], native: Any, tol: float
+    ) -> tuple[Any, CutCall]:
+        """Give the native value the derivative of the first selection, plus what the blocks of active kinks add to it."""
+        rules, blocks = operation.cut(call, tol)
+        self.ruled[step.index] = operation, call, rules
+        cut = CutCall(step, call, rules, blocks, [], [], [])
+        linear = jnp.reshape(operation.push(call, rules, operands, tol), (-1,)) if self._graph else None
+        for block in blocks:
+            u = jnp.zeros(block.places.shape, dtype=native.dtype) if self._waiting is None else next(self._waiting)
+            cut.outputs.append(u)
+            if linear is not None:
+                linear = linear.at[jnp.asarray(block.places).reshape(-1)].add(u.reshape(-1))
+            cut.jumps.append(block.jumps(operands))
+            cut.arguments.append(None if block.arguments is None else block.arguments(operands))
+        if linear is None:
+            return native, cut
+        return attach(lax.stop_gradient(native), jnp.reshape(linear, native.shape).astype(native.dtype)), cut
+
+    def trail(self) -> Trail:
+        """Keep what was decided."""
+        decisions = {k: Decision(call, rules) for k, (_, call, rules) in self.ruled.items()}
+        for index, route in self.guarded_by.items():
+            decisions[index] = Decision(route=route)
+        return Trail(self.program, self.env, decisions, self.masks)
+
+
+def environment(program: Program, leaves: Sequence[Any], items: Sequence[Any]) -> dict[int, Any]:
+    """Put the values in place from which a run starts."""
+    env: dict[int, Any] = dict(zip(program.inputs, leaves, strict=True))
+    env.update(zip(program.data, items, strict=True))
+    env.update(program.constants)
+    return env
+
+
+def replay(
+    program: Program,
+    leaves: list[Any],
+    items: list[Any],
+    *,
+    select: Selector | None = None,
+    observe: bool = False,
+    directions: Sequence[Callable[[], list[Any]]] | None = None,
+    deciding: int = 1,
+    wide: bool = False,
+    cut: float | None = None,
+) -> Evaluation:
+    """Run the steps of a program on given leaves, checking every guard; with `directions`, tangents can be asked for.
+
+    Raises:
+        StaleProgram: a guard or a shape differs from the captured one.
+    """
+    env = environment(program, leaves, items)
+    tangents = None if directions is None else JaxTangents(program, env, directions, deciding, wide)
+    run = JaxRun(program, env, select=select, observe=observe, tangents=tangents, cut_at=cut)
+    evaluation = run.evaluate(leaves)
+    evaluation.trail = run.trail()
+    return evaluation

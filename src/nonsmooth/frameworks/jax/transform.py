@@ -1,0 +1,269 @@
+"""Gradients under a selection as a transform of jax: the jaxpr interpreted anew, masks in the place of choices.
+
+At every operation with kinks the value is jax's own and the derivative that of the weights of the selection, a linear
+map with the masks of the active elements in it; nothing depends on values and control flow stays, so that `jit`, `vmap`
+and `grad` go through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+from jax.extend import core
+
+from nonsmooth.dictionary import FRAMEWORK_NAMES, Call, Nonsmooth, Select
+from nonsmooth.errors import UnlistedOperation
+from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.jax.calls import call_of, rules_of
+from nonsmooth.frameworks.jax.capture import traced
+from nonsmooth.frameworks.jax.equations import Equation
+from nonsmooth.frameworks.jax.known import known
+from nonsmooth.frameworks.jax.opening import opened
+from nonsmooth.frameworks.jax.reverse import attach
+from nonsmooth.frameworks.jax.rows import REFUSED, Reading, read
+from nonsmooth.frameworks.jax.sources import source_of
+from nonsmooth.frameworks.jax.tree import flatten, split_data, unflatten
+from nonsmooth.frameworks.jax.walk import FUNCTIONS, Bind, Whole
+from nonsmooth.frameworks.replay.predicates import SIDES, Predicate, combine, compare
+from nonsmooth.program import Source, Step
+
+__all__ = ["selected"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An array on the way, whether it moves with the point, and what it is as a predicate."""
+
+    array: Any
+    moving: bool = False
+    predicate: Predicate | None = None
+
+
+def selected(function: Callable[..., Any], select: Selector) -> Callable[..., Any]:
+    """Give the function (x, *data) with the same values, whose derivatives with respect to x are those of a selection."""
+
+    def weighed(x: Any, *data: Any) -> Any:
+        closed, structure = traced(function, x, data)
+        leaves, items = flatten(x)[0], split_data(data)[0]
+        inputs = [Slot(jnp.asarray(a), True) for a in leaves] + [Slot(a) for a in items]
+        outputs = Interpreter(select).run(closed.jaxpr, closed.consts, inputs)
+        return unflatten([s.array for s in outputs], structure)
+
+    return weighed
+
+
+@dataclass
+class Interpreter:
+    """One interpretation of a jaxpr under a selection."""
+
+    select: Selector
+    count: int = field(default=0)
+
+    def run(
+        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Slot], outer: Source | None = None
+    ) -> list[Slot]:
+        """Interpret a jaxpr."""
+        env: dict[Any, Slot] = {v: Slot(jnp.asarray(c)) for v, c in zip(jaxpr.constvars, constants, strict=True)}
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+
+        def slot(atom: Any) -> Slot:
+            return Slot(jnp.asarray(atom.val, dtype=atom.aval.dtype)) if isinstance(atom, core.Literal) else env[atom]
+
+        used = {v for e in jaxpr.eqns for v in e.invars if not isinstance(v, core.Literal)}
+        used |= {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+        for equation in jaxpr.eqns:
+            source = source_of(equation.source_info, outer)
+            wanted = tuple(v in used for v in equation.outvars)
+            outputs = self._equation(equation, [slot(a) for a in equation.invars], source, wanted)
+            env.update(zip(equation.outvars, outputs, strict=True))
+        return [slot(a) for a in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, inputs: list[Slot], source: Source | None, wanted: tuple[bool, ...]) -> list[Slot]:
+        """Interpret one equation."""
+        name = eqn.primitive.name
+        self.count += 1
+        moving = any(s.moving for s in inputs)
+        if name in REFUSED or not moving:
+            return self._natively(eqn, inputs, moving)
+        whole = known(_described(eqn, inputs), wanted) if name in FUNCTIONS else None
+        if whole is not None:
+            return self._weighed(eqn, whole, Whole(eqn), {}, inputs, source)
+        if name in STRUCTURE:
+            return STRUCTURE[name](self, eqn, inputs, source)
+        if name in FUNCTIONS:
+            return self._natively(eqn, inputs, moving)
+        equation = _described(eqn, inputs)
+        other = opened(equation)
+        if other is not None:
+            return self._opened(other, eqn, inputs, source)
+        record = FRAMEWORK_NAMES.get("jax", {}).get(name)
+        reading = read(equation, wanted) if record is None else Reading(record, tuple(range(len(inputs))), {})
+        if reading is None:
+            raise UnlistedOperation(
+                f"grad: the dictionary does not list jax's `{name}` ({source or 'an unknown line'}). If it is smooth, say "
+                f"so: ns.register(ns.Operation(name='{name}', kind=ns.Kind.SMOOTH), jax='{name}')."
+            )
+        target = Bind(eqn.primitive, tuple(v.aval for v in eqn.invars))
+        return self._weighed(eqn, reading, target, eqn.params, inputs, source)
+
+    def _natively(self, eqn: Any, inputs: list[Slot], moving: bool) -> list[Slot]:
+        """Leave an equation to jax."""
+        found = Whole(eqn)(*(s.array for s in inputs))
+        return [Slot(a, moving) for a in (found if isinstance(found, list | tuple) else [found])]
+
+    def _opened(self, other: Callable[..., Any], eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+        """Interpret a formula in the place of an equation."""
+        closed = jax.make_jaxpr(other)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars))
+        return self.run(closed.jaxpr, closed.consts, inputs, source)
+
+    def _weighed(
+        self,
+        eqn: Any,
+        reading: Reading,
+        target: Callable[..., Any],
+        params: Mapping[str, Any],
+        inputs: list[Slot],
+        source: Source | None,
+    ) -> list[Slot]:
+        """Apply an operation, its derivative weighed if it has kinks."""
+        arrays = [s.array for s in inputs]
+        found = target(*arrays, **params)
+        outputs = list(found) if isinstance(found, list | tuple) else [found]
+        operation = reading.operation
+        chosen = [inputs[i] for i in reading.operands]
+        if isinstance(operation, Nonsmooth) and any(s.moving and _real(s.array) for s in chosen):
+            outputs[0] = self._attached(operation, reading, chosen, outputs[0], source)
+        predicate = self._predicate(eqn, target, params, inputs, outputs[0])
+        return [Slot(a, True, predicate if k == 0 else None) for k, a in enumerate(outputs)]
+
+    def _attached(
+        self, operation: Nonsmooth, reading: Reading, chosen: list[Slot], native: Any, source: Source | None
+    ) -> Any:
+        """Give the native value the derivative that the rules select."""
+        attributes = reading.attributes
+        if isinstance(operation, Select):
+            predicate = chosen[0].predicate or Predicate.untied(jnp, chosen[0].array)
+            attributes = {**attributes, **predicate.attributes()}
+        operands = tuple(s.array for s in chosen)
+        call: Call = call_of(tuple(map(lax.stop_gradient, operands)), attributes, lax.stop_gradient(native))
+        step = Step(self.count, operation, _unknown, (), {}, (), attributes=attributes, source=source)
+        rules = rules_of(self.select, step, call)
+        if rules is None:
+            return native
+        linear = operation.push(call, rules, operands)
+        return attach(lax.stop_gradient(native), jnp.broadcast_to(linear, native.shape).astype(native.dtype))
+
+    def _predicate(
+        self, eqn: Any, target: Callable[..., Any], params: Mapping[str, Any], inputs: list[Slot], value: Any
+    ) -> Predicate | None:
+        """Find the predicate of a boolean result."""
+        if value.dtype != jnp.bool_:
+            return None
+        name, args = eqn.primitive.name, tuple(lax.stop_gradient(s.array) for s in inputs)
+        if name in SIDES:
+            return compare(jnp, name, args[0], args[1], value)
+        parts = {id(a): s.predicate for a, s in zip(args, inputs, strict=True) if s.predicate is not None}
+        return combine(jnp, target, args, params, value, lambda t: parts.get(id(t))) if parts else None
+
+
+def _unknown(*args: Any) -> Any:
+    """Stand for the callable of a step that is only asked for its record."""
+    raise NotImplementedError
+
+
+def _real(array: Any) -> bool:
+    """Tell an array that can carry a derivative."""
+    return bool(jnp.issubdtype(array.dtype, jnp.inexact))
+
+
+def _described(eqn: Any, inputs: list[Slot]) -> Equation:
+    """Describe an equation to the table; what is no tracer and does not move is a literal."""
+    literals = tuple(s.array if not s.moving and not isinstance(s.array, jax.core.Tracer) else None for s in inputs)
+    return Equation(
+        eqn.primitive.name, eqn.params, tuple(v.aval for v in eqn.invars), tuple(s.moving for s in inputs), literals
+    )
+
+
+# --- equations that hold jaxprs ------------------------------------------------------------------------------------------
+
+
+def _inlined(parameter: str) -> Callable[..., list[Slot]]:
+    """Interpret the jaxpr of an equation that calls it."""
+
+    def inline(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+        inner = eqn.params[parameter]
+        jaxpr, constants = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+        return run.run(jaxpr, constants, inputs, source)
+
+    return inline
+
+
+def _on_arrays(run: Interpreter, closed: Any, source: Source | None) -> Callable[..., list[Any]]:
+    """Give a jaxpr as a function of arrays that all move."""
+
+    def function(*arrays: Any) -> list[Any]:
+        return [s.array for s in run.run(closed.jaxpr, closed.consts, [Slot(a, True) for a in arrays], source)]
+
+    return function
+
+
+def _remat(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+    """Interpret what is computed again on the way back."""
+    jaxpr = eqn.params["jaxpr"]
+    again = jax.checkpoint(
+        _on_arrays(run, core.ClosedJaxpr(jaxpr, ()), source),
+        policy=eqn.params.get("policy"),
+        prevent_cse=eqn.params.get("prevent_cse", True),
+    )
+    return [Slot(a, True) for a in again(*(s.array for s in inputs))]
+
+
+def _cond(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+    """Keep both branches; the one that is taken counts."""
+    branches = [_on_arrays(run, b, source) for b in eqn.params["branches"]]
+    return [Slot(a, True) for a in lax.switch(inputs[0].array, branches, *(s.array for s in inputs[1:]))]
+
+
+def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+    """Keep a loop, of which jax has no reverse mode."""
+    p = eqn.params
+    m, n = p["cond_nconsts"], p["body_nconsts"]
+    arrays = [s.array for s in inputs]
+    tests, fixed, carried = arrays[:m], arrays[m : m + n], arrays[m + n :]
+    test, body = (_on_arrays(run, p[k], source) for k in ("cond_jaxpr", "body_jaxpr"))
+    found = lax.while_loop(lambda c: test(*tests, *c)[0], lambda c: tuple(body(*fixed, *c)), tuple(carried))
+    return [Slot(a, True) for a in found]
+
+
+def _scan(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+    """Keep a scan."""
+    p = eqn.params
+    arrays, first = [s.array for s in inputs], p["num_consts"]
+    fixed, carried, sliced = arrays[:first], arrays[first : first + p["num_carry"]], arrays[first + p["num_carry"] :]
+    body = _on_arrays(run, p["jaxpr"], source)
+
+    def step(carry: tuple[Any, ...], parts: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        outputs = body(*fixed, *carry, *parts)
+        return tuple(outputs[: p["num_carry"]]), tuple(outputs[p["num_carry"] :])
+
+    carry, rows = lax.scan(
+        step, tuple(carried), tuple(sliced), length=p["length"], reverse=p["reverse"], unroll=p["unroll"]
+    )
+    return [Slot(a, True) for a in (*carry, *rows)]
+
+
+STRUCTURE: dict[str, Callable[..., list[Slot]]] = {
+    **dict.fromkeys(("jit", "pjit"), _inlined("jaxpr")),
+    **dict.fromkeys(("remat", "checkpoint", "remat2"), _remat),
+    **dict.fromkeys(("closed_call", "core_call"), _inlined("call_jaxpr")),
+    "custom_vmap_call": _inlined("call"),
+    "cond": _cond,
+    "while": _while,
+    "scan": _scan,
+}
+"""Equations that hold jaxprs: how each is interpreted."""
