@@ -10,22 +10,23 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select, Severed
+from nonsmooth.frameworks.replay.forcing import unforced
+from nonsmooth.frameworks.replay.pieces import compared_values, outcomes, pieces
+from nonsmooth.frameworks.replay.tangents import rewrites
 from nonsmooth.frameworks.torch import space
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
-from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
-from nonsmooth.frameworks.torch.pieces import compared_values, outcomes, pieces
 from nonsmooth.frameworks.torch.protection import preserved
-from nonsmooth.frameworks.torch.severed import reached_steps, severed
-from nonsmooth.frameworks.torch.tangents import rewrites
+from nonsmooth.frameworks.torch.severed import TorchDependences
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
     check_data,
@@ -50,6 +51,7 @@ class TorchFramework:
     """PyTorch as `frameworks.framework.Framework` wants it."""
 
     name = "torch"
+    xp = xp
     objective = staticmethod(make_objective)
     draw = staticmethod(space.draw)
     arrays = staticmethod(space.arrays)
@@ -64,7 +66,6 @@ class TorchFramework:
     units = staticmethod(space.units)
     unflatten_entries = staticmethod(space.unflatten_entries)
     numpy = staticmethod(space.numpy)
-    reached = staticmethod(reached_steps)
     rewrites = staticmethod(rewrites)
     unforced = staticmethod(unforced)
     check_point = staticmethod(check_point)
@@ -170,7 +171,22 @@ class TorchFramework:
     def severed(self, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Severed, ...]:
         """List where the result depends on the point through what carries no derivative at this point."""
         with torch.inference_mode(False), torchs_own_slopes(), random_state() if _draws(program) else nullcontext():
-            return severed(program, self._point(program, x), self._data(program, data))
+            return TorchDependences.of(program).severed(self._point(program, x), self._data(program, data))
+
+    def reached(self, program: Program) -> set[int]:
+        """Give the steps on which the result depends."""
+        return TorchDependences.of(program).reached
+
+    def replay(
+        self, program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], *, observe: bool = False
+    ) -> Evaluation:
+        """Run the steps of a program on given leaves, which carry gradients if the run is observed."""
+        with torch.set_grad_enabled(observe):
+            return replay(program, [t.detach().requires_grad_(observe) for t in leaves], items, observe=observe)
+
+    def data_arrays(self, data: tuple[Any, ...]) -> list[torch.Tensor]:
+        """Give the tensors among the data."""
+        return [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
 
     def _direction(self, program: Program, v: Any) -> list[torch.Tensor]:
         """Check that a direction fits the point of a program."""
@@ -201,7 +217,7 @@ class TorchFramework:
 
     def _data(self, program: Program, data: tuple[Any, ...]) -> list[torch.Tensor]:
         """Check that data fit a program."""
-        items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
+        items = self.data_arrays(data)
         if len(items) != len(program.data):
             raise UsageError(
                 f"the program was captured with {len(program.data)} tensor(s) of data; found {len(items)}."
@@ -263,7 +279,7 @@ class TorchFramework:
         with random_state():
             pairs = compared_values(program, self._point(program, x), items, steps)
         return {
-            k: self.numpy((torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs())
+            k: self.numpy((torch.as_tensor(a, dtype=torch.double) - torch.as_tensor(b, dtype=torch.double)).abs())
             for k, (a, b) in pairs.items()
         }
 

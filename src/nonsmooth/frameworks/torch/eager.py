@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
@@ -20,10 +21,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from nonsmooth.dictionary import OPERATIONS, Extremum, Nonsmooth, Select, Switch
 from nonsmooth.frameworks.framework import Select as Selector
+from nonsmooth.frameworks.replay.predicates import SIDES, combine, compare
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.interception import alone_at_pre_dispatch, is_tracing
 from nonsmooth.frameworks.torch.names import ALIASES, OPENED, TABLE, Row, arguments_of, bind, packet_name
-from nonsmooth.frameworks.torch.predicates import SIDES, combine, compare
 from nonsmooth.frameworks.torch.weighing import active_masks, call_of, weighed
 from nonsmooth.program import Step
 
@@ -170,11 +171,13 @@ class OperatorsMode(TorchFunctionMode):
         name = packet_name(func)
         if name in SIDES and len(args) == 2:
             if any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):
-                predicate = compare(name, args[0], args[1], value)
+                with torch.no_grad():
+                    predicate = compare(xp, name, args[0], args[1], value)
                 if bool(predicate.tie.any()):
                     self._predicates[value] = predicate
         elif isinstance(value, torch.Tensor) and len(self._predicates):
-            predicate = combine(func, args, kwargs, value, self._predicates.get)
+            with torch.no_grad():
+                predicate = combine(xp, func, args, kwargs, value, self._predicates.get)
             if bool(predicate.tie.any()):
                 self._predicates[value] = predicate
         return value

@@ -6,89 +6,42 @@ zeros there, it stops at `detach`, and some operators have none; those are taken
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import NoDerivative
-from nonsmooth.frameworks.torch.arguments import map_refs, refs_of
+from nonsmooth.frameworks.replay.arguments import map_refs, refs_of
+from nonsmooth.frameworks.replay.forward import BILINEAR, Pushed, bilinear_tangents, sum_tangents
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
 from nonsmooth.program import Ref, Step
 
-__all__ = ["bilinear_tangents", "carry", "push_forward", "sum_tangents"]
-
-Pushed = list[torch.Tensor | None]
-Shape = Sequence[int]
+__all__ = ["push_forward", "written_down"]
 
 ROWS = 4096
 """Up to how many results an operator without forward mode is differentiated backwards, one by one."""
 
-BILINEAR: Mapping[str, Callable[[Shape, Shape], int]] = {
-    **dict.fromkeys(("linear", "matmul", "mm", "bmm"), lambda a, b: a[-1]),
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), lambda a, b: math.prod(b[1:])),
-}
-"""Operators bilinear in two operands (and affine in a third): how many terms they add up, from the operands' shapes."""
 
-
-def carry(step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor]) -> tuple[Pushed, None] | None:
-    """Carry the tangent through a step that returns what it reads, cut off from torch's graph."""
-    if step.operation.name != "detach":
-        return None
-    (ref,) = list(refs_of(step.args))[:1]
-    return [tangents[ref.value]], None
-
-
-def sum_tangents(
+def written_down(
     step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor], scales: Mapping[int, float]
-) -> tuple[Pushed, float] | None:
-    """Give (tangent a) + (tangent b) or their difference, and its scale."""
-    args = step.args
-    if step.label not in ("add", "sub") or step.kwargs or len(args) != 2 or not all(isinstance(r, Ref) for r in args):
-        return None
-    a, b = (read[r.value] for r in args)
-    t_a, t_b = (tangents.get(r.value) for r in args)
-    if a.dtype != b.dtype:
-        return None
+) -> tuple[Pushed, float | None] | None:
+    """Push tangents through a sum, a bilinear step, or one that returns what it reads, cut off from torch's graph."""
+    if step.operation.name == "detach":
+        (ref,) = list(refs_of(step.args))[:1]
+        return [tangents[ref.value]], None
     with torch.no_grad():
-        if t_a is None or t_b is None:
-            total = t_a if t_b is None else -t_b if step.label == "sub" else t_b
-        else:
-            total = t_a - t_b if step.label == "sub" else t_a + t_b
-        assert total is not None
-        return [total.expand(torch.broadcast_shapes(a.shape, b.shape))], sum(scales.get(r.value, 0.0) for r in args)
-
-
-def bilinear_tangents(
-    step: Step, read: Mapping[int, Any], tangents: Mapping[int, torch.Tensor], scales: Mapping[int, float]
-) -> tuple[Pushed, float] | None:
-    """Give (tangent a) b + a (tangent b) + tangent c for a bilinear step a b + c, and its scale."""
-    terms, args = BILINEAR.get(step.operation.name), step.args
-    if terms is None or step.mutates or len(args) < 2 or not all(isinstance(r, Ref) for r in args[:2]):
-        return None
-    a, b = (read[r.value].detach() for r in args[:2])
-    t_a, t_b, t_c = (tangents.get(r.value) if isinstance(r, Ref) else None for r in (*args[:3], None)[:3])
-    parts = [(t_a, b, a if t_a is None else b, args[0]), (a, t_b, a, args[1])]
-    parts = [part for part in parts if part[0] is not None and part[1] is not None]
-    parts = parts or [(torch.zeros_like(a), b, a, args[0])]
-    kwargs, rest = map_refs((dict(step.kwargs), args[3:]), lambda r: read[r.value])
-    total: torch.Tensor | None = None
-    scale = scales.get(args[2].value, 0.0) if t_c is not None else 0.0
-    root = 1.5 * float(terms(a.shape, b.shape)) ** 0.5
-    with torch.no_grad(), _mode(step):
-        for first, second, other, ref in parts:
-            third = () if len(args) < 3 else (t_c if total is None else None,)
-            part = step.target(first, second, *third, *rest, **kwargs)
-            total = part if total is None else total.add_(part)
-            size = float(torch.linalg.vector_norm(other)) / max(other.numel(), 1) ** 0.5
-            scale += root * size * scales.get(ref.value, 0.0)
-    return [total], scale
+        found = sum_tangents(xp, step, read, tangents, scales)
+        if found is None and step.operation.name in BILINEAR:
+            with _mode(step):
+                found = bilinear_tangents(xp, step, read, tangents, scales)
+        return found
 
 
 def push_forward(

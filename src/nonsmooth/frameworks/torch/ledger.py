@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from nonsmooth.frameworks.torch.arguments import alias_key, refs_of, storage_of
+from nonsmooth.frameworks.replay.arguments import refs_of
+from nonsmooth.frameworks.torch.arguments import alias_key, storage_of
 from nonsmooth.program import Ref, Value
 
 __all__ = ["Ledger", "identifier"]

@@ -24,8 +24,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from nonsmooth.dictionary import Call, Extremum, Kind, Nonsmooth, Operation, Singularity, Switch
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.observation import Change, Met
+from nonsmooth.frameworks.replay.dead import dead_of_switch
 from nonsmooth.frameworks.torch.arguments import map_tensors
-from nonsmooth.frameworks.torch.dead import dead_of_switch
 from nonsmooth.frameworks.torch.distances import Distances
 from nonsmooth.frameworks.torch.eager import OperatorsMode
 from nonsmooth.frameworks.torch.formulas import FORMULAS

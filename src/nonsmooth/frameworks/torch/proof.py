@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from nonsmooth.errors import ProofFailed, StaleProgram
+from nonsmooth.frameworks.replay.forcing import unforced
 from nonsmooth.frameworks.torch.evaluate import replay
-from nonsmooth.frameworks.torch.forcing import unforced
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.tree import (
     RandomState,

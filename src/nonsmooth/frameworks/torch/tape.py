@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 
 from nonsmooth.dictionary import OPERATIONS, Operation, opaque
 from nonsmooth.errors import CaptureError
-from nonsmooth.frameworks.torch.arguments import map_refs, map_tensors, refs_of, tensors_of
-from nonsmooth.frameworks.torch.forcing import FORCEABLE, force, forceable
+from nonsmooth.frameworks.replay.arguments import map_refs, refs_of
+from nonsmooth.frameworks.replay.forcing import FORCEABLE, force, forceable
+from nonsmooth.frameworks.torch.arguments import map_tensors, tensors_of
 from nonsmooth.frameworks.torch.formulas import FORMULAS
 from nonsmooth.frameworks.torch.interception import Escapes, ModulePath, tracing, watching_functions
-from nonsmooth.frameworks.torch.ledger import identifier
 from nonsmooth.frameworks.torch.names import Binding, arguments_of, bind, packet_name
 from nonsmooth.frameworks.torch.operators import (
     FORWARD_MODE,
@@ -37,6 +38,7 @@ from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
 from nonsmooth.frameworks.torch.sources import user_frame
 from nonsmooth.frameworks.torch.user_functions import OutputOf, about_function, undisturbed
 from nonsmooth.program import Finding, Guard, Mode, Ref, Source, Step
+from nonsmooth.program.names import identifier
 
 __all__ = ["Tape"]
 
@@ -253,7 +255,7 @@ class Tape(Protection):
     def _forced_outcome(self, name: str, result: Any) -> tuple[Any, tuple[tuple[int, int], ...]]:
         """Override the outcome of a comparison at its tied elements, as the search for other branches asks."""
         forced = tuple((element, choice) for (k, element), choice in self.forced.items() if k == self._comparisons)
-        return (force(name, result, forced) if forced else result), forced
+        return (force(xp, name, result, forced) if forced else result), forced
 
     def _guard(self, kind: str, outcome: Any, references: Any, target: Any, **options: Any) -> None:
         """Write down that Python has seen a value, unless it is the function's own literal."""

@@ -12,12 +12,12 @@ from typing import Any
 import array_api_compat.torch as xp
 import torch
 
-from nonsmooth.dictionary import Call, Cone, Kind, Nonsmooth, Switch
+from nonsmooth.dictionary import Call, Nonsmooth, Switch
 from nonsmooth.dictionary.pooling import Pooling, window_slices
 from nonsmooth.frameworks.framework import CutCall
 from nonsmooth.program import Step
 
-__all__ = ["active_masks", "call_of", "cut_open", "fits", "is_curved", "weighed"]
+__all__ = ["active_masks", "call_of", "cut_open", "fits", "weighed"]
 
 
 def _alias(value: torch.Tensor) -> torch.Tensor:
@@ -124,15 +124,6 @@ def weighed(
         places = [window_slices(call, o) for o in product(*(range(k) for k in call.attributes["kernel_size"]))]
         return _Pooled.apply(native.detach(), operands[0], places, *shares)  # type: ignore[no-any-return]
     return _Attach.apply(native.detach(), operation.push(call, rules, operands))  # type: ignore[no-any-return]
-
-
-def is_curved(operation: Nonsmooth, call: Call) -> bool:
-    """Tell whether a call is not piecewise affine in its operands."""
-    if isinstance(operation, Switch):
-        return operation.slopes_of(call) is None
-    if isinstance(operation, Cone):
-        return operation.exponent(call) not in (1.0, float("inf"))
-    return operation.kind not in (Kind.SWITCH, Kind.ORDER)
 
 
 def cut_open(

@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from nonsmooth.frameworks.torch.arguments import map_tensors
-from nonsmooth.frameworks.torch.capture import capture_function
-from nonsmooth.frameworks.torch.evaluate import replay
-from nonsmooth.frameworks.torch.forcing import TIED_ELEMENTS, choices, distance, forceable
-from nonsmooth.frameworks.torch.predicates import SIDES
-from nonsmooth.frameworks.torch.tree import check_data, flatten
+from nonsmooth.dictionary.operation import Array
+from nonsmooth.frameworks.replay.arguments import map_arrays
+from nonsmooth.frameworks.replay.forcing import TIED_ELEMENTS, choices, distance, forceable
+from nonsmooth.frameworks.replay.predicates import SIDES
 from nonsmooth.program import Program, Step
 
-__all__ = ["compared_values", "outcomes", "pieces"]
+__all__ = ["compared_values", "met_at", "outcomes", "pieces", "tied_outcomes"]
 
 Forced = dict[tuple[int, int], int]
 Tied = list[tuple[tuple[int, int], tuple[int, ...]]]
@@ -30,7 +26,7 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
     Programs that repeat the guards of an earlier one are left out. A warning says when more were left than captures
     allowed.
     """
-    items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
+    items = program.framework.data_arrays(data)
     own: Forced = dict(program.options.get("forced", {}))
     queue, captures = [own], 0
     seen: set[Any] = set()
@@ -38,8 +34,7 @@ def pieces(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) 
         forced = queue.pop(0)
         piece = program if forced == own else None
         if piece is None:
-            randomness = program.options["randomness"]
-            piece = capture_function(program.framework, program.function, x, data, randomness=randomness, forced=forced)
+            piece = program.framework.force(program, x, data, forced)
             captures += 1
         tied = tied_outcomes(piece, x, items)
         queue = [*_together(tied, forced), *queue, *_one_by_one(tied, forced)]
@@ -56,14 +51,13 @@ def outcomes(program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64
     Every tied element of a program that is yielded is forced, or the equality that it tests is left as it is. A warning
     says when more were left than the limit allowed, or when more elements tie than are forced one by one.
     """
-    items = [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
+    items = program.framework.data_arrays(data)
     queue: list[tuple[Forced, frozenset[tuple[int, int]]]] = [({}, frozenset())]
-    count, truncated = 0, int(program.options["randomness"] == "freeze")  # a new capture draws again
+    count, truncated = 0, int(program.options.get("randomness") == "freeze")  # a new capture draws again
     while queue and count < limit:
         forced, kept = queue.pop()
-        randomness = program.options["randomness"]
         try:
-            piece = capture_function(program.framework, program.function, x, data, randomness=randomness, forced=forced)
+            piece = program.framework.force(program, x, data, forced)
         except Exception:  # the user's own function may fail where it never runs by itself
             truncated += 1
             continue
@@ -107,42 +101,41 @@ def _one_by_one(tied: Tied, forced: Forced) -> list[Forced]:
     return [{**forced, free[0][0]: way} for way in free[0][1]] if free else []
 
 
-def tied_outcomes(program: Program, x: Any, items: list[torch.Tensor]) -> Tied:
+def tied_outcomes(program: Program, x: Any, items: list[Array]) -> Tied:
     """List the tied elements behind the guards, as (ordinal of the comparison, element), with their possible outcomes."""
     wanted = sorted({c for g in program.guards for c in g.comparisons})
     if not wanted:
         return []
     ordinals = {s.index: k for k, s in enumerate(s for s in program.steps if forceable(s))}
-    calls = met_at(program, flatten(x)[0], items, frozenset(wanted))
+    calls = met_at(program, program.framework.flatten(x)[0], items, frozenset(wanted))
     found = []
     for index in wanted:
-        for element, ways in choices(program.steps[index], *calls[index]):
+        for element, ways in choices(program.framework.xp, program.steps[index], *calls[index]):
             found.append(((ordinals[index], element), ways))
     return found
 
 
 def compared_values(
-    program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], wanted: frozenset[int]
+    program: Program, leaves: list[Array], items: list[Array], wanted: frozenset[int]
 ) -> dict[int, Any]:
     """Give the pairs of values whose distances are those to the ties of some comparisons."""
     calls = met_at(program, leaves, items, wanted)
-    return {index: distance(program.steps[index], *call) for index, call in calls.items()}
+    return {index: distance(program.framework.xp, program.steps[index], *call) for index, call in calls.items()}
 
 
 def met_at(
-    program: Program, leaves: list[torch.Tensor], items: list[torch.Tensor], wanted: frozenset[int]
+    program: Program, leaves: list[Array], items: list[Array], wanted: frozenset[int]
 ) -> dict[int, tuple[Any, Any]]:
     """Give the arguments that some steps meet at a point."""
     found: dict[int, tuple[Any, Any]] = {}
 
     def tap(step: Any) -> Any:
         def target(*args: Any, **kwargs: Any) -> Any:
-            found[step.index] = map_tensors((args, kwargs), lambda t: t.detach().clone())
+            found[step.index] = map_arrays((args, kwargs), program.framework.copy_of)
             return step.target(*args, **kwargs)
 
         return target
 
     steps = tuple(replace(s, target=tap(s)) if s.index in wanted else s for s in program.steps)
-    with torch.no_grad():
-        replay(replace(program, steps=steps), [t.detach() for t in leaves], items)
+    program.framework.replay(replace(program, steps=steps), leaves, items)
     return found

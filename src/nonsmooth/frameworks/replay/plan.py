@@ -8,7 +8,8 @@ from typing import Any
 
 from nonsmooth.dictionary import Select, Switch
 from nonsmooth.dictionary.order import Extremum
-from nonsmooth.frameworks.torch.strong_zero import unselected_uses
+from nonsmooth.frameworks.replay.predicates import SIDES
+from nonsmooth.frameworks.replay.unselected import unselected_uses
 from nonsmooth.program import Program, Step, references
 
 __all__ = ["MOVES", "Plan", "moving_values", "plan_of"]
@@ -25,11 +26,12 @@ class Plan:
     release: Mapping[int, tuple[int, ...]]
     checks: Mapping[int, Any]
     compared: frozenset[int]
+    looked_at: frozenset[int]
 
 
 def plan_of(program: Program) -> Plan:
     """Analyse a program once."""
-    cached = program.__dict__.get("_torch_plan")
+    cached = program.__dict__.get("_plan")
     if cached is not None:
         return cached  # type: ignore[no-any-return]
     selects = [s for s in program.nonsmooth if isinstance(s.operation, Select)]
@@ -49,6 +51,7 @@ def plan_of(program: Program) -> Plan:
     for value, index in last.items():
         if value not in kept:
             release.setdefault(index, []).append(value)
+    compared = frozenset(c for g in program.guards for c in g.comparisons)
     plan = Plan(
         special=frozenset(s.index for s in program.nonsmooth),
         predicates=predicates,
@@ -56,15 +59,16 @@ def plan_of(program: Program) -> Plan:
         unselected=unselected_uses(program),
         release={k: tuple(v) for k, v in release.items()},
         checks={g.step: g for g in program.guards},
-        compared=frozenset(c for g in program.guards for c in g.comparisons),
+        compared=compared,
+        looked_at=compared | predicates,
     )
-    program.__dict__["_torch_plan"] = plan
+    program.__dict__["_plan"] = plan
     return plan
 
 
 MOVES = frozenset(
     "view reshape flatten unflatten squeeze unsqueeze expand permute transpose t select slice narrow contiguous clone "
-    "split chunk unbind flip roll copy cast".split()
+    "split chunk unbind flip roll copy cast broadcast_in_dim expand_dims rev".split()
 )
 """Operations through which the mask of dead entries moves as the entries do."""
 
@@ -85,7 +89,11 @@ def _slice_back(program: Program, readers: list[Step], *, boolean: bool) -> froz
         if boolean:
             if program.values[value].dtype == "bool":
                 found.add(step.index)
-                reads = () if name == "compare" else references((step.args, dict(step.kwargs)))
+                reads = (
+                    ()
+                    if name == "compare" or step.label.rstrip("_") in SIDES
+                    else references((step.args, dict(step.kwargs)))
+                )
                 stack += [(r.value, step.index) for r in reads]
         elif isinstance(step.operation, Switch) or name in MOVES:
             found.add(step.index)
@@ -102,10 +110,10 @@ def _writer(program: Program, value: int, before: int) -> Step | None:
 
 def moving_values(program: Program) -> set[int]:
     """Give the values that move with the point: real ones computed from real ones, but for their shape alone."""
-    known = program.__dict__.get("_torch_moving")
+    known = program.__dict__.get("_moving")
     if known is not None:
         return known  # type: ignore[no-any-return]
-    moving = program.__dict__["_torch_moving"] = set(program.inputs)
+    moving = program.__dict__["_moving"] = set(program.inputs)
     for step in program.steps:
         chosen = step.operands[:1] if isinstance(step.operation, Select) else ()
         reads = [r for r in references((step.args, dict(step.kwargs))) if r not in chosen]

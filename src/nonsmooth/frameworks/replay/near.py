@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from nonsmooth.dictionary import Call, Kind, Nonsmooth
+from nonsmooth.dictionary.operation import Array
 from nonsmooth.frameworks.framework import ROUNDING
-from nonsmooth.frameworks.torch.forward import BILINEAR
+from nonsmooth.frameworks.replay.arguments import is_array
+from nonsmooth.frameworks.replay.arrays import difference, is_bool, is_double, size
+from nonsmooth.frameworks.replay.forward import Terms, terms_of
 from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["TermScale", "near_compared", "near_margins"]
@@ -29,8 +30,15 @@ DEPTH = 8
 class TermScale:
     """The size of the terms that values were summed from: through sums, products and moves, a few steps back."""
 
-    def __init__(self, program: Program, env: Mapping[int, Any]) -> None:
-        self._program, self._env = program, env
+    def __init__(
+        self,
+        xp: Any,
+        program: Program,
+        env: Mapping[int, Any],
+        terms: Terms = terms_of,
+        still: Callable[[Array], Array] = lambda array: array,
+    ) -> None:
+        self._xp, self._program, self._env, self._terms_of, self._still = xp, program, env, terms, still
         self._known: dict[tuple[int, int], float] = {}
 
     def of(self, value: int, depth: int = DEPTH) -> float:
@@ -41,10 +49,8 @@ class TermScale:
 
     def _size(self, value: int) -> float:
         """Give the largest absolute entry of a value."""
-        tensor = self._env.get(value)
-        if not isinstance(tensor, torch.Tensor) or not tensor.numel() or tensor.dtype is torch.bool:
-            return 0.0
-        return float(tensor.detach().abs().max())
+        array = self._env.get(value)
+        return size(self._xp, self._still(array)) if is_array(array) and not is_bool(self._xp, array) else 0.0
 
     def _terms(self, value: int, depth: int) -> float:
         """Give the size of the terms that a step adds up, with what they were added up from."""
@@ -52,11 +58,9 @@ class TermScale:
         if step is None or depth == 0 or step.operation.kind not in (Kind.AFFINE, Kind.INDEX, Kind.SMOOTH):
             return 0.0
         parts = [r.value for r in references(step.operands)]
-        name = step.operation.name
-        if name in ("mul", *BILINEAR) and len(parts) >= 2:
-            terms = 1
-            if name != "mul":
-                terms = BILINEAR[name](*(self._program.values[p].shape for p in parts[:2]))
+        shapes = [self._program.values[p].shape for p in parts[:2]]
+        terms = None if len(parts) < 2 else 1 if step.operation.name == "mul" else self._terms_of(step, *shapes)
+        if terms is not None:
             a, b = parts[:2]
             cross = max(self.of(a, depth - 1) * self._size(b), self._size(a) * self.of(b, depth - 1))
             return max(float(terms**0.5) * cross, *(self.of(p, depth - 1) for p in parts[2:]), 0.0)
@@ -65,33 +69,34 @@ class TermScale:
         return max((self.of(p, depth - 1) for p in parts), default=0.0)
 
 
-def near_margins(operation: Nonsmooth, call: Call, step: Step, scale: Callable[[int], float]) -> torch.Tensor | None:
+def near_margins(operation: Nonsmooth, call: Call, step: Step, scale: Callable[[int], float]) -> Array | None:
     """Mark the elements of a step that miss a kink by rounding alone; None if there is none, or in single precision."""
-    if call.result.dtype is not torch.float64:
+    xp = call.xp
+    if not is_double(xp, call.result):
         return None
     for name, margin in operation.margins(call).items():
-        if bool(((margin > 0) & (margin < SMALL)).any()):
-            size = sum(scale(r.value) for r in step.operands if isinstance(r, Ref))
-            near: torch.Tensor = (
-                ~operation.active(call)[name]
-                & (margin > 0)
-                & (margin <= ROUNDING * torch.finfo(torch.float64).eps * size)
-            )
-            if bool(near.any()):
+        if bool(xp.any((margin > 0) & (margin < SMALL))):
+            terms = sum(scale(r.value) for r in step.operands if isinstance(r, Ref))
+            rounding = ROUNDING * float(xp.finfo(call.result.dtype).eps) * terms
+            near = ~operation.active(call)[name] & (margin > 0) & (margin <= rounding)
+            if bool(xp.any(near)):
                 return near
     return None
 
 
-def near_compared(step: Step, args: Any, scale: Callable[[int], float]) -> torch.Tensor | None:
+def near_compared(xp: Any, step: Step, args: Any, scale: Callable[[int], float]) -> Array | None:
     """Mark the elements of a comparison that miss a tie by rounding alone; as `near_margins`."""
-    if len(args) < 2 or not any(isinstance(a, torch.Tensor) and a.dtype is torch.float64 for a in args[:2]):
+    double = next((a for a in args[:2] if is_double(xp, a)), None)
+    if len(args) < 2 or double is None or any(is_array(a) and _is_complex(xp, a) for a in args[:2]):
         return None
-    a, b = (torch.as_tensor(t) for t in args[:2])
-    if a.is_complex() or b.is_complex():
+    distance = xp.abs(difference(xp, *args[:2]))
+    if not bool(xp.any((distance > 0) & (distance < SMALL))):
         return None
-    distance = (a.detach() - b.detach()).abs()
-    if not bool(((distance > 0) & (distance < SMALL)).any()):
-        return None
-    size = sum(scale(r.value) for r in step.args[:2] if isinstance(r, Ref))
-    near = (distance > 0) & (distance <= ROUNDING * torch.finfo(torch.float64).eps * size)
-    return near if bool(near.any()) else None
+    terms = sum(scale(r.value) for r in step.args[:2] if isinstance(r, Ref))
+    near = (distance > 0) & (distance <= ROUNDING * float(xp.finfo(double.dtype).eps) * terms)
+    return near if bool(xp.any(near)) else None
+
+
+def _is_complex(xp: Any, array: Array) -> bool:
+    """Tell an array of complex numbers."""
+    return bool(xp.isdtype(array.dtype, "complex floating"))

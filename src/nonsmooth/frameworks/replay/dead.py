@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from nonsmooth.dictionary import Call, Switch
+from nonsmooth.dictionary.operation import Array
+from nonsmooth.frameworks.replay.arrays import as_array
 from nonsmooth.program import Ref, Step
 
 __all__ = ["Dead", "dead_along", "dead_of_switch", "moved_with"]
@@ -22,7 +22,7 @@ class Dead:
     """The entries of a value whose derivative is zero: those of certain values, or those that a function marks by 1."""
 
     flats: tuple[Any, ...]
-    mask: Callable[[], torch.Tensor | None] | None
+    mask: Callable[[], Array | None] | None
 
     def attributes(self) -> Mapping[str, Any]:
         """Give what the records of order operations read."""
@@ -38,7 +38,12 @@ def dead_of_switch(operation: Switch, call: Call, quiet: bool) -> Dead:
 
 def dead_along(operation: Switch, call: Call, rules: Mapping[str, Any]) -> Dead:
     """Find the entries of a switch whose slope is zero on the side that directions have decided."""
-    return Dead((), lambda: (torch.as_tensor(operation.partials(call, rules)[0]) == 0).to(call.result.dtype))
+    xp = call.xp
+
+    def mask() -> Array:
+        return xp.astype(as_array(xp, operation.partials(call, rules)[0], call.result) == 0, call.result.dtype)
+
+    return Dead((), mask)
 
 
 def moved_with(
@@ -54,12 +59,12 @@ def moved_with(
         return before
     mask, position = before.mask, step.results.index(value)
 
-    def moved() -> torch.Tensor | None:
+    def moved() -> Array | None:
         marks = mask()
         if marks is None:
             return None
         args, kwargs = arguments()
         after = step.target(marks, *args, **kwargs)
-        return after if step.single else after[position]  # type: ignore[no-any-return]
+        return after if step.single else after[position]
 
     return Dead((), moved)
