@@ -52,6 +52,13 @@ def ones(length: int) -> list[float]:
     return [1.0] * length
 
 
+WITHOUT = {
+    "jax": "adaptive_max_pool cdist dist kthvalue logit_clamped pdist prelu softshrink threshold",
+    "tensorflow": "copysign cummax cummin dist kthvalue logit_clamped pdist",
+    "torch": "",
+}
+"""The records with kinks for which a framework has no function; every other record has a row of its own."""
+
 # fmt: off
 SWITCHES = [
     Case("relu", "0", "switch", [0.0], "torch.relu(x)", "jax.nn.relu(x)", "tf.nn.relu(x)", 0, 1),
@@ -126,6 +133,10 @@ SWITCHES = [
          "keras.ops.celu(x, 2.0)", 1, 1),
     Case("prelu", "0, weight 0.25", "switch", [0.0], "F.prelu(x, torch.full_like(x, 0.25))", None,
          "keras.layers.PReLU(keras.initializers.Constant(0.25), dtype='float64')(x[None])", 0.25, 1),
+    Case("prelu", "0, weight 0.5", "switch", [0.0], "F.prelu(x, torch.full_like(x, 0.5))", None,
+         "keras.layers.PReLU(keras.initializers.Constant(0.5), dtype='float64')(x[None])", 0.5, 1),
+    Case("logit_clamped", "lower bound", "switch", [0.25], "torch.logit(x, 0.25)", None, None, 0, 16 / 3),
+    Case("logit_clamped", "upper bound", "switch", [0.75], "torch.logit(x, 0.25)", None, None, 16 / 3, 0),
     Case("rrelu", "0, evaluation", "switch", [0.0], "F.rrelu(x, 0.1, 0.3, training=False)", None, None, 0.2, 1),
     Case("threshold", "0, value 0", "switch", [0.0], "F.threshold(x, 0.0, 0.0)", None,
          "keras.ops.threshold(x, 0.0, 0.0)", 0, 1),
@@ -191,10 +202,10 @@ ORDERS = [
     Case("median", "8 tied", "order", ones(8), "x.median()", "jnp.median(x)", "keras.ops.median(x)", descending=False),
     Case("median", "33 tied", "order", ones(33), "x.median()", "jnp.median(x)", "keras.ops.median(x)",
          descending=False),
-    Case("median_dim", "3 of 5 tied", "order", MIDDLE, "x.median(0).values", None, None, descending=False,
-         torch_index="x.median(0).indices"),
-    Case("median_dim", "33 tied", "order", ones(33), "x.median(0).values", None, None, descending=False,
-         torch_index="x.median(0).indices"),
+    Case("median_dim", "3 of 5 tied", "order", MIDDLE, "x.median(0).values", "jnp.median(x, axis=0)",
+         "keras.ops.median(x, axis=0)", descending=False, torch_index="x.median(0).indices"),
+    Case("median_dim", "33 tied", "order", ones(33), "x.median(0).values", "jnp.median(x, axis=0)",
+         "keras.ops.median(x, axis=0)", descending=False, torch_index="x.median(0).indices"),
     Case("nanmedian", "3 of 5 tied", "order", MIDDLE, "x.nanmedian()", "jnp.nanmedian(x)", "keras.ops.nanmedian(x)",
          descending=False),
     Case("nanmedian", "33 tied", "order", ones(33), "x.nanmedian()", "jnp.nanmedian(x)", "keras.ops.nanmedian(x)",
@@ -290,11 +301,16 @@ CONES = [
          "tf.norm(x, 3)"),
     Case("norm", "zero vector, p = inf", "cone", [0.0, 0.0], "torch.linalg.norm(x, float('inf'))",
          "jnp.linalg.norm(x, jnp.inf)", "tf.norm(x, np.inf)"),
+    Case("norm", "zero vector, p = inf, 3 entries", "cone", [0.0, 0.0, 0.0], "torch.linalg.norm(x, float('inf'))",
+         "jnp.linalg.norm(x, jnp.inf)", "tf.norm(x, np.inf)"),
     Case("vector_norm", "zero vector, p = 2", "cone", [0.0, 0.0], "torch.linalg.vector_norm(x)",
          "jnp.linalg.vector_norm(x)", "tf.math.reduce_euclidean_norm(x)"),
     Case("matrix_norm", "zero matrix, Frobenius", "cone", ZEROS, "torch.linalg.matrix_norm(x)",
          "jnp.linalg.matrix_norm(x)", "tf.norm(x, 'fro', [0, 1])"),
     Case("hypot", "(0, 0)", "cone", ([0.0], [0.0]), "torch.hypot(a, b)", "jnp.hypot(a, b)", "keras.ops.hypot(a, b)"),
+    Case("complex_abs", "0 + 0i", "cone", ([0.0], [0.0]), "torch.complex(a, b).abs()", "jnp.abs(lax.complex(a, b))",
+         "tf.abs(tf.complex(a, b))"),
+    Case("dist", "equal points, p = 2", "cone", ([1.0, 2.0], [1.0, 2.0]), "torch.dist(a, b)"),
     Case("std", "constant vector", "cone", ones(3), "x.std(correction=0)", "jnp.std(x)", "tf.math.reduce_std(x)"),
     Case("pairwise_distance", "coincident points, eps 0", "cone", ([1.0, 2.0], [1.0, 2.0]),
          "F.pairwise_distance(a, b, eps=0.0)"),

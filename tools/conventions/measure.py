@@ -1,10 +1,12 @@
 """Measure what PyTorch, JAX or TensorFlow returns at every kink of the table: `measure.py FRAMEWORK [--check]`.
 
 A row has a `rule`, which algorithms can apply elsewhere. Of a switch in x: the weight of the right-hand slope, outside
-[0, 1] for an artifact. Of a switch between a and b: the weight of a, if both weights sum to 1. Of ties: `first` (the
-stable order), `last`, `even`, or `native`: the index that the kernel returned, which may depend on the processor. Of a
-cone or a spectrum: `zero`, `nan`, or `raw`, where only the gradient is known. Otherwise null. A gradient is null where
-the framework has none. The file stands in one piece: three runners, the rules, the table.
+[0, 1] for an artifact; `zero` where it is the derivative that is the same, 0, whatever the slopes. Of a switch between a
+and b: the weight of a, if both weights sum to 1. Of ties: `first` (the stable order), `last`, `even`, `all` (each tied
+entry gets the whole), or `native`: the index that the kernel returned, which may depend on the processor. Of a cone: the
+sum of the entries where they are equal, `zero`, `nan`; of cones and spectra also `raw`, where only the gradient is known.
+Otherwise null. A gradient is null where the framework has none. The file stands in one piece: three runners, the rules,
+the table.
 """
 
 from __future__ import annotations
@@ -25,11 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conventions.cases import CASES, FORMULAS, FRAMEWORKS, Case
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 TABLES = Path(__file__).resolve().parents[2] / "src" / "nonsmooth" / "dictionary" / "conventions"
 FIELDS = ("operation", "kink", "kind", "call", "point", "gradient", "rule")
-RULES_OF_TIES = ("even", "first", "last", "native")  # in the order of preference
+RULES_OF_TIES = ("even", "first", "last", "all", "native")  # in the order of preference
 TOLERANCE = 1e-9
 STEP = 1e-3  # separates tied entries; the values of the table differ by 0 or by at least 1
 
@@ -98,8 +99,11 @@ class TensorFlow:
     reading = "tf.reduce_sum(w * {})"
 
     def __init__(self) -> None:
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         self.tf = importlib.import_module("tensorflow")
         keras, numpy = importlib.import_module("keras"), importlib.import_module("numpy")
+        if keras.config.backend() != "tensorflow":
+            raise SystemExit("Keras runs on another framework in this process: set KERAS_BACKEND=tensorflow.")
         self.names = {"tf": self.tf, "keras": keras, "np": numpy}
 
     def array(self, values: Any) -> Any:
@@ -161,10 +165,11 @@ def separated(point: Any, shift: int, sign: int) -> Any:
 
 
 def order_rules(case: Case, expression: str, index: str | None, runner: Any, gradient: list[float]) -> list[str]:
-    """Return the rules of ties that give this gradient, among first, last, even and native.
+    """Return the rules of ties that give this gradient, among first, last, even, all and native.
 
     *first* and *last* are gradients at a nearby point where position breaks the tie; *even* is their mean over all the
-    cyclic orders of every tied group, hence constant on each; *native* is the readout placed at the returned indices.
+    cyclic orders of every tied group, hence constant on each; *all* is their sum; *native* is the readout placed at the
+    returned indices.
     """
 
     def at(shift: int, sign: int) -> list[float]:
@@ -178,6 +183,7 @@ def order_rules(case: Case, expression: str, index: str | None, runner: Any, gra
         orders = math.lcm(*(numbers.count(number) for number in numbers))
         gradients = [at(shift, 1) for shift in range(orders)]
         expected["even"] = [math.fsum(column) / orders for column in zip(*gradients, strict=True)]
+        expected["all"] = [even * numbers.count(v) for even, v in zip(expected["even"], numbers, strict=True)]
     if index is not None:
         expected["native"] = [0.0] * len(numbers)
         returned = value_of(index, runner.names, [runner.array(case.point)])
@@ -193,7 +199,9 @@ def rule_of(case: Case, gradients: list[Any] | None) -> float | str | None:
         return None
     numbers = flat(gradients)
     if case.kind in ("cone", "spectral"):
-        return "nan" if any(map(math.isnan, numbers)) else "raw" if any(numbers) else "zero"
+        word = "nan" if any(map(math.isnan, numbers)) else "raw" if any(numbers) else "zero"
+        equal = word == "raw" and max(numbers) - min(numbers) <= TOLERANCE and abs(sum(numbers)) <= 1 + TOLERANCE
+        return rounded(sum(numbers)) if equal and case.kind == "cone" else word
     if case.kind != "switch" or not all(map(math.isfinite, numbers)):
         return None
     if len(gradients) == 2:
@@ -242,7 +250,19 @@ def measure(framework: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
     for row, _ in pairs:
         if row["kind"] == "order":
             row["rule"] = next((rule for rule in RULES_OF_TIES if rule in ties[row["operation"]]), None)
-    return [row for row, _ in pairs]
+    rows = [row for row, _ in pairs]
+    for row in rows:
+        alike = [r for r in rows if same_kink(r, row) and isinstance(r["rule"], float)]
+        if len({r["rule"] for r in alike}) > 1 and not any(any(flat(r["gradient"])) for r in alike):
+            for other in alike:
+                other["rule"] = "zero"
+    return rows
+
+
+def same_kink(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Say whether two rows are of the same kink of a switch, with other parameters."""
+    keys = [(row["operation"], row["kind"], row["kink"].partition(",")[0]) for row in (first, second)]
+    return keys[0] == keys[1] and first["kind"] == "switch"
 
 
 def version(name: str) -> str:

@@ -1,6 +1,6 @@
 """Conventions: which slope each framework picks at each kink, measured and shipped as data with its versions.
 
-`tools/conventions/measure.py` measures them again; a test compares torch's with the table at every run.
+`tools/conventions/measure.py` measures them again; tests compare every framework that is installed with its table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from nonsmooth.dictionary.operation import Rule
 
-__all__ = ["FRAMEWORKS", "Convention", "Row", "load_convention"]
+__all__ = ["FRAMEWORKS", "Convention", "Row", "load_convention", "names_of_rows"]
 
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 """The frameworks whose conventions are shipped."""
@@ -26,13 +26,14 @@ _RELATED = {
     "threshold": ("threshold", "relu"),
     "max_pool": ("max_pool2d",),
     "adaptive_max_pool": ("adaptive_max_pool2d", "max_pool2d"),
+    **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d", f"max_pool{d}d") for d in (1, 2, 3)},
+    "median_dim": ("median_dim", "median"),
     "kthvalue": ("kthvalue", "sort"),
     "norm": ("norm", "vector_norm"),
     "vector_norm": ("vector_norm", "norm"),
-    "dist": ("norm", "vector_norm"),
+    "dist": ("dist", "norm", "vector_norm"),
     "cdist": ("cdist", "norm", "vector_norm"),
     "pdist": ("pdist", "cdist", "norm", "vector_norm"),
-    "complex_abs": ("hypot",),
     "hardtanh": ("hardtanh", "relu6"),
 }
 """Under which rows of the tables a record finds what a framework does, where the names differ."""
@@ -70,8 +71,12 @@ class Convention:
     def rule(self, operation: str, kinks: tuple[str, ...], kink: str, exponent: float = 2.0) -> Rule | None:
         """Give the rule at one kink of an operation, or None where no one rule is known.
 
+        A number is the weight of the right-hand slope at a switch, and at the zero vector of a norm the sum of the entries
+        of the dual vector, which are equal; "zero" says that the derivative is 0 there, "nan" that it is no number. At
+        ties "even", "first" and "last" choose or share, and "all" gives each tied entry the whole.
+
         Args:
-            operation: the name of the record.
+            operation: the name of the record, or of a row where the tables tell more than records do (`max_pool3d`).
             kinks: the names of its kinks, in the order of its breakpoints.
             kink: the one that is asked for.
             exponent: the p of a norm.
@@ -80,20 +85,37 @@ class Convention:
         1.0
         >>> load_convention("torch").rule("clamp", ("lower bound", "upper bound"), "upper bound")
         0.0
+        >>> load_convention("jax").rule("hypot", ("zero vector",), "zero vector")
+        1.0
         """
         found: list[Row] = []
-        for name in _RELATED.get(operation, (operation,)):
+        for name in names_of_rows(operation):
             rows = [r for r in self.rows if r.operation == name]
             found = found or _matching(rows, operation, kinks, kink, exponent)
         rules = {str(r.rule): r.rule for r in found}
         if len(rules) != 1:
             return None
         (rule,) = rules.values()
-        if rule == "raw" and operation == "hypot":
-            return [g[0] if isinstance(g, list) else g for g in found[0].gradient]
         if (operation, kink) in _SECOND and isinstance(rule, float):
             return 1 - rule
         return None if rule in ("raw", "native") else rule
+
+    def has(self, operation: str) -> bool:
+        """Tell whether the framework has a function of its own for a record; where not, the nearest one is read.
+
+        >>> load_convention("tensorflow").has("max_pool"), load_convention("tensorflow").has("cummax")
+        (True, False)
+        """
+        return any(row.operation == names_of_rows(operation)[0] for row in self.rows)
+
+
+def names_of_rows(operation: str) -> tuple[str, ...]:
+    """Give the rows in which a record finds what a framework does: its own first, then those of near functions.
+
+    >>> names_of_rows("kthvalue"), names_of_rows("relu")
+    (('kthvalue', 'sort'), ('relu',))
+    """
+    return _RELATED.get(operation, (operation,))
 
 
 def _matching(rows: list[Row], operation: str, kinks: tuple[str, ...], kink: str, exponent: float) -> list[Row]:

@@ -45,25 +45,30 @@ __all__ = [
 TIE_RULES = ("even", "first", "last")
 """The words that a selection may use for a tie; an array of the operand's shape gives weights or priorities."""
 
+WORDS_OF_EXTREMA = (*TIE_RULES, "all")
+"""Those for a largest entry: "all" gives each tied entry the whole, which some frameworks do, and leaves the field."""
 
-def check_tie_rule(rule: Rule, name: str) -> None:
+
+def check_tie_rule(rule: Rule, name: str, words: tuple[str, ...] = TIE_RULES) -> None:
     """Refuse a word that means nothing at a tie.
 
     Raises:
-        ConventionError: the rule is a word, and none of `TIE_RULES`.
+        ConventionError: the rule is a word, and none of `words`.
     """
-    if isinstance(rule, str) and rule not in TIE_RULES:
+    if isinstance(rule, str) and rule not in words:
         raise ConventionError(
-            f"at_kinks gives {rule!r} for {name!r} at a tie: use one of {TIE_RULES} or an array of weights."
+            f"at_kinks gives {rule!r} for {name!r} at a tie: use one of {words} or an array of weights."
         )
 
 
 def tie_shares(xp: Any, tied: Array, rule: Rule, spread: Callable[[Array], Array]) -> Array:
-    """Give weights q >= 0 of sum 1 over the tied candidates (1 where tied, else 0), which lie along the last axis.
+    """Give weights q >= 0 of sum 1 (unless "all") over the tied candidates (1 where tied, else 0), along the last axis.
 
     `spread` lays an array of the operand's shape out as the candidates are.
     """
     word = rule if isinstance(rule, str) else None
+    if word == "all":
+        return tied
     if word == "first":
         tied = tied * (xp.cumulative_sum(tied, axis=-1) == 1)
     elif word == "last":
@@ -162,7 +167,7 @@ class Extremum(Nonsmooth):
 
     def simplex(self, call: Call, rule: Rule, tol: float = 0.0) -> Array:
         """Give the weights q over the candidates."""
-        check_tie_rule(rule, self.name)
+        check_tie_rule(rule, self.name, WORDS_OF_EXTREMA)
         if isinstance(rule, Along) and not tol:
             return rule.once("simplex", lambda: self._simplex(call, rule, 0.0))
         return self._simplex(call, rule, tol)

@@ -28,7 +28,8 @@ def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector |
     """Read an `at_kinks=` as a selection; None leaves every kink to the framework.
 
     * `"framework"`: the framework's own rules, at no cost (also its own name, on its own programs);
-    * `"torch"`, `"jax"`, `"tensorflow"`: what that framework would have picked, by the measured tables;
+    * `"torch"`, `"jax"`, `"tensorflow"`: what that framework would have picked at each operation, by the measured tables;
+      where it has no rule for one the program's own framework decides;
     * `"minimum-norm"`: at each kink the shortest vector of the operation's own set;
     * `"random"`: at each kink element a random weight (seeded, the user's generators are not touched);
     * a number a: the weight of the right-hand slope at switches (abs: slope 2a - 1), the even split at ties, the centre
@@ -45,11 +46,11 @@ def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector |
         if at_kinks in ("framework", framework):
             return None
         if at_kinks in FRAMEWORKS:
-            return _by_table(at_kinks)
+            return _by_table(at_kinks, framework)
         if at_kinks == "minimum-norm":
-            return _per_kink(_minimum_norm)
+            return _per_kink(_minimum_norm, framework)
         if at_kinks == "random":
-            return _per_kink(_randomly(np.random.default_rng(seed)))
+            return _per_kink(_randomly(np.random.default_rng(seed)), framework)
         raise ConventionError(
             f"at_kinks={at_kinks!r} is no convention{_hint(at_kinks, WORDS)}; use one of {WORDS}, a number, "
             "a mapping or a callable."
@@ -61,9 +62,9 @@ def selection(at_kinks: AtKinks, framework: str, *, seed: int = 0) -> Selector |
             raise ConventionError(f"at_kinks={at_kinks!r}: the weight of the right-hand slope must be finite.")
         return _by_number(float(at_kinks))
     if isinstance(at_kinks, Mapping):
-        return _by_mapping(at_kinks)
+        return _by_mapping(at_kinks, framework)
     if callable(at_kinks):
-        return _per_kink(at_kinks)
+        return _per_kink(at_kinks, framework)
     raise ConventionError(
         f"at_kinks takes a word, a number, a mapping or a callable; found a {type(at_kinks).__name__}."
     )
@@ -82,23 +83,46 @@ def _operation(step: Step) -> Nonsmooth:
 
 
 def _rules(
-    step: Step, find: Callable[[str], Rule | None], call: Call, masks: Mapping[str, Any]
+    step: Step, find: Callable[[str], Rule | None], call: Call, masks: Mapping[str, Any], framework: str
 ) -> Mapping[str, Rule] | None:
     """Ask for the rule of every kink of a step; None if all of them are left to the framework.
 
-    A kink of the step without a rule, beside one that has a rule, follows torch's measured convention.
+    A kink of the step without a rule, beside one that has a rule, follows the measured convention of the framework.
     """
     operation = _operation(step)
     rules = {kink: find(kink) for kink in masks}
     if all(rule is None for rule in rules.values()):
         return None
-    native, exponent = load_convention("torch"), _exponent(operation, call)
     for kink, rule in rules.items():
         if rule is None:
-            rules[kink] = native.rule(operation.name, operation.kinks, kink, exponent)
+            rules[kink] = _measured(framework if framework in FRAMEWORKS else "torch", step, kink, call)
             if rules[kink] is None:
                 rules[kink] = _centre(operation, kink)
     return {k: r for k, r in rules.items() if r is not None}
+
+
+def _measured(framework: str, step: Step, kink: str, call: Call) -> Rule | None:
+    """Read the rule of a framework at a kink of a call from its table."""
+    operation, exponent = _operation(step), _exponent(_operation(step), call)
+    rule = load_convention(framework).rule(_row_name(step, call), operation.kinks, kink, exponent)
+    if kink == "zero vector" and isinstance(rule, float):
+        return rule / operation.image(call, call.operands).shape[-1]  # type: ignore[attr-defined]
+    if rule == "zero" and isinstance(operation, Switch):
+        left, right = (operation.pieces(call)[operation.kinks.index(kink) + side][0] for side in (0, 1))
+        return left / (left - right)
+    return rule
+
+
+def _row_name(step: Step, call: Call) -> str:
+    """Name the row of the tables where they tell apart what one record holds."""
+    name = step.operation.name
+    if name == "median" and step.attributes.get("dim") is not None:
+        return "median_dim"
+    if name == "sort" and step.attributes.get("descending"):
+        return "sort_descending"
+    if name in ("max_pool", "adaptive_max_pool"):
+        return f"{name}{len(call.result.shape) - step.attributes['spatial_from']}d"
+    return name
 
 
 def _exponent(operation: Nonsmooth, call: Call) -> float:
@@ -125,30 +149,18 @@ def _by_number(weight: float) -> Selector:
     return lambda step, call, masks: {kink: rule_for(_operation(step), kink) for kink in masks}
 
 
-def _by_table(framework: str) -> Selector:
+def _by_table(table: str, framework: str) -> Selector:
     """Select by the measured convention of a framework; guards and `where` keep their branch."""
-    table = load_convention(framework)
 
     def select(step: Step, call: Call, masks: Mapping[str, Any]) -> Mapping[str, Rule] | None:
-        operation = _operation(step)
-        if isinstance(operation, Select):
+        if isinstance(_operation(step), Select):
             return None
-
-        def find(kink: str) -> Rule | None:
-            name = operation.name
-            if name == "median" and step.attributes.get("dim") is not None and framework != "jax":
-                name = "median_dim"
-            if name == "sort" and step.attributes.get("descending"):
-                name = "sort_descending"
-            rule = table.rule(name, operation.kinks, kink, _exponent(operation, call))
-            return call.xp.asarray(rule, dtype=call.result.dtype) if isinstance(rule, list) else rule
-
-        return _rules(step, find, call, masks)
+        return _rules(step, lambda kink: _measured(table, step, kink, call), call, masks, framework)
 
     return select
 
 
-def _by_mapping(mapping: Mapping[str, Any]) -> Selector:
+def _by_mapping(mapping: Mapping[str, Any], framework: str) -> Selector:
     """Select by the names of operations or kinds."""
     kinds = {kind.value for kind in Kind if kind.has_weights}
     kinky = {name for name, record in OPERATIONS.items() if isinstance(record, Nonsmooth)}
@@ -170,8 +182,8 @@ def _by_mapping(mapping: Mapping[str, Any]) -> Selector:
                 raise ConventionError(
                     f"{operation.name!r} has the kinks {operation.kinks}; at_kinks names {sorted(unknown)}."
                 )
-            return _rules(step, wanted.get, call, masks)
-        return _rules(step, lambda kink: _spread(operation, kink, wanted), call, masks)
+            return _rules(step, wanted.get, call, masks, framework)
+        return _rules(step, lambda kink: _spread(operation, kink, wanted), call, masks, framework)
 
     return select
 
@@ -184,9 +196,9 @@ def _spread(operation: Nonsmooth, kink: str, rule: Any) -> Any:
     return "zero" if number and kink == "zero vector" else rule
 
 
-def _per_kink(rule: Callable[..., Any]) -> Selector:
+def _per_kink(rule: Callable[..., Any], framework: str) -> Selector:
     """Select by a function of step, kink and call."""
-    return lambda step, call, masks: _rules(step, lambda kink: rule(step, kink, call), call, masks)
+    return lambda step, call, masks: _rules(step, lambda kink: rule(step, kink, call), call, masks, framework)
 
 
 def _minimum_norm(step: Step, kink: str, call: Call) -> Rule:

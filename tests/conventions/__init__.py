@@ -1,0 +1,1 @@
+"""Conventions across frameworks: one table of formulas, run in each of them."""
