@@ -9,7 +9,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 
 # The parallelism is that of the workers: one thread each.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-PYTEST  := $(THREADS) MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# One run of pytest for each installed framework; what needs no framework is in the first. At the end: which ran.
+SUITE   := $(THREADS) MPLBACKEND=Agg $(BIN)/python -m tests.each_framework $(PYTEST)
 
 .DEFAULT_GOAL := help
 .PHONY: help audit test slow check format bench clean
@@ -20,11 +23,11 @@ help:  ## show this list
 audit: $(STAMP)  ## the demonstration: train on the digits, report the kinks met, into audit/
 	$(BIN)/nonsmooth study digits -o audit
 
-test: $(STAMP)  ## the tests and the examples of the docstrings
-	$(PYTEST)
+test: $(STAMP)  ## the tests and the examples of the docstrings, once for each installed framework
+	$(SUITE)
 
 slow: $(STAMP)  ## the exhaustive runs that `make test` leaves out
-	$(PYTEST) -m slow
+	$(SUITE) -m slow
 
 check: $(STAMP)  ## format, lint and types
 	$(BIN)/ruff format --check

@@ -1,7 +1,7 @@
 """What holds for every test: the frameworks it runs on.
 
 `pytest --framework jax` runs what belongs to one framework. A test belongs to the one that it is parametrised by (`xp`, or a
-name under `framework`), else to the first that its file imports; a test of no framework belongs to the first installed.
+name under `framework`), else to the last that its file imports; a test of no framework belongs to the first installed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def imported(file: Path) -> tuple[str, ...]:
 
 def home_of(file: Path) -> str:
     """Give the framework to which what is not parametrised in a file belongs."""
-    return next(iter(imported(file)), installed()[0])
+    return (installed()[0], *imported(file))[-1]
 
 
 @functools.cache

@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
 
     def agrees(self, other: Array) -> bool:
         """Tell whether a value is the limit, up to the error."""
-        return bool((self.value - other).abs().max() <= self.error)
+        return bool(abs(self.value - other).max() <= self.error)
 
 
 def gradient_at(f: Function, x: Array) -> Array:
@@ -52,11 +52,11 @@ def gradient_near(f: Function, x: Array, v: Array) -> Estimate | None:
     gradients at points around it (`gradients_around`).
     """
     found = [gradient_at(f, x + t * v) for t in STEPS]
-    scale = 1 + max(float(g.abs().max()) for g in found[:2])
+    scale = 1 + max(float(abs(g).max()) for g in found[:2])
     limits = [near - (far - near) / 9 for near, far in itertools.pairwise(found)]
     for (near, far), here, there in zip(itertools.pairwise(found), limits, limits[1:], strict=False):
-        if float((here - there).abs().max()) <= SETTLED * scale and float((near - far).abs().max()) <= 0.01 * scale:
-            return Estimate(here, 2 * float((here - there).abs().max()) + 1e-7 * scale)
+        if float(abs(here - there).max()) <= SETTLED * scale and float(abs(near - far).max()) <= 0.01 * scale:
+            return Estimate(here, 2 * float(abs(here - there).max()) + 1e-7 * scale)
     return None
 
 
@@ -76,8 +76,8 @@ def is_limit(f: Function, x: Array, v: Array, gradient: Array, count: int = 40) 
     near = gradient_near(f, x, v)
     if near is not None and near.agrees(gradient):
         return True
-    scale = 1 + float(gradient.abs().max())
-    return any(float((g - gradient).abs().max()) <= 2e-4 * scale for g in gradients_around(f, x, v, count))
+    scale = 1 + float(abs(gradient).max())
+    return any(float(abs(g - gradient).max()) <= 2e-4 * scale for g in gradients_around(f, x, v, count))
 
 
 def one_sided(f: Function, x: Array, v: Array) -> Estimate | None:
@@ -88,9 +88,9 @@ def one_sided(f: Function, x: Array, v: Array) -> Estimate | None:
         for t in QUOTIENT_STEPS:
             a, b, c = ((f(x + s * v) - start) / s for s in (t, t / 2, t / 4))
             quotient[t] = (a - 6 * b + 8 * c) / 3
-    scale = 1 + float(start.abs().max()) + max(float(q.abs().max()) for q in quotient.values())
+    scale = 1 + float(abs(start).max()) + max(float(abs(q).max()) for q in quotient.values())
     for near, far in itertools.pairwise(QUOTIENT_STEPS):
-        change = float((quotient[near] - quotient[far]).abs().max())
+        change = float(abs(quotient[near] - quotient[far]).max())
         if change <= SETTLED * scale:
             return Estimate(quotient[near], change + 1e-8 * scale)
     return None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
+from tests.adapters import Adapter
 from tests.programs.generator import random_program
+from tests.programs.jax_text import RULES, NotInJax, in_jax
 from tests.programs.oracle import gradient_at, gradient_near, is_limit, one_sided
 from tests.programs.statements import KINDS
 from tests.programs.traps import TRAPS, trapped_program
@@ -63,6 +66,59 @@ def test_every_kind_of_statement_comes() -> None:
     for word in ("kthvalue", "cummax", "max_pool1d", "vector_norm", "float('inf')", "where", "if ", "sorted", "while"):
         assert word in texts, word
     assert "eigvalsh" in texts and "nuc" in texts and len(KINDS) == 12
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_a_program_is_the_same_in_every_framework(xp: Adapter, block: int) -> None:
+    """Values at the point and beside it are those of the text for torch."""
+    for seed in range(10 * block, 10 * (block + 1)):
+        program = random_program(seed)
+        (f, x), reference = program.on(xp), program.function()
+        for step in np.random.default_rng(seed).standard_normal((3, len(x))) * np.array([[0], [1e-3], [0.3]]):
+            expected = float(reference(program.x() + torch.from_numpy(step)))
+            assert float(f(x + xp.array(step))) == pytest.approx(expected, rel=1e-9, abs=1e-9), program.script(xp)
+
+
+NOT_IN_JAX = {
+    *("custom function", "item", "float", "escaped maximum", "tolist", "numpy", "escaped index"),
+    *("no grad", "boolean indexing"),
+}
+"""Traps of values that leave torch, of its modes, and of shapes that depend on data."""
+
+
+def test_what_cannot_be_said_in_jax() -> None:
+    """Every random program can be translated, and the traps but for those listed; torch's other words are refused."""
+    for seed in range(200):
+        in_jax(random_program(seed).text)
+    refused = set()
+    for name in TRAPS:
+        try:
+            in_jax(trapped_program(0, name).text)
+        except NotInJax:
+            refused.add(name)
+    assert refused == NOT_IN_JAX
+    for words in ("torch.frobnicate(x)", "x.max(0)", "x[x > 0]", "x.item()", "F.relu7(x)"):
+        with pytest.raises(NotInJax):
+            in_jax(f"y = {words}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("y = torch.relu(x.clamp(min=0.0))", "y = jax.nn.relu(jnp.clip(x, min=0.0))"),
+        ("y = x.sort().values @ x.abs()", "y = jnp.sort(x) @ jnp.abs(x)"),
+        ("y = x\nif x > 0:\n    y = 2 * x", "y = x\ny = jax.lax.cond(x > 0, lambda: 2 * x, lambda: y)"),
+        ("y = max([a, b], key=lambda t: -t)", "y = largest_by(lambda t: -t, a, b)"),
+    ],
+)
+def test_translations(text: str, expected: str) -> None:
+    assert in_jax(text).endswith(f"\n{expected}\n")
+
+
+def test_every_rule_is_of_use() -> None:
+    """Each becomes another text, and no pattern stands twice."""
+    patterns = [rule.split(" -> ")[0] for rule in RULES]
+    assert len(set(patterns)) == len(patterns) and all(rule.count(" -> ") == 1 for rule in RULES)
 
 
 @pytest.mark.parametrize("name", TRAPS)

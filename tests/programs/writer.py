@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tests.adapters import Adapter
+from tests.programs.jax_text import HEAD, in_jax
+
 __all__ = ["LARGEST", "RandomProgram", "Writer"]
 
 LARGEST = 12.0
@@ -27,6 +30,21 @@ class RandomProgram:
     name: str
     text: str
     point: tuple[float, ...]
+
+    def on(self, xp: Adapter) -> tuple[Callable[..., Any], Any]:
+        """Give `f` and the point in a framework, in double precision; `NotInJax` where JAX has no words for it."""
+        if xp.name == "torch":
+            return self.function(), self.x()
+        text, file = in_jax(self.text), f"<{self.name} in {xp.name}>"
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        scope: dict[str, Any] = {"__name__": "random_program"}
+        exec(HEAD, scope)
+        exec(compile(text, file, "exec"), scope)
+        return scope["f"], xp.array(self.point)
+
+    def script(self, xp: Adapter) -> str:
+        """Print what reproduces the program in a framework."""
+        return str(self) if xp.name == "torch" else f"{HEAD}{in_jax(self.text)}\nx = jnp.array({list(self.point)})\n"
 
     def x(self, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         """Give the point."""
