@@ -173,21 +173,40 @@ def test_ops_that_are_missing() -> None:
 
 
 def test_conventions() -> None:
-    tables = parsed(run("conventions", "--json"))["tables"]
+    data = parsed(run("conventions", "--json"))
+    tables, agreement = data["tables"], data["agreement"]
     rules = {(row[0], row[1]): row[3:] for row in tables[0]["rows"]}
-    assert [c.split()[0] for c in tables[0]["columns"][3:]] == ["torch", "jax", "tensorflow"]
-    assert rules["abs", "0"] == ["0 (weight 0.5)", "1 (weight 1)", "0 (weight 0.5)"]
-    formulas = {row[1]: row[2:] for row in tables[1]["rows"]}
-    assert formulas["relu(x) - relu(-x)"] == ["1", "0", "0", "0"]
-    assert len(rules) > 100 and len(formulas) > 10
+    assert [c.split()[0] for c in tables[0]["columns"][3:]] == ["torch", "jax", "tensorflow", "agree"]
+    assert [c.split()[1] for c in tables[0]["columns"][3:6]] == list(data["versions"].values())
+    assert rules["abs", "0"] == ["0 (weight 0.5)", "1 (weight 1)", "0 (weight 0.5)", False]
+    assert rules["relu", "0"][3] is True and rules["rrelu", "0, evaluation"][3] is None
+    formulas = {(row[0], row[1]): row[2:] for row in tables[1]["rows"]}
+    assert formulas["identity", "relu(x) - relu(-x)"] == ["1", "0", "0", "0", True]
+    assert len(rules) > 100 and agreement["formulas"] == len(formulas) > 10
+    assert "abs" in agreement["differing"] and "relu" not in agreement["differing"]
+    assert (
+        agreement["operations"]
+        > len(agreement["differing"])
+        == len({row[0] for row in tables[0]["rows"] if row[6] is False})
+    )
     text = run("conventions").stdout
     assert max(map(len, text.splitlines())) <= 100 and "Formulas" in text
+    assert f"differ on {len(agreement['differing'])} of {agreement['operations']} operations" in " ".join(text.split())
+    assert all(f"{name} {version}" in " ".join(text.split()) for name, version in data["versions"].items())
 
 
 def test_conventions_of_one_operation() -> None:
     tables = parsed(run("conventions", "max_dim", "--json"))["tables"]
-    assert len(tables) == 1 and {row[0] for row in tables[0]["rows"]} == {"max_dim"}
+    assert len(tables) == 2 and {row[0] for row in tables[0]["rows"]} == {"max_dim"}
+    assert "tf.reduce_max(x, axis=0)" in tables[1]["rows"][0][3]
     assert "Formulas" in run("conventions", "softplus").stdout
+
+
+def test_conventions_that_differ() -> None:
+    tables = parsed(run("conventions", "--differing", "--json"))["tables"]
+    assert {row[-1] for table in tables for row in table["rows"]} == {False}
+    assert len(tables[0]["rows"]) > 20
+    assert parsed(run("conventions", "relu", "--differing", "--json"))["tables"] == []
 
 
 def test_version_and_help() -> None:

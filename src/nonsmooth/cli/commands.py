@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import nonsmooth as ns
-from nonsmooth.audit.conventions import conventions_document
+from nonsmooth.audit.conventions import agreement, conventions_document, measured
 from nonsmooth.audit.gate import WORDS, failure_text, failures, parse_words
 from nonsmooth.audit.problem import open_problem
 from nonsmooth.cli.output import FOUND, AsJson, Folder, finish, messages, print_table, show, terminal
@@ -167,9 +167,15 @@ def _missing() -> Table:
 
 @app.command()
 def conventions(
-    operation: Annotated[str | None, typer.Argument(help="Only this operation.")] = None, as_json: AsJson = False
+    operation: Annotated[str | None, typer.Argument(help="Only this operation, and how it is written.")] = None,
+    differing: Annotated[bool, typer.Option("--differing", help="Only where the frameworks do not agree.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what torch, jax and tensorflow return at every kink, as measured."""
+    """Show what torch, jax and tensorflow return at every kink, as measured, and where they differ."""
     with messages():
-        document = conventions_document(operation)
-        show(to_json({"tables": document.parts}) if as_json else terminal(document))
+        document = conventions_document(operation, differing=differing)
+        if as_json:
+            versions = {name: table["version"] for name, table in measured().items()}
+            show(to_json({"versions": versions, "agreement": agreement(), "tables": document.parts[1:]}))
+        else:
+            show(terminal(document))
