@@ -4,71 +4,87 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
 import nonsmooth as ns
 from nonsmooth.errors import NoDerivative, NonsmoothError
+from tests.adapters import Adapter, served
 from tests.programs.generator import random_program
 from tests.programs.oracle import gradient_at, one_sided
-from tests.programs.traps import TRAPS, trapped_program
+from tests.programs.traps import TRAPS, sayable, trapped_program
 from tests.programs.writer import RandomProgram
 
+RUNS = [("torch", block) for block in range(4)] + [("jax", 0)] * ("jax" in served())
+"""Blocks of 12 programs; JAX compiles every step of every program anew, and takes one block."""
 
-def directions(n: int, seed: int) -> Iterator[torch.Tensor]:
+SLOW_RUNS = [("torch", block) for block in range(20)] + [("jax", 0)] * ("jax" in served())
+
+TRAPS_OF = [(on, name) for on in served() for name in TRAPS if on == "torch" or sayable(name)]
+"""The traps that can be said in a framework."""
+
+
+def directions(n: int, seed: int) -> Iterator[np.ndarray]:
     """Give directions that leave kinks tied, and one that does not."""
     generator = torch.Generator().manual_seed(seed)
-    yield torch.randint(-2, 3, (n,), generator=generator).double()
-    yield torch.ones(n, dtype=torch.float64)
-    yield -torch.eye(n, dtype=torch.float64)[seed % n]
-    yield torch.randn(n, generator=generator, dtype=torch.float64)
+    yield torch.randint(-2, 3, (n,), generator=generator).double().numpy()
+    yield np.ones(n)
+    yield -np.eye(n)[seed % n]
+    yield torch.randn(n, generator=generator, dtype=torch.float64).numpy()
 
 
-def compare(seed: int) -> int:
+def in_general_position(n: int, seed: int) -> torch.Tensor:
+    """Give the last of them."""
+    return torch.from_numpy(list(directions(n, seed))[-1])
+
+
+def compare(xp: Adapter, seed: int) -> int:
     """Compare the derivatives of one program with the quotients; count those that are refused."""
     program = random_program(seed)
-    f, x, refused = program.function(), program.x(), 0
+    (f, x), refused = program.on(xp), 0
     captured = ns.capture(f, x)
-    for v in directions(len(x), seed):
+    for v in map(xp.array, directions(len(x), seed)):
         try:
             found = ns.directional(captured, x, v)
         except NoDerivative:
             refused += 1
             continue
         expected = one_sided(f, x, v)
-        assert expected is not None, f"the quotients have not settled\n{program}v = {v.tolist()}"
-        assert expected.agrees(found), f"{found} is not {expected}\n{program}v = {v.tolist()}"
+        assert expected is not None, f"the quotients have not settled\n{program.script(xp)}v = {v.tolist()}"
+        assert expected.agrees(found), f"{found} is not {expected}\n{program.script(xp)}v = {v.tolist()}"
     return refused
 
 
-@pytest.mark.parametrize("block", range(4))
-def test_against_quotients(block: int) -> None:
+@pytest.mark.parametrize(("xp", "block"), RUNS, indirect=["xp"])
+def test_against_quotients(xp: Adapter, block: int) -> None:
     """On random programs F'(x; v) is the limit of one-sided quotients, also along directions that leave kinks tied."""
-    assert sum(compare(seed) for seed in range(12 * block, 12 * (block + 1))) <= 1
+    assert sum(compare(xp, seed) for seed in range(12 * block, 12 * (block + 1))) <= 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(20))
-def test_against_quotients_at_length(block: int) -> None:
+@pytest.mark.parametrize(("xp", "block"), SLOW_RUNS, indirect=["xp"])
+def test_against_quotients_at_length(xp: Adapter, block: int) -> None:
     """The same on 4,000 programs; of 200 programs at most four are refused, along four directions each."""
-    refused = sum(compare(seed) for seed in range(20_000 + 200 * block, 20_000 + 200 * (block + 1)))
+    refused = sum(compare(xp, seed) for seed in range(20_000 + 200 * block, 20_000 + 200 * (block + 1)))
     print(f"refused: {refused} of 800")
     assert refused <= 16
 
 
-@pytest.mark.parametrize("name", TRAPS)
-def test_traps_are_refused_or_right(name: str) -> None:
+@pytest.mark.parametrize(("xp", "name"), TRAPS_OF, indirect=["xp"])
+def test_traps_are_refused_or_right(xp: Adapter, name: str) -> None:
     """Where the program jumps, or depends on what cannot be seen, the derivative is refused or that of the values."""
-    for seed in range(3):
+    for seed in range(3 if xp.name == "torch" else 1):
         program = trapped_program(seed, name)
-        f, x = program.function(), program.x()
-        for v in directions(len(x), seed):
+        f, x = program.on(xp)
+        for v in map(xp.array, directions(len(x), seed)):
             try:
                 found = ns.directional(f, x, v)
             except NonsmoothError:
                 continue
             expected = one_sided(f, x, v)
-            assert expected is not None and expected.agrees(found), f"{found}, {expected}\n{program}v = {v.tolist()}"
+            said = f"{found}, {expected}\n{program.script(xp)}v = {v.tolist()}"
+            assert expected is not None and expected.agrees(found), said
 
 
 def some_programs(count: int) -> list[RandomProgram]:
@@ -81,7 +97,7 @@ def test_positively_homogeneous() -> None:
     for seed, program in enumerate(some_programs(15)):
         f, x = program.function(), program.x()
         captured = ns.capture(f, x)
-        *_, v = directions(len(x), seed)
+        v = in_general_position(len(x), seed)
         once = ns.directional(captured, x, v)
         for s in (0.0, 0.25, 4.0):
             torch.testing.assert_close(ns.directional(captured, x, s * v), s * once, rtol=1e-12, atol=1e-12)
@@ -102,7 +118,7 @@ def test_linear_at_smooth_points() -> None:
         f = program.function()
         x = program.x() + 0.1 * torch.rand(len(program.point), generator=generator, dtype=torch.float64)
         captured = ns.capture(f, x)
-        *_, v = directions(len(x), seed)
+        v = in_general_position(len(x), seed)
         found, expected = ns.directional(captured, x, v), gradient_at(f, x) @ v
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, msg=lambda m, p=program: f"{p}\n{m}")
 

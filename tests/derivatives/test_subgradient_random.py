@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,123 +13,141 @@ import torch
 import nonsmooth as ns
 from nonsmooth.derivatives.subgradient import Subgradient
 from nonsmooth.errors import NonsmoothError
+from tests.adapters import Adapter, adapter, served
+from tests.cases.spelling import Array, Program, Spelled, said_in, spelled, torch_only
 from tests.programs.generator import random_program
 from tests.programs.oracle import gradient_at, is_limit
-from tests.programs.traps import TRAPS, trapped_program
+from tests.programs.traps import TRAPS, sayable, trapped_program
 from tests.programs.writer import RandomProgram
 
+TORCH = adapter("torch")
 
-def check_certified(program: RandomProgram, found: Subgradient, seed: int = 0) -> None:
+RUNS = [("torch", block) for block in range(5)] + [("jax", 0)] * ("jax" in served())
+"""Blocks of 30 programs; JAX compiles every step of every program anew, and takes one block."""
+
+SLOW_RUNS = [("torch", block) for block in range(10)] + [("jax", 0)] * ("jax" in served())
+
+
+def check_certified(xp: Adapter, program: RandomProgram, found: Subgradient, seed: int = 0) -> None:
     """Check a certified gradient: it is a limit of gradients along its direction, and <g, v> = F'(x; v)."""
-    f, x, v = program.function(), program.x(), found.certificate.direction
+    (f, x), v = program.on(xp), found.certificate.direction
     if v is None:
-        generator = torch.Generator().manual_seed(seed)
-        for u in torch.randn(3, len(x), generator=generator, dtype=x.dtype):
-            assert is_limit(f, x, u, found.gradient) or has_kinks_beside(program), f"{program}{found} near {u}"
+        for u in map(xp.array, np.random.default_rng(seed).standard_normal((3, len(x)))):
+            said = f"{program.script(xp)}{found} near {u}"
+            assert is_limit(f, x, u, found.gradient) or has_kinks_beside(f, x), said
         return
-    assert is_limit(f, x, v, found.gradient) or has_kinks_beside(program), f"{program}{found} along {v}"
+    said = f"{program.script(xp)}{found} along {v}"
+    assert is_limit(f, x, v, found.gradient) or has_kinks_beside(f, x), said
     slope = ns.directional(f, x, v)
-    scale = 1 + float(found.gradient.abs().sum())
-    assert abs(float(found.gradient @ v - slope)) <= 1e-10 * scale, f"{program}{found} along {v}: F' = {slope}"
+    scale = 1 + float(abs(found.gradient).sum())
+    assert abs(float(found.gradient @ v - slope)) <= 1e-10 * scale, f"{said}: F' = {slope}"
 
 
-def has_kinks_beside(program: RandomProgram) -> bool:
+def has_kinks_beside(f: Callable[..., Any], x: Any) -> bool:
     """Tell kinks so near the point, and not at it, that the oracle steps over them; not those that rounding explains."""
-    f, x = program.function(), program.x()
     return ns.kinks(f, x, tol=1e-4).count > ns.kinks(f, x, tol=1e-12).count
 
 
-def check(seed: int) -> bool:
+def check(xp: Adapter, seed: int) -> bool:
     """Check one random program; tell whether it was certified."""
     program = random_program(seed)
-    found = ns.subgradient(program.function(), program.x(), seed=seed)
+    found = ns.subgradient(*program.on(xp), seed=seed)
     certificate = found.certificate
     assert certificate.certified == (certificate.status == "computed") == (not certificate.reasons)
     assert (certificate.direction is None) == (certificate.kinks == 0)
     if certificate.certified:
-        check_certified(program, found, seed)
+        check_certified(xp, program, found, seed)
     return certificate.certified
 
 
-@pytest.mark.parametrize("block", range(5))
-def test_certified_gradients_are_limits(block: int) -> None:
+@pytest.mark.parametrize(("xp", "block"), RUNS, indirect=["xp"])
+def test_certified_gradients_are_limits(xp: Adapter, block: int) -> None:
     """On random programs every certified gradient is a limit of gradients, and nearly all are certified."""
-    undecided = [seed for seed in range(30 * block, 30 * (block + 1)) if not check(seed)]
+    undecided = [seed for seed in range(30 * block, 30 * (block + 1)) if not check(xp, seed)]
     print(f"undecided: {undecided} of 30")
     assert len(undecided) <= 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
-def test_certified_gradients_are_limits_at_length(block: int) -> None:
+@pytest.mark.parametrize(("xp", "block"), SLOW_RUNS, indirect=["xp"])
+def test_certified_gradients_are_limits_at_length(xp: Adapter, block: int) -> None:
     """The same on 10,000 programs; fewer than one in a hundred is undecided."""
-    undecided = [seed for seed in range(10_000 + 1000 * block, 10_000 + 1000 * (block + 1)) if not check(seed)]
+    undecided = [seed for seed in range(10_000 + 1000 * block, 10_000 + 1000 * (block + 1)) if not check(xp, seed)]
     print(f"undecided: {len(undecided)} of 1000: {undecided}")
     assert len(undecided) < 10
 
 
-def check_trap(name: str, seed: int) -> None:
+TRAPS_OF = [(on, name) for on in served() for name in TRAPS if on == "torch" or sayable(name)]
+"""The traps that can be said in a framework."""
+
+
+def check_trap(xp: Adapter, name: str, seed: int) -> None:
     """Check that one trap is refused; or that its gradient is a limit, where its function permits one."""
     program = trapped_program(seed, name)
     try:
-        found = ns.subgradient(program.function(), program.x(), seed=seed)
+        found = ns.subgradient(*program.on(xp), seed=seed)
     except NonsmoothError:
         return
     if found.certificate.certified:
-        assert not TRAPS[name].must_refuse, f"{program}{found}"
-        check_certified(program, found, seed)
+        assert not TRAPS[name].must_refuse, f"{program.script(xp)}{found}"
+        check_certified(xp, program, found, seed)
     else:
         assert all(str(reason) for reason in found.certificate.reasons)
 
 
-@pytest.mark.parametrize("name", TRAPS)
-def test_traps_are_not_certified(name: str) -> None:
+@pytest.mark.parametrize(("xp", "name"), TRAPS_OF, indirect=["xp"])
+def test_traps_are_not_certified(xp: Adapter, name: str) -> None:
     """No certificate for what leaves the theory, and no wrong one for what only looks so; alone and embedded."""
-    for seed in range(3):
-        check_trap(name, seed)
+    for seed in range(3 if xp.name == "torch" else 1):
+        check_trap(xp, name, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAPS)
-def test_traps_are_not_certified_at_length(name: str) -> None:
+@pytest.mark.parametrize(("xp", "name"), TRAPS_OF, indirect=["xp"])
+def test_traps_are_not_certified_at_length(xp: Adapter, name: str) -> None:
     """The same in 60 surroundings each."""
     for seed in range(3, 63):
-        check_trap(name, seed)
+        check_trap(xp, name, seed)
 
 
-OUTRIGHT = {
-    "predicate without derivative": lambda x: torch.where(x[1] * x[1] > 0, x[1], 2 * x[1]),
-    "branches that part nearby": lambda x: torch.where(x[1] > 0, x[0], 2 * x[0]),
-    "equality": lambda x: torch.where(x[0] == 0, -x[0], x[0]),
-    "square root": lambda x: torch.sqrt(torch.abs(x[0])) ** 2 - torch.abs(x[0]),
-    "mask": lambda x: (x[0] > 0).double() * (x[0] + 1),
-    "item": lambda x: x[0] * x[1].item(),
-    "straight through": lambda x: x[0] - x[0].detach(),
-    "floor": lambda x: torch.floor(x[0]) + x[1],
+OUTRIGHT: dict[str, Program] = {
+    "predicate without derivative": lambda xp, x: xp.where(x[1] * x[1] > 0, x[1], 2 * x[1]),
+    "branches that part nearby": lambda xp, x: xp.where(x[1] > 0, x[0], 2 * x[0]),
+    "equality": lambda xp, x: xp.where(x[0] == 0, -x[0], x[0]),
+    "square root": lambda xp, x: xp.sqrt(xp.abs(x[0])) ** 2 - xp.abs(x[0]),
+    "mask": Spelled(
+        lambda xp, x: (x[0] > 0).double() * (x[0] + 1), lambda xp, x: (x[0] > 0).astype(x.dtype) * (x[0] + 1)
+    ),
+    "item": torch_only(lambda xp, x: x[0] * x[1].item()),
+    "straight through": lambda xp, x: x[0] - xp.stop_gradient(x[0]),
+    "floor": lambda xp, x: xp.floor(x[0]) + x[1],
 }
 """Those that the library promises to refuse, also where a gradient under some selection would be right by accident."""
 
+OUTRIGHT_OF = [(on, name) for on in served() for name, f in OUTRIGHT.items() if said_in(f, on)]
 
-@pytest.mark.parametrize("name", OUTRIGHT)
-def test_refused_outright(name: str) -> None:
+
+@pytest.mark.parametrize(("xp", "name"), OUTRIGHT_OF, indirect=["xp"])
+def test_refused_outright(xp: Adapter, name: str) -> None:
     """Refused along every direction, with the line."""
+    f = spelled(OUTRIGHT[name], xp)
     for seed in range(6):
-        certificate = ns.subgradient(OUTRIGHT[name], torch.zeros(2, dtype=torch.float64), seed=seed).certificate
+        certificate = ns.subgradient(f, xp.array((0, 0)), seed=seed).certificate
         assert not certificate.certified
         assert any(
             "test_subgradient_random.py" in str(r.source) or "line" in str(r) or r.source for r in certificate.reasons
         )
 
 
-def test_ties_that_rounding_has_moved() -> None:
+def test_ties_that_rounding_has_moved(xp: Adapter) -> None:
     """relu((a + b) + c) - relu(a + (b + c)) is 0; where only one of the sums is 0 in floating point nothing is certified."""
 
-    def zero(x: torch.Tensor) -> torch.Tensor:
-        return torch.relu((x[0] + x[1]) + x[2]) - torch.relu(x[0] + (x[1] + x[2]))
+    def zero(x: Array) -> Array:
+        return xp.relu((x[0] + x[1]) + x[2]) - xp.relu(x[0] + (x[1] + x[2]))
 
     refused = 0
     for a, b in ((1, 2), (7, -6), (3, -2), (6, -3), (1, 7), (4, 3), (9, -7), (2, 5)):
-        x = torch.tensor([a / 10, b / 10, -(a + b) / 10], dtype=torch.float64)
+        x = xp.array([a / 10, b / 10, -(a + b) / 10])
         for seed in range(3):
             found = ns.subgradient(zero, x, seed=seed)
             assert not found.certificate.certified or found.gradient.tolist() == [0, 0, 0], f"{x} {found}"
@@ -213,7 +233,7 @@ def test_points_in_parts_and_data() -> None:
         direction = found.certificate.direction
         together = [torch.cat([t["a"], *t["b"]]) if t else None for t in (found.gradient, direction)]
         if found.certificate.certified:
-            check_certified(program, Subgradient(found.value, together[0], _along(found, together[1])), seed)
+            check_certified(TORCH, program, Subgradient(found.value, together[0], _along(found, together[1])), seed)
 
 
 def _along(found: Subgradient, direction: torch.Tensor | None):  # type: ignore[no-untyped-def]

@@ -12,9 +12,10 @@ import random
 from dataclasses import dataclass
 
 from tests.programs.generator import write_statements
+from tests.programs.jax_text import NotInJax, in_jax
 from tests.programs.writer import RandomProgram, Writer, random_point
 
-__all__ = ["TRAPS", "Trap", "trapped_program"]
+__all__ = ["TRAPS", "Trap", "sayable", "trapped_program"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,15 @@ TRAPS: dict[str, Trap] = {
     "bucket": Trap("r = torch.bucketize(t, torch.zeros(1, dtype=DTYPE)).to(DTYPE) + u", must_refuse=True),
 }
 """The traps by name."""
+
+
+def sayable(name: str) -> bool:
+    """Tell whether a trap can be said in JAX."""
+    try:
+        in_jax(TRAPS[name].lines)
+    except NotInJax:
+        return False
+    return True
 
 
 def trapped_program(seed: int, name: str) -> RandomProgram:
