@@ -1,7 +1,7 @@
 """Openings: equations that hold kinks of several operations, or of another form, written with primitives of the table.
 
 Each is a pure function of the equation's inputs: the same values, the same derivatives away from ties, and at ties the
-kinks of the records that it is written with.
+kinks of the records that it is written with. One table, hence a long file.
 """
 
 from __future__ import annotations
@@ -315,8 +315,8 @@ def _merged(entries: Any, place: Any, size: int, larger: Callable[[Any, Any], An
         same = place[shift:] == place[:-shift]
         later = jnp.where(same, larger(entries[shift:], entries[:-shift]), entries[shift:])
         entries, shift = jnp.concatenate((entries[:shift], later)), 2 * shift
-    last = jnp.searchsorted(place, jnp.arange(size, dtype=place.dtype), side="right") - 1
-    return entries[last]
+    count = jnp.zeros(size + 1, place.dtype).at[place].add(1)
+    return entries[lax.cumsum(count)[:size] - 1]
 
 
 # --- functions --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The table from JAX's primitives to the records of the dictionary.
 
 A row reads an equation of a jaxpr: which record it is, which of its inputs are the record's operands, how its
-parameters become the attributes that the record reads, and which of its outputs is the record's result.
+parameters become the attributes that the record reads, and which of its outputs is the record's result. It is one table,
+hence a long file.
 """
 
 from __future__ import annotations
@@ -289,7 +290,7 @@ _HOST = (
     "it runs code outside of JAX, of which nothing is known. Compute its result outside and pass it as data, or give the "
     "call a derivative by jax.custom_vjp."
 )
-_PRINT = "it only prints or inspects; there is nothing to differentiate."
+_PRINT = "it only prints, checks or inspects; there is nothing to differentiate."
 _REFERENCES = (
     "it changes a mutable array (jax.Ref) in place. Write the update as a pure function, with `x.at[...].set(...)` or a "
     "carried value of `lax.scan`."
@@ -305,7 +306,7 @@ _UNDIFFERENTIABLE = (
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys("pure_callback io_callback ffi_call call_exported".split(), _HOST),
-    **dict.fromkeys("debug_callback debug_print inspect_sharding dce_sink".split(), _PRINT),
+    **dict.fromkeys("debug_callback debug_print inspect_sharding dce_sink check".split(), _PRINT),
     **dict.fromkeys(
         "accum_grad_in_ref addupdate box_get box_set empty_ref free_ref freeze get log_extend log_read new_box new_log "
         "new_ref run_state swap".split(),
