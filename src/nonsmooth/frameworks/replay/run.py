@@ -76,6 +76,11 @@ class Run(ABC):
         self.ruled: dict[int, tuple[Nonsmooth, Call, Mapping[str, Any]]] = {}
         self.guarded_by: dict[int, Route] = {}
 
+    @property
+    def judges(self) -> bool:
+        """Whether the run looks for what stands against derivatives along directions: jumps, singular points, near ties."""
+        return self.tangents is not None
+
     # --- what a framework does in its own way -------------------------------------------------------------------------
 
     @abstractmethod
@@ -200,7 +205,7 @@ class Run(ABC):
     def step(self, step: Step) -> None:
         """Run one step."""
         args, kwargs = fill(step.args, self.env), fill(step.kwargs, self.env)
-        if self.tangents is not None and step.index in self.plan.looked_at:
+        if self.judges and step.index in self.plan.looked_at:
             self._compared(step, args, kwargs)
         if step.index in self.plan.checks:
             self._check(step, args, kwargs)
@@ -259,8 +264,7 @@ class Run(ABC):
         if step.index in self.plan.predicates:
             value = step.results[0]
             if value is not None:
-                with self.quiet():
-                    self.predicates[value] = self._predicate(step, outputs[0])
+                self.predicates[value] = self._predicate(step, outputs[0])
         if step.index in self.plan.dead:
             for value in step.results:
                 if value is not None and step.operation.name in MOVES and not step.mutates:
@@ -276,13 +280,18 @@ class Run(ABC):
         if name in SIDES:
             if not any(self.program.values[r.value].depends_on_point for r in references(step.args)):
                 return Predicate.untied(self.xp, value)
-            moves = partial(self._motion, step, name, value)
+            moves = partial(self._motion, step, name, value) if self.judges else None
             a, b = self.still(args[:2])
             return compare(self.xp, name, a, b, value, moves, self._distance(None))
         if step.mutates:
             return Predicate.untied(self.xp, value)
         known = {id(self.env[v]): p for v, p in self.predicates.items() if v in self.env}
-        return combine(self.xp, step.target, args, kwargs, value, lambda t: known.get(id(t)))
+
+        def target(*args: Any, **kwargs: Any) -> Any:
+            with self.quiet():  # what moves keeps its gradients
+                return step.target(*args, **kwargs)
+
+        return combine(self.xp, target, args, kwargs, value, lambda t: known.get(id(t)))
 
     def _motion(self, step: Step, name: str, value: Array, tie: Array) -> Motion | None:
         """Find how a tied comparison moves along the directions, if tangents are carried."""
@@ -337,7 +346,7 @@ class Run(ABC):
         native: Array,
     ) -> Array:
         """Run a step with singular points or jumps."""
-        if self.tangents is not None:
+        if self.judges:
             self._note_bad(step, operation, call)
         if operation.kind is Kind.SINGULAR and self.select is not None and step.index in self.plan.unselected:
             native = self.guarded(step, operands, args, kwargs, self.plan.unselected[step.index], native)
@@ -353,14 +362,14 @@ class Run(ABC):
         """Run a step with kinks: cut open, or weighed by the rules that the selection gives."""
         if isinstance(operation, Select):
             self.masks[step.index] = call.operands[0]
-            if self.tangents is not None:
+            if self.judges:
                 self._note_ties(step, operation, call)
         output = native
         masks = self.masks_of(operation, call, self._distance(operation))
         cuts_off = isinstance(operation, Switch) and step.index in self.plan.dead and len(operands) == 1
         if cuts_off:
             self.dead[step.results[0] or 0] = dead_of_switch(operation, call, masks is None)  # type: ignore[arg-type]
-        if self.tangents is not None and not isinstance(operation, Select):
+        if self.judges and not isinstance(operation, Select):
             near = near_margins(operation, call, step, self.terms.of)
             if near is not None:
                 self.bad.append(NonsmoothCall(step, call, None, mask=near, near=True))
@@ -369,23 +378,31 @@ class Run(ABC):
         if self.cut_at is not None and masks:
             output = self._cut(step, operation, call, operands, native)
         if self.select is not None and masks:
-            carried = self.tangents if self.tangents is not None and self.tangents.count else None
-            if carried is not None:
-                asked = carried.ask(step, call.operands)
-                call = replace(call, tangents=asked[0], scale=asked[1])
-            rules = self.select(step, call, masks)
-            if rules is not None and carried is not None:
-                carried.decide(step, call, rules)
-                self.decided.append(NonsmoothCall(step, call, None, rules))
-                if cuts_off:
-                    self.dead[step.results[0] or 0] = dead_along(operation, call, rules)  # type: ignore[arg-type]
+            call, rules = self._rules(step, call, masks)
             if rules is not None:
+                if cuts_off and self.tangents is not None and self.tangents.count:
+                    self.dead[step.results[0] or 0] = dead_along(operation, call, rules)  # type: ignore[arg-type]
                 if isinstance(operation, Select):
                     self.masks[step.index] = operation.coefficient(call, rules)
                 output = self.weighed(step, operation, call, rules, operands, native)
         if self.observe:
             self.calls.append(NonsmoothCall(step, call, output))
         return output
+
+    def _rules(
+        self, step: Step, call: Call, masks: Mapping[str, Array | None]
+    ) -> tuple[Call, Mapping[str, Any] | None]:
+        """Ask the selection for the rules of a call; where tangents are carried, the call can be asked for them."""
+        assert self.select is not None
+        tangents = self.tangents if self.tangents is not None and self.tangents.count else None
+        if tangents is not None:
+            asked = tangents.ask(step, call.operands)
+            call = replace(call, tangents=asked[0], scale=asked[1])
+        rules = self.select(step, call, masks)
+        if rules is not None and tangents is not None:
+            tangents.decide(step, call, rules)
+            self.decided.append(NonsmoothCall(step, call, None, rules))
+        return call, rules
 
     def _distance(self, operation: Nonsmooth | None) -> float:
         """Give the distance within which a run is cut; an infinite one is for switches alone."""
@@ -443,7 +460,9 @@ class Run(ABC):
             ref = step.operands[0]
             predicate = self.predicates.get(ref.value) if isinstance(ref, Ref) else None
             if predicate is None:
-                predicate = Predicate.untied(self.xp, self.env[ref.value] if isinstance(ref, Ref) else ref)
+                predicate = Predicate.untied(
+                    self.xp, self.env[ref.value] if isinstance(ref, Ref) else self.xp.asarray(ref)
+                )
             return {**step.attributes, **predicate.attributes()}
         return step.attributes
 

@@ -113,7 +113,7 @@ class Dependences:
     def _guard(self, step: Step, outcome: Any) -> None:
         """Follow what Python has seen."""
         refs = [r for r in refs_of((step.args, dict(step.kwargs))) if self.program.values[r.value].depends_on_point]
-        left = isinstance(outcome, float) or is_floating(self.program.framework.xp, outcome)
+        left = isinstance(outcome, float | complex) or is_floating(self.program.framework.xp, outcome)
         if left and any(r.value in self.moving for r in refs):
             message = f"a value that depends on the point left the program at {step.where}"
             self.found[step.index] = Severed("escaped", step, message)

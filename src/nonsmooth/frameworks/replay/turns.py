@@ -51,10 +51,7 @@ def ties_of(xp: Any, step: Step, args: Any, kwargs: Any, nodes: tuple[Any, Any] 
         if name in RANKING:
             row = ranked_rows(xp, name, node_args, node_kwargs)[element]
             now, own = (int(xp.reshape(r, (-1,))[element]) for r in (outcome, native))
-            rest = [w for w in ways if w != now]
-            earlier = tuple(now < w for w in rest)  # of equal entries argmax takes the first
-            others = xp.take(row, xp.asarray(rest, dtype=xp.int32, device=device_of(row)), axis=0)
-            found.append(GuardTie(step, row[now] - others, 1, False, now == own, earlier))
+            found.append(_ranked_tie(xp, step, row, ways, now, own))
             continue
         if name in SIDES:
             decides = _entry(xp, difference(xp, *node_args[:2]), native, element)
@@ -68,6 +65,14 @@ def ties_of(xp: Any, step: Step, args: Any, kwargs: Any, nodes: tuple[Any, Any] 
         wins = (now == own,) * (decides.shape[0] if decides.ndim else 1)
         found.append(GuardTie(step, decides, sign, equality, now == own, wins))
     return found
+
+
+def _ranked_tie(xp: Any, step: Step, row: Array, ways: tuple[int, ...], now: int, own: int) -> GuardTie:
+    """Give the tie of an argmax whose outcome is `now`: the tied entry there less the others."""
+    rest = [w for w in ways if w != now]
+    earlier = tuple(now < w for w in rest)  # of equal entries argmax takes the first
+    others = xp.take(row, xp.asarray(rest, dtype=xp.int32, device=device_of(row)), axis=0)
+    return GuardTie(step, row[now] - others, 1, False, now == own, earlier)
 
 
 def _entry(xp: Any, array: Array, like: Array, element: int) -> Array:
