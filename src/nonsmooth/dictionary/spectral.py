@@ -93,7 +93,9 @@ class Spectral(Nonsmooth):
         """Start with the basis of the eigenvalue solver; z are the compressions of the tangent to the eigenspaces."""
         xp = call.xp
         basis, same = self._chosen(call, "first", tol)
-        numbers = xp.reshape(xp.arange(int(np.prod(tuple(basis.shape[:-1]))), device=device_of(basis)), basis.shape[:-1])
+        numbers = xp.reshape(
+            xp.arange(int(np.prod(tuple(basis.shape[:-1]))), device=device_of(basis)), basis.shape[:-1]
+        )
         shown = on_host(self.picked(call, numbers)).ravel()
         place_of = dict(zip(shown.tolist(), range(len(shown)), strict=True))
         n, together, values = basis.shape[-1], on_host(same), on_host(self._spectrum(call)[0])
