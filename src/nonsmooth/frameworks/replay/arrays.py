@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from nonsmooth.dictionary.operation import Array, device_of
@@ -20,6 +21,18 @@ __all__ = [
 ]
 
 
+@cache
+def _is(xp: Any, dtype: Any, kinds: str | tuple[str, ...]) -> bool:
+    """Tell whether a type is of some kinds; asked at every comparison, and slow to find out."""
+    return bool(xp.isdtype(dtype, kinds))
+
+
+@cache
+def _bits(xp: Any, dtype: Any) -> int:
+    """Give the size of a floating type."""
+    return int(xp.finfo(dtype).bits)
+
+
 def as_array(xp: Any, value: Any, like: Array | None = None) -> Array:
     """Give a number as an array, beside another one; an array is passed on.
 
@@ -34,46 +47,52 @@ def as_array(xp: Any, value: Any, like: Array | None = None) -> Array:
 def difference(xp: Any, a: Any, b: Any) -> Array:
     """Give a - b of arrays and numbers; of booleans and unsigned integers as floating numbers.
 
+    >>> import numpy as np
     >>> difference(np, np.array([1, 2], dtype=np.uint8), 2)
     array([-1.,  0.], dtype=float32)
     """
-    a, b = (xp.astype(t, xp.float32) if is_array(t) and _wraps(xp, t) else t for t in (a, b))
+    if is_array(a) and _wraps(xp, a):
+        a = xp.astype(a, xp.float32)
+    if is_array(b) and _wraps(xp, b):
+        b = xp.astype(b, xp.float32)
     return a - b
 
 
 def _wraps(xp: Any, array: Array) -> bool:
     """Tell booleans and unsigned integers, whose differences have no sign."""
-    return bool(xp.isdtype(array.dtype, ("bool", "unsigned integer")))
+    return _is(xp, array.dtype, ("bool", "unsigned integer"))
 
 
 def floating(xp: Any, array: Array) -> Array:
     """Give an array in a floating type of at least single precision."""
-    return array if is_real_floating(xp, array) and xp.finfo(array.dtype).bits >= 32 else xp.astype(array, xp.float32)
+    wide = _is(xp, array.dtype, "real floating") and _bits(xp, array.dtype) >= 32
+    return array if wide else xp.astype(array, xp.float32)
 
 
 def is_real_floating(xp: Any, value: Any) -> bool:
     """Tell an array of real floating numbers."""
-    return is_array(value) and bool(xp.isdtype(value.dtype, "real floating"))
+    return is_array(value) and _is(xp, value.dtype, "real floating")
 
 
 def is_floating(xp: Any, value: Any) -> bool:
     """Tell an array that can carry a derivative: of real or complex floating numbers."""
-    return is_array(value) and bool(xp.isdtype(value.dtype, ("real floating", "complex floating")))
+    return is_array(value) and _is(xp, value.dtype, ("real floating", "complex floating"))
 
 
 def is_bool(xp: Any, value: Any) -> bool:
     """Tell an array of booleans."""
-    return is_array(value) and bool(xp.isdtype(value.dtype, "bool"))
+    return is_array(value) and _is(xp, value.dtype, "bool")
 
 
 def is_double(xp: Any, value: Any) -> bool:
     """Tell an array of real numbers in double precision."""
-    return is_real_floating(xp, value) and bool(xp.finfo(value.dtype).bits == 64)
+    return bool(is_real_floating(xp, value) and _bits(xp, value.dtype) == 64)
 
 
 def size(xp: Any, array: Array | None) -> float:
     """Give the largest absolute entry, 0 if there is none.
 
+    >>> import numpy as np
     >>> size(np, np.array([1.0, -3.0])), size(np, np.zeros(0))
     (3.0, 0.0)
     """

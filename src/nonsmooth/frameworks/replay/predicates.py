@@ -93,7 +93,7 @@ def compare(
     if tol:
         tie = tie | xp.broadcast_to(gap <= tol, shape)
     gap = floating(xp, gap)
-    distance = xp.where(equal, xp.zeros_like(gap), gap)
+    distance = xp.where(equal, 0.0, gap)
     left, right = (xp.where(tie, xp.full_like(value, side), value) for side in SIDES[name])
     motion = moves(tie) if moves is not None and bool(xp.any(tie)) else None
     return Predicate(value, left, right, tie, distance, motion)

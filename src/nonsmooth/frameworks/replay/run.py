@@ -37,6 +37,8 @@ from nonsmooth.program.affine import is_affine_step
 
 __all__ = ["Run"]
 
+NUMBERS = (bool, int, float, complex)
+
 
 class Run(ABC):
     """One run of a program: the values so far, and what is known of them beside.
@@ -102,7 +104,7 @@ class Run(ABC):
     def operands_of(self, step: Step) -> tuple[Array, ...]:
         """Give the operands of a step as arrays of one device."""
         found = [self.env[r.value] if isinstance(r, Ref) else r for r in step.operands]
-        if all(map(is_array, found)):
+        if not any(isinstance(t, NUMBERS) for t in found):
             return tuple(found)
         like = next((t for t in found if is_floating(self.xp, t)), None)
         dtype = None if like is None else like.dtype  # numbers beside a mask alone keep their own
@@ -118,9 +120,9 @@ class Run(ABC):
         """Give what a step returns, its first result being `output`."""
         return native_output
 
-    def call_of(self, operands: tuple[Array, ...], attributes: Mapping[str, Any], native: Array) -> Call:
-        """Make the call that a record reads."""
-        return Call(self.xp, operands, attributes, native)
+    def call_of(self, operands: tuple[Array, ...], attributes: Mapping[str, Any], native: Array, /) -> Call:
+        """Make the call that a record reads, cut off from gradients."""
+        return Call(self.xp, tuple(map(self.detached, operands)), attributes, self.detached(native))
 
     def masks_of(self, operation: Nonsmooth, call: Call, tol: float) -> Mapping[str, Array | None] | None:
         """Give the masks of the active kinks, None if there is none."""
@@ -205,7 +207,7 @@ class Run(ABC):
     def step(self, step: Step) -> None:
         """Run one step."""
         args, kwargs = fill(step.args, self.env), fill(step.kwargs, self.env)
-        if self.judges and step.index in self.plan.looked_at:
+        if step.index in self.plan.looked_at and self.judges:
             self._compared(step, args, kwargs)
         if step.index in self.plan.checks:
             self._check(step, args, kwargs)
@@ -281,7 +283,7 @@ class Run(ABC):
             if not any(self.program.values[r.value].depends_on_point for r in references(step.args)):
                 return Predicate.untied(self.xp, value)
             moves = partial(self._motion, step, name, value) if self.judges else None
-            a, b = self.still(args[:2])
+            a, b = (self.detached(t) if is_array(t) else t for t in args[:2])
             return compare(self.xp, name, a, b, value, moves, self._distance(None))
         if step.mutates:
             return Predicate.untied(self.xp, value)
@@ -323,8 +325,7 @@ class Run(ABC):
         native, native_output = self.native(step, args, kwargs, operands)
         if not self.watched(operands):
             return self.written(step, args, native, native_output)
-        detached = tuple(self.detached(t) for t in operands)
-        call = self.call_of(detached, self._attributes(step), native)
+        call = self.call_of(operands, self._attributes(step), native)
         output = native
         if isinstance(operation, Singularity):
             output = self._singular(step, operation, call, operands, args, kwargs, native)

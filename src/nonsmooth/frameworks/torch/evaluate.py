@@ -66,6 +66,8 @@ class TorchRun(Run):
     xp = xp
     same = staticmethod(same_content)
     quiet = staticmethod(torch.no_grad)
+    call_of = staticmethod(call_of)
+    masks_of = staticmethod(active_masks)
 
     def step(self, step: Step) -> None:
         """Run one step as it was captured: recording gradients or not, casting or not."""
@@ -97,19 +99,12 @@ class TorchRun(Run):
         """Run torch's own operator; on copies of the operands where it would write in place."""
         if step.mutates:  # its first argument is what it writes to
             args = (operands[step.operands.index(step.args[0])].clone(), *args[1:])
-        return super().native(step, args, kwargs, operands)
+        output = step.target(*args, **kwargs)
+        return (output if step.single else output[0]), output
 
     def written(self, step: Step, args: Any, output: torch.Tensor, native_output: Any) -> Any:
         """Copy the result of an in-place step, computed on a copy, into its target."""
         return args[0].copy_(output) if step.mutates else native_output
-
-    def call_of(self, operands: tuple[torch.Tensor, ...], attributes: Mapping[str, Any], native: torch.Tensor) -> Call:
-        """Make the call that a record reads, without gradients."""
-        return call_of(operands, attributes, native)
-
-    def masks_of(self, operation: Nonsmooth, call: Call, tol: float) -> Mapping[str, Any] | None:
-        """Give the masks of the active kinks, looked for by one pass of torch."""
-        return active_masks(operation, call, tol)
 
     def weighed(
         self,
