@@ -187,7 +187,8 @@ class Walk:
                 f"say so: ns.register(ns.Operation(name='{name}', kind=ns.Kind.SMOOTH), jax='{name}')."
             )
         target = Bind(eqn.primitive, tuple(v.aval for v in eqn.invars))
-        return self.step(eqn, reading, target, name, inputs, source, eqn.params)
+        with_itself = name in ("eq", "ne") and isinstance(inputs[0], Ref) and inputs[0] == inputs[1]
+        return self.step(eqn, reading, target, "isnan" if with_itself else name, inputs, source, eqn.params)  # u != u
 
     def _registered(self, name: str, inputs: list[Slot]) -> Reading | None:
         """Read a primitive that the user has registered."""
