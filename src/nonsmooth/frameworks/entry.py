@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nonsmooth.errors import UsageError
+from nonsmooth.frameworks.keras import is_keras
+from nonsmooth.frameworks.keras import make_objective as of_keras
 
 __all__ = ["objective"]
 
@@ -20,9 +22,9 @@ def objective(
     parameters are constants, buffers are cloned at every evaluation; the model itself is never changed.
 
     Args:
-        model: a `torch.nn.Module`; or for JAX an Equinox module or any pytree that can be called, a `flax.linen` module
-            bound to its variables, a `flax.nnx` module, a Keras model on the jax backend.
-        loss: a function of (output, target).
+        model: a `torch.nn.Module`; for JAX an Equinox module or any pytree that can be called, a `flax.linen` module
+            bound to its variables, a `flax.nnx` module; or a Keras model on the torch or jax backend.
+        loss: a function of (output, target); a loss of Keras' own is called as Keras does.
         step: instead of a loss, a function of (model, *batch) that returns the loss.
 
     Returns:
@@ -38,6 +40,8 @@ def objective(
     >>> sorted(x), f(x, torch.zeros(3, 2), torch.zeros(3, 1)).shape
     (['bias', 'weight'], torch.Size([]))
     """
+    if is_keras(model):
+        return of_keras(model, loss, step=step)
     if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
         from nonsmooth.frameworks.torch.objective import make_objective as of_torch
 
@@ -48,8 +52,8 @@ def objective(
         if is_model(model):
             return make_objective(model, loss, step=step)
     raise UsageError(
-        "objective takes a torch.nn.Module, or a model of JAX (Equinox, Flax, Keras on the jax backend, a pytree that can be "
-        f"called); found a {type(model).__module__}.{type(model).__name__}."
+        "objective takes a torch.nn.Module, a model of JAX (Equinox, Flax, a pytree that can be called) or one of Keras; "
+        f"found a {type(model).__module__}.{type(model).__name__}."
     )
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "GuardTie",
     "Linearised",
     "NonsmoothCall",
+    "Quick",
     "Select",
     "Severed",
     "Turn",
@@ -129,6 +130,16 @@ class Evaluation:
     trail: Any = None
 
 
+@dataclass(frozen=True)
+class Quick:
+    """A subgradient with what its certificate says, from a framework that can decide the common case by itself."""
+
+    value: Any
+    gradient: Any
+    kinks: int
+    margin: float
+
+
 class Linearised(Protocol):
     """A program cut at its active kinks, as linear maps between flat arrays of numpy.
 
@@ -221,6 +232,16 @@ class Framework(Protocol):
         With `directions`, trees like the point or functions that give them when they are needed, calls can be asked
         for the tangents of their operands; the first `deciding` of them decide comparisons that tie.
         `wide` carries the tangents in double precision.
+        """
+        ...
+
+    def quick(
+        self, program: Program, x: Any, data: tuple[Any, ...], follow: Select, direction: Callable[[], Any]
+    ) -> Quick | None:
+        """Give a certified subgradient where one direction decides every kink and nothing else is in the way.
+
+        `follow` is the selection that lets the direction decide. None where that is not so, or where the framework has
+        no faster way than to evaluate.
         """
         ...
 

@@ -123,8 +123,8 @@ def _resolve_kink(met: NonsmoothCall, directions: int, found: Resolution, hasty:
         for k in range(1, directions):
             other = operation.arguments_along(call, met.rules, call.tangents(k))[name]
             moving = moving | (near & (other > rounding * call.scale(k)))
-        found.open += int(xp.sum(xp.astype(moving, xp.int64)))
-        found.flat += int(xp.sum(xp.astype(near & ~moving, xp.int64)))
+        found.open += int(xp.count_nonzero(moving))
+        found.flat += int(xp.count_nonzero(near & ~moving))
 
 
 def _resolve_select(met: NonsmoothCall, directions: int, found: Resolution) -> None:
@@ -146,9 +146,9 @@ def _resolve_select(met: NonsmoothCall, directions: int, found: Resolution) -> N
         jumps.append(tangents[1] - tangents[2])
         noises.append(rounding * call.scale(k))
         matters = matters | (mask & (xp.abs(jumps[k]) > noises[k]))
-    count = int(xp.sum(xp.astype(mask, xp.int64)))
+    count = int(xp.count_nonzero(mask))
     found.count += count
-    found.flat += count - int(xp.sum(xp.astype(matters, xp.int64)))
+    found.flat += count - int(xp.count_nonzero(matters))
     if not bool(xp.any(matters)):
         return
     if motion is None or bool(xp.any(matters & motion.several)):
@@ -163,7 +163,7 @@ def _resolve_select(met: NonsmoothCall, directions: int, found: Resolution) -> N
         moving = xp.zeros_like(still)
         for other in moved[1:]:
             moving = moving | (still & (xp.abs(other) > noise))
-        found.open += int(xp.sum(xp.astype(moving, xp.int64)))
+        found.open += int(xp.count_nonzero(moving))
         if bool(xp.any(still & ~moving)):
             text = "its predicate ties with derivative zero, and its branches have different derivatives"
             found.reasons.append(_reason(met.step, "flat", text))

@@ -15,9 +15,10 @@ import numpy as np
 from jax import numpy as jnp
 
 from nonsmooth.errors import ResultError, StaleProgram, UsageError
-from nonsmooth.frameworks.framework import Evaluation, Select, Severed
+from nonsmooth.frameworks.framework import Evaluation, Quick, Select, Severed
 from nonsmooth.frameworks.jax import space
 from nonsmooth.frameworks.jax.capture import capture_function
+from nonsmooth.frameworks.jax.compiled import quick
 from nonsmooth.frameworks.jax.linearise import LinearisedJax
 from nonsmooth.frameworks.jax.proof import weighed_sum
 from nonsmooth.frameworks.jax.run import replay
@@ -160,6 +161,15 @@ class JaxFramework:
         del known[CACHED_PIECES:]
         return replay(piece, point, items, **options)
 
+    def quick(
+        self, program: Program, x: Any, data: tuple[Any, ...], follow: Select, direction: Callable[[], Any]
+    ) -> Quick | None:
+        """Give a certified subgradient by compiled calls, where the program and the point are plain."""
+        if not self._same_plain(program, data) or program.options["forced"]:
+            return None
+        point = unflatten(self._point(program, x), program.structure)
+        return quick(program, point, self._data(program, data), follow, direction)
+
     def linearise(self, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0) -> LinearisedJax:
         """Cut a program at the kinks within some distance of a point."""
         evaluation = self.evaluate(program, x, data, directions=(), deciding=0, cut=tol)
@@ -170,7 +180,7 @@ class JaxFramework:
         return replay(program, leaves, items, observe=observe)
 
     @staticmethod
-    def arrays_of_data(data: tuple[Any, ...]) -> list[Any]:
+    def data_arrays(data: tuple[Any, ...]) -> list[Any]:
         """Give the arrays of the data."""
         return split_data(data)[0]
 
@@ -227,7 +237,7 @@ class JaxFramework:
 
     def cotangents(self, evaluation: Evaluation, outputs: list[Any]) -> list[Any]:
         """Give the derivative of the (weighed sum of the) result with respect to outputs of steps."""
-        numbers = {id(a): v for v, a in evaluation.trail.env.items()}
+        numbers = {id(met.output): met.step.results[0] for met in evaluation.calls}
         bumped = [numbers[id(o)] for o in outputs]
         function = evaluation.trail.pure(tuple(dict.fromkeys(bumped)))
 

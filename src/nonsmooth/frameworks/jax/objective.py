@@ -1,7 +1,7 @@
 """Objectives: a model and a loss as a function of the model's trainable parameters.
 
 A model is what its library makes of it: a pytree that can be called (Equinox, or one's own), a bound module of Flax's
-linen, a module of Flax's nnx, or a Keras model on the jax backend. Parameters come as a dict from names to arrays.
+linen, or a module of Flax's nnx. Parameters come as a dict from names to arrays.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Objective:
 
 
 def is_model(model: Any) -> bool:
-    """Tell what `make_objective` takes: a module of Flax or Keras (on the jax backend), or a pytree that can be called."""
-    if _library(model) in ("flax", "keras"):
+    """Tell what `make_objective` takes: a module of Flax, or a pytree that can be called."""
+    if _is_flax(model):
         return True
     leaves = flatten(model)[0] if callable(model) else []
     return any(isinstance(leaf, jax.Array) for leaf in leaves) and not isinstance(model, jax.Array)
@@ -48,13 +48,7 @@ def make_objective(
         raise UsageError("objective takes either a loss, for loss(model(*inputs), target), or step=f(model, *batch).")
     if loss is not None and not callable(loss):
         raise UsageError(f"the loss must be callable: loss(output, target); found a {type(loss).__name__}.")
-    library = _library(model)
-    if library == "flax":
-        tree, rebuild = _flax(model)
-    elif library == "keras":
-        tree, rebuild = _keras(model)
-    else:
-        tree, rebuild = _pytree(model)
+    tree, rebuild = _flax(model) if _is_flax(model) else _pytree(model)
     point, whole = _named(tree)
     if not point:
         raise UsageError("the model has no trainable parameter: no leaf of it is a floating array.")
@@ -70,10 +64,9 @@ def make_objective(
     return Objective(lambda parameters: rebuild(whole(parameters)), step or supervised), point
 
 
-def _library(model: Any) -> str:
-    """Name the library of layers from which a model comes."""
-    names = {base.__module__.split(".")[0] for base in type(model).__mro__}
-    return next((name for name in ("flax", "keras") if name in names and name in sys.modules), "")
+def _is_flax(model: Any) -> bool:
+    """Tell a module of Flax, of linen or of nnx."""
+    return "flax" in sys.modules and any(base.__module__.startswith("flax.") for base in type(model).__mro__)
 
 
 def _named(tree: Any) -> tuple[dict[str, jax.Array], Callable[[Mapping[str, Any]], Any]]:
@@ -96,7 +89,7 @@ def _pytree(model: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Read a pytree that can be called: the model is rebuilt from its leaves."""
     if not is_model(model):
         raise UsageError(
-            f"objective takes a model that is a pytree with arrays and can be called, or a module of Flax or Keras; found a "
+            "objective takes a model that is a pytree with arrays and can be called, or a module of Flax; found a "
             f"{type(model).__name__}."
         )
     return model, lambda tree: tree
@@ -116,32 +109,10 @@ def _flax(model: Any) -> tuple[Any, Callable[[Any], Any]]:
     from flax import nnx
 
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+
     def rebuild(tree: Any) -> Any:
         state = jax.tree_util.tree_map(lambda leaf: leaf, parameters)
         nnx.replace_by_pure_dict(state, tree)
         return nnx.merge(graph, state, rest, copy=True)
 
     return parameters.to_pure_dict(), rebuild
-
-
-def _keras(model: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Read a Keras model on the jax backend; its own state (running statistics, seeds) is taken as it is."""
-    import keras
-
-    if keras.backend.backend() != "jax":
-        raise UsageError(
-            f'Keras runs on the backend {keras.backend.backend()!r}; set KERAS_BACKEND="jax" before it is imported.'
-        )
-    names = [v.path for v in model.trainable_variables]
-    tree = {name: v.value for name, v in zip(names, model.trainable_variables, strict=True)}
-
-    def rebuild(parameters: Mapping[str, Any]) -> Callable[..., Any]:
-        trainable = [parameters[name] for name in names]
-        fixed = [v.value for v in model.non_trainable_variables]
-
-        def call(*inputs: Any, **options: Any) -> Any:
-            return model.stateless_call(trainable, fixed, *inputs, **options)[0]
-
-        return call
-
-    return tree, rebuild

@@ -62,8 +62,9 @@ def bilinear_tangents(
     tangents: Mapping[int, Array],
     scales: Mapping[int, float],
     terms: Terms = terms_of,
+    number: Callable[[Array], float] = float,
 ) -> tuple[Pushed, float] | None:
-    """Give (tangent a) b + a (tangent b) + tangent c for a bilinear step a b + c, and its scale."""
+    """Give (tangent a) b + a (tangent b) + tangent c for a bilinear step a b + c, and its scale, as a `number`."""
     args = step.args
     if step.mutates or len(args) < 2 or not all(isinstance(r, Ref) for r in args[:2]):
         return None
@@ -86,6 +87,6 @@ def bilinear_tangents(
             total = part
         else:
             total += part  # in place where arrays can be written to
-        size = float(xp.linalg.vector_norm(other)) / max(math.prod(other.shape), 1) ** 0.5
+        size = number(xp.linalg.vector_norm(other)) / max(math.prod(other.shape), 1) ** 0.5
         scale += root * size * scales.get(ref.value, 0.0)
     return [total], scale

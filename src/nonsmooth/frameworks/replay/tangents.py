@@ -11,7 +11,7 @@ from. Rounding is relative to the scale: a tangent of 1e-17 that is left of term
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -112,6 +112,10 @@ class Tangents(ABC):
         """Give the largest absolute entry."""
         return size(self.xp, array)
 
+    def largest(self, sizes: Iterable[float]) -> float:
+        """Give the largest of sizes; 0 if there is none."""
+        return max(sizes, default=0.0)
+
     def quiet(self) -> AbstractContextManager[Any]:
         """Give the context in which the framework records no gradients."""
         return nullcontext()
@@ -209,7 +213,7 @@ class Tangents(ABC):
         """Push tangents through one step."""
         refs = list(refs_of((step.args, dict(step.kwargs))))
         tangents = {r.value: t for r in refs if (t := self.known.get((r.value, k))) is not None}
-        scale = max((self.scales.get((v, k), 0.0) for v in tangents), default=0.0)
+        scale = self.largest(self.scales.get((v, k), 0.0) for v in tangents)
         self.steps += bool(tangents)
         if not tangents:
             outputs: list[Array | None] = [None] * len(step.results)
@@ -243,7 +247,7 @@ class Tangents(ABC):
                     self.drawn(t, self.scale(ref, k)) if is_real_floating(self.xp, t) else t
                     for t, ref in zip(call.tangents(k), step.operands, strict=True)
                 )
-                scale = max(self.size(tangent), 2 * self.size(operation.push(call, rules, draws)))
+                scale = self.largest((self.size(tangent), 2 * self.size(operation.push(call, rules, draws))))
         return [tangent, *(None for _ in step.results[1:])], scale
 
     def _smooth(
@@ -262,10 +266,8 @@ class Tangents(ABC):
         if step.operation.kind is Kind.INDEX:
             return outputs, scale
         draws = {v: self.drawn(t, scales[v]) for v, t in tangents.items()}
-        spread = max(
-            (self.size(t) for t in self.push_forward(step, read, draws, known, False) if t is not None), default=0.0
-        )
-        return outputs, max(*(self.size(t) for t in outputs if t is not None), 2 * spread, 0.0, 0.0)
+        spread = self.largest(self.size(t) for t in self.push_forward(step, read, draws, known, False) if t is not None)
+        return outputs, self.largest((*(self.size(t) for t in outputs if t is not None), 2 * spread))
 
     def _set(self, value: int, k: int, tangent: Array | None, scale: float) -> None:
         """Write down the tangent of a value."""

@@ -52,12 +52,15 @@ class TorchFramework:
 
     name = "torch"
     xp = xp
+    traces = False
     objective = staticmethod(make_objective)
     draw = staticmethod(space.draw)
     arrays = staticmethod(space.arrays)
     stack = staticmethod(space.stack)
     combine = staticmethod(space.combine)
     finite = staticmethod(space.finite)
+    array_like = staticmethod(space.array_like)
+    differentiate = staticmethod(space.differentiate)
     flat = staticmethod(space.flat)
     flat_like = staticmethod(space.flat_like)
     unflatten_flat = staticmethod(space.unflatten_flat)
@@ -75,6 +78,21 @@ class TorchFramework:
     preserved = staticmethod(preserved)
     random_generators = staticmethod(RandomState)
     records_gradients = staticmethod(torch.is_grad_enabled)
+
+    @staticmethod
+    def holds(leaf: Any) -> bool:
+        """Tell a tensor."""
+        return isinstance(leaf, torch.Tensor)
+
+    @staticmethod
+    def detached(array: torch.Tensor) -> torch.Tensor:
+        """Give a tensor without its graph."""
+        return array.detach()
+
+    @staticmethod
+    def quick(program: Program, x: Any, data: tuple[Any, ...], follow: Any, direction: Any) -> None:
+        """Leave every subgradient to an evaluation."""
+        return None
 
     @property
     def version(self) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,18 +10,9 @@ import torch
 from nonsmooth.frameworks.replay.arguments import refs_of
 from nonsmooth.frameworks.torch.arguments import alias_key, storage_of
 from nonsmooth.program import Ref, Value
+from nonsmooth.program.names import identifier
 
-__all__ = ["Ledger", "identifier"]
-
-
-def identifier(name: str) -> str:
-    """Make a Python identifier of the name of a leaf.
-
-    >>> identifier("0.weight"), identifier("fc.bias"), identifier("class")
-    ('x_0_weight', 'fc_bias', 'x_class')
-    """
-    clean = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
-    return f"x_{clean}" if clean[0].isdigit() or keyword.iskeyword(clean) else clean
+__all__ = ["Ledger"]
 
 
 class Ledger:

@@ -26,7 +26,7 @@ _LIBRARY = (_TORCH, *_CHAPTERS, contextlib.__file__, "<frozen", "<__array")
 
 
 def user_frame() -> Source | None:
-    """Find the line of the user's program: the innermost frame outside torch and this library.
+    """Find the line of the user's program: the innermost frame outside torch, Keras and this library.
 
     A model made of torch's own modules alone, run by the command, has no such line: its modules say where.
     """
@@ -35,7 +35,7 @@ def user_frame() -> Source | None:
         file = frame.f_code.co_filename
         if file.startswith(_COMMAND):
             return None
-        if not file.startswith(_LIBRARY):
+        if not _is_library(file):
             text = linecache.getline(file, frame.f_lineno).strip()
             return Source(file, frame.f_lineno, frame.f_code.co_name, text)
         frame = frame.f_back  # type: ignore[assignment]
