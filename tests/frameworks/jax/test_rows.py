@@ -380,3 +380,9 @@ def test_a_parameter_that_moves_is_no_attribute() -> None:
     assert recognised(lambda u: nn.leaky_relu(u, u[0, 0]), P) == []
     assert recognised(lambda u: jnp.copysign(u, u), P) == []
     assert recognised(lambda u: jnp.clip(u, u - 1, 2.0), P) == []
+
+
+def test_whole_and_complex_numbers_have_no_kinks_of_real_ones() -> None:
+    """Indices that depend on the point are clipped without a kink; the norm of a complex vector is opened."""
+    assert recognised(lambda u: jnp.clip(jnp.argsort(u), 0, 1), P) == []
+    assert recognised(lambda u: jnp.linalg.norm(u + 1j * u), P) == []

@@ -18,7 +18,7 @@ from jax import nn, scipy
 from jax import numpy as jnp
 from jax.extend import core
 
-from nonsmooth.dictionary import OPERATIONS
+from nonsmooth.dictionary import OPERATIONS, Nonsmooth, Operation
 from nonsmooth.frameworks.jax.equations import Equation
 from nonsmooth.frameworks.jax.fingerprints import BRINGS_DERIVATIVE, fingerprint, function_fingerprint, name_of
 from nonsmooth.frameworks.jax.rows import Reading
@@ -215,6 +215,8 @@ def known(equation: Equation, wanted: Sequence[bool] | None = None) -> Reading |
             moves for i, moves in enumerate(equation.moving) if i not in candidate.operands
         ):
             continue
+        if not _takes(OPERATIONS[name], equation, candidate.operands):
+            continue
         for options in candidate.options(equation):
             if own == _reference(candidate, _Key(equation, options)):
                 attributes = candidate.attributes(equation, options)
@@ -227,6 +229,13 @@ def known(equation: Equation, wanted: Sequence[bool] | None = None) -> Reading |
 def _is_array(aval: Any) -> bool:
     """Tell plain numbers of a known shape, and real ones where they are not whole."""
     return hasattr(aval, "shape") and not jnp.issubdtype(aval.dtype, jax.dtypes.extended)
+
+
+def _takes(record: Operation, e: Equation, operands: tuple[int, ...] | None) -> bool:
+    """Tell whether the operands have numbers of the record's: none are whole, and those with kinks are not complex."""
+    types = [e.inputs[i].dtype for i in operands or e.places if e.moving[i]]
+    allowed = jnp.floating if isinstance(record, Nonsmooth) else jnp.inexact
+    return all(jnp.issubdtype(t, allowed) for t in types)
 
 
 def _own(e: Equation) -> Hashable:
