@@ -53,7 +53,12 @@ def measure(framework: str, cases: list[Formula]) -> dict[str, Any]:
 @cache
 def gradients_of(framework: str, more: bool = False) -> dict[str, Any]:
     """Give what `measure` gives in a process of the framework alone."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
+    quiet = {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "KERAS_BACKEND": "tensorflow",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is most of its time
+    }
     command = [sys.executable, "-m", "tests.conventions.run", framework, *["more"] * more]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, env={**os.environ, **quiet}, capture_output=True, text=True, check=False)

@@ -20,6 +20,12 @@ OTHERS = ("jax", "tensorflow")
 EXCEPTIONS = {("jax", "cummax(x)"), ("jax", "cummin(x)")}
 """What no rule of a table can say: JAX differentiates a cumulative maximum as a tree of maxima of two."""
 
+WRITTEN_IN_JAX = ("fmax", "fmin", "clip(a", "clip(b", "clip_low(a", "clip_high(a", "descending")
+"""What is no operation of its own in JAX: a `where`, a maximum of a minimum, a sort that is turned round."""
+
+NATIVE_IN_TORCH = ("sort", "top", "two largest", "bottom", "kth", "quantile", "median", "_along")
+"""What torch does by the index that a kernel returned, and `torch.max(x, dim)`, which is not `torch.amax`."""
+
 PRECISION = {"hardsigmoid": 1e-7, "cubes": 1e-6}
 """Relative tolerances: torch takes 1/6 in single precision, TensorFlow pools cubes in it; 1e-9 elsewhere."""
 
@@ -67,6 +73,36 @@ def test_many_random_programs(framework: str) -> None:
         pytest.skip(f"{framework} is not installed")
     fw, theirs = adapter("torch"), gradients_of(framework, more=True)
     assert not [line for case in MORE for line in disagreements(fw, case, framework, theirs)]
+
+
+def in_jax(framework: str, cases: list[Formula]) -> list[Formula]:
+    """Give the formulas that JAX writes with the operations of another framework, and for which that one has rules."""
+    words = WRITTEN_IN_JAX + NATIVE_IN_TORCH * (framework == "torch")
+    both = [case for case in cases if offered("jax", case) and offered(framework, case)]
+    return [case for case in both if not any(word in case.name for word in words)]
+
+
+def jax_disagreements(framework: str, cases: list[Formula]) -> list[str]:
+    """Give the points at which backprop of a JAX program is not what another framework gives."""
+    for name in ("jax", framework):
+        if not is_installed(name):
+            pytest.skip(f"{name} is not installed")
+    fw, theirs = adapter("jax"), gradients_of(framework)
+    with fw.default("double"):
+        return [line for case in cases for line in disagreements(fw, case, framework, theirs)]
+
+
+@pytest.mark.parametrize("framework", ("torch", "tensorflow"))
+def test_a_jax_program_under_another_convention(framework: str) -> None:
+    """The other way round, on every seventh formula."""
+    assert not jax_disagreements(framework, in_jax(framework, FORMULAS)[::7])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ("torch", "tensorflow"))
+def test_all_jax_programs_under_another_convention(framework: str) -> None:
+    """The other way round, on all formulas, programs and networks."""
+    assert not jax_disagreements(framework, in_jax(framework, CASES))
 
 
 @pytest.mark.parametrize("case", FORMULAS, ids=lambda case: case.name)

@@ -121,8 +121,17 @@ def _row_name(step: Step, call: Call) -> str:
     if name == "sort" and step.attributes.get("descending"):
         return "sort_descending"
     if name in ("max_pool", "adaptive_max_pool"):
-        return f"{name}{len(call.result.shape) - step.attributes['spatial_from']}d"
+        return f"{name}{_spatial_axes(step, call)}d"
     return name
+
+
+def _spatial_axes(step: Step, call: Call) -> int:
+    """Count the axes that a pool runs over; windows over all axes have the width 1 over batch and channels."""
+    first = int(step.attributes["spatial_from"])
+    if first or "kernel_size" not in step.attributes:
+        return len(call.result.shape) - first
+    wide = [axis for axis, width in enumerate(step.attributes["kernel_size"]) if width > 1]
+    return wide[-1] - wide[0] + 1 if wide else 1
 
 
 def _exponent(operation: Nonsmooth, call: Call) -> float:
