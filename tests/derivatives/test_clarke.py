@@ -14,12 +14,14 @@ from torch.nn import functional as F
 import nonsmooth as ns
 from nonsmooth.derivatives.clarke import Clarke
 from nonsmooth.errors import NoField, NonsmoothError
+from tests.adapters import Adapter, adapter, served
 from tests.programs.generator import random_program as generated
 from tests.programs.oracle import gradient_at, gradient_near
 from tests.references.clarke import clarke_hull_points
-from tests.references.field import OPERATIONS, random_program, to_torch
+from tests.references.field import OPERATIONS, random_program, to_framework
 
 DTYPE = torch.float64
+TORCH = adapter("torch")
 Function = Callable[..., Any]
 
 
@@ -54,12 +56,12 @@ def is_in_hull(points: np.ndarray, v: np.ndarray, tol: float) -> bool:
 # random programs with an exact hull
 
 
-def check_hull(seed: int, **options: Any) -> str | None:
+def check_hull(seed: int, xp: Adapter = TORCH, **options: Any) -> str | None:
     """Compare support values with the exact hull of a piecewise affine program; give the reason of equality."""
     program, point = random_program(seed, **options)
-    x = at(*(float(p) for p in point))
+    x = xp.array([float(p) for p in point])
     exact = np.array([[float(c) for c in v] for v in clarke_hull_points(program, point)])
-    found = ns.clarke(to_torch(program), x)
+    found = ns.clarke(to_framework(program, xp), x)
     rng = np.random.default_rng(seed)
     directions = np.concatenate([rng.standard_normal((20, len(x))), np.eye(len(x)), -np.eye(len(x))])
     for d in directions:
@@ -73,11 +75,13 @@ def check_hull(seed: int, **options: Any) -> str | None:
     return found.equality
 
 
-@pytest.mark.parametrize("block", range(5))
-def test_homogeneous_programs(block: int) -> None:
+@pytest.mark.parametrize(
+    ("xp", "block"), [("torch", block) for block in range(5)] + [("jax", 0)] * ("jax" in served()), indirect=["xp"]
+)
+def test_homogeneous_programs(xp: Adapter, block: int) -> None:
     """dF(0) is the hull of the gradients of all cells, and known to be."""
     for seed in range(30 * block, 30 * (block + 1)):
-        assert check_hull(seed, variables=4, kinks=7) is not None, f"seed {seed}"
+        assert check_hull(seed, xp, variables=4, kinks=7) is not None, f"seed {seed}"
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 import nonsmooth as ns
 from nonsmooth.derivatives import explicit
 from nonsmooth.errors import NoField, NonsmoothError, ResultError, UsageError
+from tests.adapters import Adapter, adapter, served
 from tests.programs.generator import random_program as random_text
 from tests.references.clarke import extreme_points
-from tests.references.field import field_values, random_program, to_torch
+from tests.references.field import field_values, random_program, to_framework, to_torch
 
 DTYPE = torch.float64
 
@@ -52,11 +53,11 @@ def same_points(found: np.ndarray, expected: Any) -> bool:
 # against the exact reference
 
 
-def check_reference(seed: int, variables: int = 4, kinks: int = 9) -> int:
+def check_reference(xp: Adapter, seed: int, variables: int = 4, kinks: int = 9) -> int:
     program, at = random_program(seed, variables, kinks, homogeneous=seed % 2 == 0)
     exact = field_values(program, at)
     values = np.array(exact, dtype=float)
-    found = ns.field(to_torch(program), point(*map(float, at)))
+    found = ns.field(to_framework(program, xp), xp.array([*map(float, at)]))
     assert found.status == "computed" and found.pieces == 1 and not found.enlarged
     check_support(found, lambda d: float(np.max(values @ d)))
     assert all(found.contains(v) is True for v in values[:3])
@@ -68,16 +69,19 @@ def check_reference(seed: int, variables: int = 4, kinks: int = 9) -> int:
     return found.kinks
 
 
-@pytest.mark.parametrize("block", range(5))
-def test_all_selections_of_random_programs(block: int) -> None:
-    assert sum(check_reference(seed) for seed in range(25 * block, 25 * (block + 1))) > 25
+@pytest.mark.parametrize(
+    ("xp", "block"), [("torch", block) for block in range(5)] + [("jax", 0)] * ("jax" in served()), indirect=["xp"]
+)
+def test_all_selections_of_random_programs(xp: Adapter, block: int) -> None:
+    assert sum(check_reference(xp, seed) for seed in range(25 * block, 25 * (block + 1))) > 25
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_all_selections_of_random_programs_at_length(block: int) -> None:
+    xp = adapter("torch")
     for seed in range(1000 + 200 * block, 1000 + 200 * (block + 1)):
-        check_reference(seed, 6, 12)
+        check_reference(xp, seed, 6, 12)
 
 
 @pytest.mark.parametrize("block", range(3))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import nonsmooth as ns
+from tests.adapters import Adapter, served
 from tests.references.clarke import clarke_hull_points, in_hull
-from tests.references.field import field_values, random_program, to_torch
+from tests.references.field import field_values, random_program, to_framework
 
 R = torch.relu
 ZERO = torch.tensor(0.0, dtype=torch.float64)
@@ -18,19 +19,23 @@ def identity(t: torch.Tensor) -> torch.Tensor:
     return R(t) - R(-t)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_every_value_of_backprop_is_judged_as_the_exact_set_says(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("xp", "seed"),
+    [("torch", seed) for seed in range(60)] + [("jax", seed) for seed in range(12) if "jax" in served()],
+    indirect=["xp"],
+)
+def test_every_value_of_backprop_is_judged_as_the_exact_set_says(xp: Adapter, seed: int) -> None:
     """All selections of a random program: certified if and only if in the exact Clarke set."""
     program, point = random_program(seed, variables=3, kinks=6)
-    f, x = to_torch(program), torch.tensor([float(p) for p in point], dtype=torch.float64)
+    f, x = to_framework(program, xp), xp.array([float(p) for p in point])
     exact = clarke_hull_points(program, point)
     words = set()
     for value in field_values(program, point)[:6]:
-        found = ns.verdict(f, x, torch.tensor([float(v) for v in value], dtype=torch.float64))
+        found = ns.verdict(f, x, xp.array([float(v) for v in value]))
         assert found.word == ("certified" if in_hull(exact, value) else "artifact"), (seed, value, str(found))
         words.add(found.word)
         if found.word == "artifact":
-            d = found.direction.numpy()
+            d = xp.numpy(found.direction)
             below = max(float(np.dot(d, [float(c) for c in p])) for p in exact)
             assert np.dot(d, [float(v) for v in value]) - below == pytest.approx(found.gap, rel=1e-6, abs=1e-9)
             assert np.linalg.norm(d) == pytest.approx(1.0) and found.gap > 0

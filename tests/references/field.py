@@ -31,6 +31,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from tests.adapters import Adapter, adapter
 from tests.references.lexicographic import Dual, plus, product, times
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "operands",
     "random_program",
     "support",
+    "to_framework",
     "to_torch",
     "value_at",
 ]
@@ -178,41 +180,47 @@ def branches(predicate: Dual, a: Dual, b: Dual) -> Iterable[Dual]:
 
 
 def to_torch(program: Sequence[Step]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Give the program as a function of a vector; every step is one operator of torch on scalars."""
+    """Give the program as a function of a vector of torch."""
+    return to_framework(program, adapter("torch"))
 
-    def f(x: torch.Tensor) -> torch.Tensor:
+
+def to_framework(program: Sequence[Step], xp: Adapter) -> Callable[[Any], Any]:
+    """Give the program as a function of a vector; every step is one operator of the framework on scalars."""
+
+    def f(x: Any) -> Any:
         results: list[Any] = []
         for step in program:
-            results.append(native(step, results, x))
+            results.append(native(step, results, x, xp))
         return results[-1]
 
     return f
 
 
-def native(step: Step, results: list[Any], x: torch.Tensor) -> Any:
-    """Run a step in torch."""
+def native(step: Step, results: list[Any], x: Any, xp: Adapter | None = None) -> Any:
+    """Run a step in a framework, torch by default."""
+    xp = xp or adapter("torch")
     match step:
         case ("input", i):
             return x[i]
         case ("linear", c, *terms):
-            total = torch.full((), float(c), dtype=x.dtype)
+            total = xp.same(float(c), x)
             for weight, a in terms:
                 total = total + float(weight) * results[a]
             return total
         case ("mul", a, b):
             return results[a] * results[b]
         case ("relu" | "abs" as name, a):
-            return getattr(torch, name)(results[a])
+            return getattr(xp, name)(results[a])
         case ("max" | "min" as name, *terms):
-            return getattr(torch.stack([results[a] for a in terms]), name)()
+            return getattr(xp, name)(xp.stack([results[a] for a in terms]))
         case ("sort", *terms):
-            return torch.stack([results[a] for a in terms]).sort().values
+            return xp.sort(xp.stack([results[a] for a in terms]))
         case ("item", k, s):
             return results[s][k]
         case ("clamp", low, high, a):
-            return results[a].clamp(float(low), float(high))
+            return xp.clip(results[a], float(low), float(high))
         case ("where", p, a, b):
-            return torch.where(results[p] > 0, results[a], results[b])
+            return xp.where(results[p] > 0, results[a], results[b])
     raise TypeError(step)
 
 
