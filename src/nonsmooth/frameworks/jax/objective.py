@@ -115,4 +115,4 @@ def _flax(model: Any) -> tuple[Any, Callable[[Any], Any]]:
         nnx.replace_by_pure_dict(state, tree)
         return nnx.merge(graph, state, rest, copy=True)
 
-    return parameters.to_pure_dict(), rebuild
+    return nnx.to_pure_dict(parameters), rebuild
