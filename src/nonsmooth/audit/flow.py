@@ -67,5 +67,17 @@ def vanishing_inputs(program: Program, step: Step, vanishing: frozenset[str], na
         producer = program.producer.get(operand.value) if isinstance(operand, Ref) else None
         if producer is not None and producer.operation.kind in (Kind.AFFINE, Kind.SMOOTH):
             for ref in references(producer.args):
-                if leaves.get(ref.value) in vanishing:
-                    yield leaves[ref.value]
+                leaf = leaves.get(_origin(program, ref.value))
+                if leaf in vanishing:
+                    yield leaf
+
+
+def _origin(program: Program, value: int) -> int:
+    """Give the value from which another is only laid out: expanded, reshaped, moved."""
+    producer = program.producer.get(value)
+    if producer is None or producer.operation.kind is not Kind.INDEX:
+        return value
+    laid_out = next(references(producer.args), None)
+    if laid_out is None or laid_out.value >= value:  # a value may be the argument of the step that sets it
+        return value
+    return _origin(program, laid_out.value)

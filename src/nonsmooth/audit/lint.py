@@ -14,12 +14,16 @@ from nonsmooth.audit.fixes import fix_jump, fix_kink, fix_singular
 from nonsmooth.audit.flow import differentiable_path, feeds_select, operands_depend, operator, vanishing_inputs
 from nonsmooth.audit.gradients import named_leaves
 from nonsmooth.audit.result import Comparison, Effect, KinkSummary, LintFinding, TiedBranch
+from nonsmooth.audit.spelling import Spelling, spelling
 from nonsmooth.dictionary import Kind, Nonsmooth, Select
 from nonsmooth.dictionary.convention import FRAMEWORKS, load_convention
 from nonsmooth.program import Program, Step, references
 from nonsmooth.report.text import format_share
 
 __all__ = ["lint"]
+
+DETACHED = ("detach", "stop_gradient")
+"""The operators that cut a derivative."""
 
 
 def lint(
@@ -30,13 +34,13 @@ def lint(
     branches: tuple[TiedBranch, ...],
 ) -> tuple[LintFinding, ...]:
     """Collect the findings, the gravest first."""
-    path = differentiable_path(bench.program)
+    path, words = differentiable_path(bench.program), spelling(bench.framework.name)
     return (
         *_bad_points(bench.program, rows),
-        *_not_finite(rows, comparisons),
-        *_branches(branches),
+        *_not_finite(bench.framework.name, rows, comparisons),
+        *_branches(words, branches),
         *_escaped(bench.program),
-        *_detached(bench.program, path),
+        *_detached(bench.program, words, path),
         *_unrecorded(bench.program, path),
         *_from_capture(bench.program),
         *_moving(bench, rows, effects),
@@ -54,7 +58,7 @@ def _bad_points(program: Program, rows: tuple[KinkSummary, ...]) -> Iterator[Lin
         if row.kind == Kind.JUMP.value:
             what = "its branches do not join" if isinstance(step.operation, Select) else f"it jumps ({row.kink})"
             message = f"`{row.operation}` (step {row.step}): {what} at {number}; no conservative field exists there"
-            yield LintFinding("jump", message, row.source, fix_jump(row.operation))
+            yield LintFinding("jump", message, row.source, fix_jump(row.operation, program.framework.name))
         else:
             mask = feeds_select(program, step)
             into = (
@@ -65,10 +69,14 @@ def _bad_points(program: Program, rows: tuple[KinkSummary, ...]) -> Iterator[Lin
             message = (
                 f"`{row.operation}` (step {row.step}) is at or beyond its bad point ({row.kink}) at {number}{into}"
             )
-            yield LintFinding("singular", message, row.source, fix_singular(row.operation, mask is not None))
+            yield LintFinding(
+                "singular", message, row.source, fix_singular(row.operation, mask is not None, program.framework.name)
+            )
 
 
-def _not_finite(rows: tuple[KinkSummary, ...], comparisons: tuple[Comparison, ...]) -> Iterator[LintFinding]:
+def _not_finite(
+    framework: str, rows: tuple[KinkSummary, ...], comparisons: tuple[Comparison, ...]
+) -> Iterator[LintFinding]:
     """Find conventions under which the gradient holds nan or inf."""
     bad = [c for c in comparisons if c.bad_entries]
     if not bad:
@@ -82,29 +90,26 @@ def _not_finite(rows: tuple[KinkSummary, ...], comparisons: tuple[Comparison, ..
     if singular:
         fix = "mend the lines named `singular`"
     elif suspects:
-        fix = fix_kink(Kind.CONE.value, suspects[0].operation, ())
+        fix = fix_kink(Kind.CONE.value, suspects[0].operation, (), framework)
     else:
         fix = "look for an overflow on the way back"
     yield LintFinding("nan", message, suspects[0].source if suspects else None, fix)
 
 
-def _branches(branches: tuple[TiedBranch, ...]) -> Iterator[LintFinding]:
+def _branches(words: Spelling, branches: tuple[TiedBranch, ...]) -> Iterator[LintFinding]:
     """Find tied guards whose other branch differs."""
     for branch in branches:
         source = branch.sources[0] if branch.sources else None
         if branch.joins is None or branch.total is None:
             yield LintFinding("guard", branch.note, source, "let both branches run at a tie", "undecided")
         elif not branch.joins:
-            message = (
-                f"an `if` on data ties here, and its other branch has another value: a jump by {branch.value_gap:.3g}"
-            )
+            message = f"{words.branch} on data ties here, and its other branch has another value: a jump by {branch.value_gap:.3g}"
             yield LintFinding("jump", message, source, "let the two branches agree where the compared values are equal")
         else:
             move = branch.total.phrase()
-            message = (
-                f"an `if` on data ties here; the other branch has the same value, and moves the gradient by {move}"
-            )
-            fix = "write both branches with torch.where or torch.maximum, whose kinks are seen and can be weighed"
+            message = f"{words.branch} on data ties here; the other branch has the same value, and moves the gradient by {move}"
+            joined = f"{words.call('where')} or {words.call('maximum')}"
+            fix = f"write both branches with {joined}, whose kinks are seen and can be weighed"
             if branch.total.size > 0:
                 yield LintFinding("guard", message, source, fix)
 
@@ -127,27 +132,23 @@ def _escaped(program: Program) -> Iterator[LintFinding]:
         yield LintFinding("escaped", message, guard.source, fix)
 
 
-def _detached(program: Program, path: frozenset[int]) -> Iterator[LintFinding]:
+def _detached(program: Program, words: Spelling, path: frozenset[int]) -> Iterator[LintFinding]:
     """Find detached values that the result depends on."""
     for step in program.steps:
-        if operator(step) != "detach" or step.index not in path or not operands_depend(program, step):
+        if operator(step) not in DETACHED or step.index not in path or not operands_depend(program, step):
             continue
-        trick = _straight_through(program, step)
+        trick = _straight_through(program, step, words)
         if trick:
             message = f"a straight-through trick, {trick}: the gradient is that of another function than the value"
-            fix = (
-                "name it: a torch.autograd.Function (no certificate holds for its gradient); if unmeant, drop .detach()"
-            )
+            fix = f"name it: a {words.opaque} (no certificate holds for its gradient); if unmeant, drop {words.detach}"
         else:
-            message = (
-                "a value that depends on the point is detached, and the result uses it: backprop is not conservative"
-            )
-            fix = "drop .detach() on this line, or compute the value outside the function and pass it as data"
+            message = f"a value that depends on the point is {words.detached}, and the result uses it: backprop is not conservative"
+            fix = f"drop {words.detach} on this line, or compute the value outside the function and pass it as data"
         yield LintFinding("detach", message, step.source, fix)
 
 
-def _straight_through(program: Program, step: Step) -> str:
-    """Recognise x + (y - x).detach() and x - x.detach(); empty if it is neither."""
+def _straight_through(program: Program, step: Step, words: Spelling) -> str:
+    """Recognise x + (y - x).detach() and x - x.detach(), however it is written; empty if it is neither."""
     operand, result = next(references(step.args), None), step.results[0]
     if operand is None or result is None:
         return ""
@@ -155,9 +156,9 @@ def _straight_through(program: Program, step: Step) -> str:
     for use in program.uses.get(result, ()):
         others = [r for r in references(use.args) if r.value != result]
         if operator(use) == "sub" and use.args[0] == operand:
-            return "x - x.detach(), whose value is 0 and derivative 1"
+            return f"x - {words.cut('x')}, whose value is 0 and derivative 1"
         if operator(use) == "add" and origin is not None and operator(origin) == "sub" and origin.args[1] in others:
-            return "x + (y - x).detach(), with the value of y and the derivative of x"
+            return f"x + {words.cut('y - x')}, with the value of y and the derivative of x"
     return ""
 
 
@@ -166,7 +167,7 @@ def _unrecorded(program: Program, path: frozenset[int]) -> Iterator[LintFinding]
     seen: set[tuple[str, int] | None] = set()
     guards = {g.step for g in program.guards}
     for step in program.steps:
-        if step.mode.grad or step.index not in path or step.index in guards or operator(step) == "detach":
+        if step.mode.grad or step.index not in path or step.index in guards or operator(step) in DETACHED:
             continue
         line = (step.source.file, step.source.line) if step.source else None
         if line in seen or not operands_depend(program, step):
@@ -203,7 +204,9 @@ def _moving(bench: Bench, rows: tuple[KinkSummary, ...], effects: tuple[Effect, 
             f"at its kink{because}; its weights {' to '.join(effect.weights)} move the gradient of {effect.moves_most} "
             f"by {effect.largest.phrase(bench.rounding)}, the whole gradient by {effect.total.text(bench.rounding)}"
         )
-        yield LintFinding("kink", message, effect.source, fix_kink(row.kind, row.operation, causes))
+        yield LintFinding(
+            "kink", message, effect.source, fix_kink(row.kind, row.operation, causes, bench.framework.name)
+        )
 
 
 def _has_rule(framework: str, operation: Nonsmooth, kink: str) -> bool:

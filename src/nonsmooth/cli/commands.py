@@ -135,14 +135,17 @@ def watch(
 
 @app.command()
 def ops(
-    missing: Annotated[bool, typer.Option("--missing", help="List torch's own operators that are not served.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="List the framework's own operators that are not served.")
+    ] = False,
+    framework: Annotated[str, typer.Option("--framework", help="Whose, with --missing: torch or jax.")] = "torch",
     kind: Annotated[str | None, typer.Option("--kind", help="Only operations of this kind.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the operations of the dictionary."""
     with messages():
         if missing:
-            return print_table(_missing(), as_json)
+            return print_table(_missing(framework), as_json)
         kinds = [k.value for k in ns.Kind]
         if kind is not None and kind not in kinds:
             raise UsageError(f"--kind {kind}: the kinds are {', '.join(kinds)}.")
@@ -155,13 +158,19 @@ def ops(
         )
 
 
-def _missing() -> Table:
+def _missing(framework: str) -> Table:
     """List the operators that the dictionary neither lists nor opens."""
-    from nonsmooth.frameworks.torch.names import missing
-
+    if framework == "torch":
+        from nonsmooth.frameworks.torch.names import missing
+    elif framework == "jax":
+        from nonsmooth.frameworks.jax.registry import missing
+    else:
+        raise UsageError(f"--framework {framework}: the frameworks whose programs are captured are torch and jax.")
     names = missing()
     return Table(
-        f"{len(names)} differentiable operators of torch are not served", ("operator",), tuple((n,) for n in names)
+        f"{len(names)} differentiable operators of {framework} are not served",
+        ("operator",),
+        tuple((n,) for n in names),
     )
 
 

@@ -32,6 +32,9 @@ __all__ = [
     "terminal",
 ]
 
+EXTRAS = ("torch", "jax", "tensorflow", "keras")
+"""What is installed by `nonsmooth[...]`."""
+
 FOUND, WRONG_USE = 1, 2
 """Exit status: a finding that was asked for, and wrong use; 0 is done."""
 
@@ -79,8 +82,9 @@ def messages() -> Iterator[None]:
         typer.echo("\n".join(plain(line) for line in f"nonsmooth: {error}".split("\n")), err=True)
         raise typer.Exit(WRONG_USE) from error
     except ImportError as error:
+        extra = next((name for name in EXTRAS if (error.name or "").partition(".")[0] == name), "torch")
         typer.echo(
-            f"nonsmooth: {plain(str(error))}: install it, for example `pip install 'nonsmooth[torch]'`.", err=True
+            f"nonsmooth: {plain(str(error))}: install it, for example `pip install 'nonsmooth[{extra}]'`.", err=True
         )
         raise typer.Exit(WRONG_USE) from error
 
