@@ -186,3 +186,25 @@ def red_figure(
                 store=runs_folder(store, output), workers=workers, cluster=cluster, progress=progress,
             )  # fmt: skip
         finish(result, as_json, output)
+
+
+@study.command("keras")
+def keras_backends(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE.py:NAME", help="NAME() returns (model, loss, *inputs, target).")
+    ] = None,
+    output: Folder = None,
+    backends: Annotated[str, typer.Option("--backends", help="Which ones; the first makes the weights.")] = (
+        "torch,jax,tensorflow"
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Of the initialisation.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare Keras models on their backends: kinks by layer, and where the gradients of the frameworks differ."""
+    from nonsmooth.studies.keras_backends import study_keras
+
+    with messages():
+        names = tuple(name.strip() for name in backends.split(",") if name.strip())
+        with progress_bar() as progress:
+            result = study_keras(targets or (), backends=names, seed=seed, progress=progress)
+        finish(result, as_json, output)
