@@ -167,7 +167,7 @@ def _torch() -> Adapter:
 
 
 _SAME_IN_ARRAYS = (
-    "abs amax amin argmax asinh clip cos cumsum exp floor fmax fmin hypot log log1p logaddexp logsumexp max maximum "
+    "abs amax amin argmax asinh clip cos cumsum diag exp floor fmax fmin hypot log log1p logaddexp logsumexp max maximum "
     "mean median min minimum remainder round sign sin sqrt stack sum tanh where zeros_like"
 ).split()
 """What torch and jax.numpy call the same, and mean the same by for the arguments in the tables."""

@@ -53,6 +53,11 @@ def largest(xp: Adapter, a: Array, b: Array) -> Array:
     return xp.cond(b > a, lambda a, b: b, lambda a, b: a, a, b)
 
 
+def least(xp: Adapter, a: Array, b: Array) -> Array:
+    """Give min(a, b) of Python where an `if` is a `cond`."""
+    return xp.cond(b < a, lambda a, b: b, lambda a, b: a, a, b)
+
+
 # --- one variable -----------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +237,7 @@ CLOSED: dict[str, Closed] = {
     "masked fill": two_slopes(
         Spelled(lambda xp, t: (2 * t).masked_fill(t < 0, 0.0), lambda xp, t: xp.where(t < 0, 0.0, 2 * t)), 0, 2, 0
     ),
+    "mask of detached values": two_slopes(lambda xp, t: xp.where(xp.stop_gradient(t) > 0, t, -t), 0, 1, -1),
     "mask without gradient": two_slopes(Spelled(relu_under_no_grad, relu_of_stopped), 0, 1, 0),
     # Python's branches, and what they are in JAX
     "my relu": two_slopes(Spelled(my_relu, my_relu_by_cond), 0, 1, 0),
@@ -397,6 +403,22 @@ CLOSED |= {
         ((1.0, 0.0, 1.0),),
     ),
     "nuclear norm of a vector": Closed(lambda xp, x: xp.svdvals(x[None]).sum(), PAIR, np.linalg.norm, on_sphere),
+    "trace by eigenvalues": Closed(
+        lambda xp, x: xp.eigvalsh(xp.diag(x)).sum(), (2.0, 2.0, 1.0), np.sum, ((1.0, 1.0, 1.0),)
+    ),
+    "sum of singular values": Closed(lambda xp, x: xp.svdvals(xp.diag(x)).sum(), (1.0, 1.0), np.sum, ((1.0, 1.0),)),
+    "middle of sorted": Closed(
+        Spelled(
+            lambda xp, x: sorted(list(x))[1],
+            lambda xp, x: largest(xp, least(xp, x[0], x[1]), least(xp, largest(xp, x[0], x[1]), x[2])),
+        ),
+        (1.0, 1.0, 1.0),
+        np.median,
+        BASIS,
+    ),
+    "pooling": Closed(
+        lambda xp, x: xp.max_pool(x.reshape(1, 1, -1), 2).sum(), (1.0, 1.0), np.max, ((1.0, 0.0), (0.0, 1.0))
+    ),
     "cusp": Closed(  # a limit of gradients from inside the cusp, (0, 1), is seen along no straight direction
         lambda xp, x: xp.relu(x[1]) - xp.relu(x[1] - x[0] ** 2), PAIR, lambda v: 0.0, (PAIR,)
     ),
