@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nonsmooth.audit.effects import Bench, compare_conventions, measure_effects, tied_branches
-from nonsmooth.audit.gradients import bad_entries, named_leaves, norm
+from nonsmooth.audit.gradients import bad_entries, leaf_names, norm
 from nonsmooth.audit.lint import lint
 from nonsmooth.audit.result import (
     Change,
@@ -192,7 +192,7 @@ def run_audit(
     start = time.perf_counter()
     table = find_kinks(program, x, *data, tol=tol)
     times.append(("kinks", time.perf_counter() - start))
-    if len(named_leaves(x)) != len(table.program.inputs):
+    if len(leaf_names(framework, x)) != len(table.program.inputs):
         raise UsageError(
             "audit names the parts of the point by path: pass a tensor, or dicts, lists and tuples of them."
         )
@@ -223,7 +223,7 @@ def _judge(bench: Bench, table: Kinks, times: list[tuple[str, float]], sets: boo
         bad_entries=bad_entries(bench.reference),
         tol=float(table.tol),
         rounding=bench.rounding,
-        program=summarise_program(program, named_leaves(bench.x)),
+        program=summarise_program(program, leaf_names(framework, bench.x)),
         operations=summarise_operations(program),
         kinks=rows,
         lines=by_line(rows),

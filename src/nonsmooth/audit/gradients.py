@@ -11,7 +11,7 @@ import numpy as np
 from nonsmooth.audit.result import Change
 from nonsmooth.frameworks.framework import Framework
 
-__all__ = ["Gradient", "bad_entries", "compare", "named_gradient", "named_leaves", "norm"]
+__all__ = ["Gradient", "bad_entries", "compare", "leaf_names", "named_gradient", "named_leaves", "norm"]
 
 Gradient: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 """A gradient by the name of the leaf of the point, as arrays of numpy."""
@@ -44,9 +44,30 @@ def _walk(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield (str(key), *path), leaf
 
 
+class _Place(int):
+    """The place of a leaf among the leaves of a tree, told from numbers that the tree itself holds."""
+
+
+def leaf_names(framework: Framework, tree: Any) -> tuple[str, ...]:
+    """Name the leaves of a tree in the framework's order (JAX sorts dicts); what cannot be named is left out.
+
+    >>> import torch
+    >>> from nonsmooth.frameworks.torch import TORCH
+    >>> leaf_names(TORCH, {"w": torch.zeros(2), "b": [torch.zeros(1)]})
+    ('w', 'b.0')
+    """
+    leaves, structure = framework.flatten(tree)
+    places = [_Place(k) for k in range(len(leaves))]
+    found = named_leaves(framework.unflatten(places, structure))
+    names = {place: name for name, place in found.items() if isinstance(place, _Place)}
+    return tuple(names[place] for place in places if place in names)
+
+
 def named_gradient(framework: Framework, gradient: Any) -> Gradient:
     """Turn a gradient in the structure of the point into named arrays."""
-    return {name: np.atleast_1d(framework.numpy(leaf)) for name, leaf in named_leaves(gradient).items()}
+    leaves = framework.flatten(gradient)[0]
+    names = leaf_names(framework, gradient)
+    return {name: np.atleast_1d(framework.numpy(leaf)) for name, leaf in zip(names, leaves, strict=True)}
 
 
 def norm(gradient: Gradient) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from nonsmooth.audit.effects import Bench
 from nonsmooth.audit.fixes import fix_jump, fix_kink, fix_singular
 from nonsmooth.audit.flow import differentiable_path, feeds_select, operands_depend, operator, vanishing_inputs
-from nonsmooth.audit.gradients import named_leaves
+from nonsmooth.audit.gradients import leaf_names
 from nonsmooth.audit.result import Comparison, Effect, KinkSummary, LintFinding, TiedBranch
 from nonsmooth.audit.spelling import Spelling, spelling
 from nonsmooth.dictionary import Kind, Nonsmooth, Select
@@ -187,16 +187,14 @@ def _from_capture(program: Program) -> Iterator[LintFinding]:
 
 def _moving(bench: Bench, rows: tuple[KinkSummary, ...], effects: tuple[Effect, ...]) -> Iterator[LintFinding]:
     """Find the groups of kinks that move the gradient by more than rounding."""
-    leaves = named_leaves(bench.x)
-    zero = frozenset(n for n, leaf in leaves.items() if not np.any(bench.framework.numpy(leaf)))
+    leaves, names = bench.framework.flatten(bench.x)[0], leaf_names(bench.framework, bench.x)
+    zero = frozenset(n for n, leaf in zip(names, leaves, strict=True) if not np.any(bench.framework.numpy(leaf)))
     table = {(row.step, row.kink): row for row in rows}
     for effect in effects:
         if effect.status == "undecided" or effect.largest.size <= bench.rounding:
             continue
         row = table[effect.step, effect.kink]
-        causes = list(
-            dict.fromkeys(vanishing_inputs(bench.program, bench.program.steps[row.step], zero, tuple(leaves)))
-        )
+        causes = list(dict.fromkeys(vanishing_inputs(bench.program, bench.program.steps[row.step], zero, names)))
         where = f" in {row.module}" if row.module else ""
         because = f"; {', '.join(causes)} is all zero" if causes else ""
         message = (

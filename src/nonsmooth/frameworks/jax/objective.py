@@ -108,7 +108,8 @@ def _flax(model: Any) -> tuple[Any, Callable[[Any], Any]]:
         return variables.get("params", {}), lambda tree: module.bind({**rest, "params": tree})
     from flax import nnx
 
-    graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+    graph, *states = nnx.split(model, nnx.Param, ...)
+    parameters, rest = states
 
     def rebuild(tree: Any) -> Any:
         state = jax.tree_util.tree_map(lambda leaf: leaf, parameters)
