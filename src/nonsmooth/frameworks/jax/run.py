@@ -19,6 +19,7 @@ from nonsmooth.frameworks.framework import CutCall, Evaluation
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.jax.calls import call_of
 from nonsmooth.frameworks.jax.reverse import Decision, attach, pure
+from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.frameworks.jax.tangents import JaxTangents
 from nonsmooth.frameworks.jax.tree import same_content
 from nonsmooth.frameworks.replay.run import Run
@@ -58,6 +59,12 @@ class JaxRun(Run):
     ) -> None:
         super().__init__(program, env, **options)
         self._graph, self._waiting = graph, opened
+        self._idle = dependences(program).idle
+
+    def _special(self, step: Step, args: Any, kwargs: Any) -> Any:
+        """Run a step that is not smooth; to one that serves no result only an observer looks."""
+        idle = not self.observe and step.index in self._idle
+        return step.target(*args, **kwargs) if idle else super()._special(step, args, kwargs)
 
     def same(self, outcome: Any, recorded: Any) -> bool:
         """Compare what Python sees with what it saw at capture."""

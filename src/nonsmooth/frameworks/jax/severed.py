@@ -1,20 +1,55 @@
-"""Severed dependences in jax: what of the shared analysis has other names here."""
+"""Severed dependences in jax: `stop_gradient`, unless it cuts off a shift that cancels."""
 
 from __future__ import annotations
 
-from nonsmooth.frameworks.replay.severed import Dependences
-from nonsmooth.program import Program
+from collections.abc import Iterator
 
-__all__ = ["dependences"]
+from nonsmooth.frameworks.jax.shifts import cancelled, serving
+from nonsmooth.frameworks.replay.severed import Dependences
+from nonsmooth.program import Program, Step, references
+
+__all__ = ["JaxDependences", "dependences"]
 
 
 class JaxDependences(Dependences):
-    """What the result of a program depends on, sorted by how."""
+    """What the result of a program depends on, sorted by how.
+
+    `cancelled` are the steps `stop_gradient` whose values the result does not depend on; `idle` are the steps that serve
+    nothing else, or nothing at all: their kinks are none of the result's.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.cancelled = cancelled(program)
+        self._beyond = self._cut_off(program)
+        super().__init__(program)
+        detached = {k for k, s in self.found.items() if s.rule == "detached"}
+        for index in detached:  # what is computed from a value that is cut off is listed where it is cut off
+            if program.steps[index].operation.name != "detach":
+                del self.found[index]
+        self.idle = frozenset(range(len(program.steps))) - serving(program, self.cancelled)
+
+    def _step(self, step: Step, value: int, predicate: bool) -> Iterator[tuple[int, bool]]:
+        """Say what a value depends on through a step; the result does not depend on a shift that cancels."""
+        if step.index in self.cancelled:
+            return
+        yield from super()._step(step, value, predicate)
+        if predicate and any(r.value in self._beyond & self.moving for r in references(step.args)):
+            self.discrete[step.index] = step  # where it ties, no tangent tells to which side
+
+    def _cut_off(self, program: Program) -> set[int]:
+        """Find the values that depend on one that is cut off."""
+        found: set[int] = set()
+        for step in program.steps:
+            cuts = step.label == "stop_gradient" and step.index not in self.cancelled
+            passes = step.index not in self.cancelled and any(r.value in found for r in references(step.args))
+            if cuts or passes:
+                found |= {v for v in step.results if v is not None and program.values[v].depends_on_point}
+        return found
 
 
 def dependences(program: Program) -> JaxDependences:
     """Analyse a program once."""
-    known = program.__dict__.get("_jax_slice")
+    known: JaxDependences | None = program.__dict__.get("_jax_slice")
     if known is None:
         known = program.__dict__["_jax_slice"] = JaxDependences(program)
-    return known  # type: ignore[no-any-return]
+    return known

@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.extend import core
 
-from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS
+from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS, Kind
 from nonsmooth.errors import CaptureError, UnlistedOperation
 from nonsmooth.frameworks.jax.control_flow import STRUCTURE
 from nonsmooth.frameworks.jax.equations import Equation
@@ -89,11 +89,23 @@ class Walk:
 
     # --- values -------------------------------------------------------------------------------------------------------
 
-    def value(self, array: Any, name: str, *, point: bool = False, data: bool = False, leaf: bool = False) -> Ref:
-        """Number a value; leaves keep their names, results are counted."""
-        real = jnp.issubdtype(array.dtype, jnp.inexact)
+    def value(
+        self,
+        array: Any,
+        name: str,
+        *,
+        point: bool = False,
+        data: bool = False,
+        leaf: bool = False,
+        connected: bool = True,
+    ) -> Ref:
+        """Number a value; leaves keep their names, results are counted.
+
+        It has a derivative if it is real and `connected` to the point by what has.
+        """
+        differentiable = point and connected and bool(jnp.issubdtype(array.dtype, jnp.inexact))
         self.values.append(
-            Value(self._unique(name, leaf), tuple(array.shape), str(array.dtype), point and real, point, data)
+            Value(self._unique(name, leaf), tuple(array.shape), str(array.dtype), differentiable, point, data)
         )
         self.concrete.append(array)
         return Ref(len(self.values) - 1)
@@ -231,9 +243,11 @@ class Walk:
         ancestors = frozenset().union(*(self._ancestors.get(v, frozenset()) for v in read_values))
         if comparison and point:
             ancestors |= {len(self.steps)}
+        opaque = reading.operation.kind is Kind.OPAQUE
+        connected = opaque or (any(self.values[v].differentiable for v in read_values) and label != "stop_gradient")
         results = []
         for output in outputs:
-            ref = self.value(output, label.replace("-", "_"), point=point, data=data)
+            ref = self.value(output, label.replace("-", "_"), point=point, data=data, connected=connected)
             self._ancestors[ref.value] = ancestors
             results.append(ref)
         self._write(reading, target, args, params, results, source, module_of(eqn.source_info), label, forced)
