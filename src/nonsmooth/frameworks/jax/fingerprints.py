@@ -117,6 +117,8 @@ def _parameter(value: Any, rules: bool) -> Hashable:
         return fingerprint(value, rules)
     if isinstance(value, tuple | list):
         return tuple(_parameter(v, rules) for v in value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):  # mapping makes axes numbers of numpy
+        return repr(int(value))
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _constant(value)
     return repr(value)

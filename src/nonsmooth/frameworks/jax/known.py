@@ -218,7 +218,7 @@ def known(equation: Equation, wanted: Sequence[bool] | None = None) -> Reading |
         if not _takes(OPERATIONS[name], equation, candidate.operands):
             continue
         for options in candidate.options(equation):
-            if own == _reference(candidate, _Key(equation, options)):
+            if any(own == _reference(candidate, _Key(equation, options), depth) for depth in _depths(equation)):
                 attributes = candidate.attributes(equation, options)
                 if attributes is not None:
                     operands = equation.places if candidate.operands is None else candidate.operands
@@ -261,12 +261,20 @@ class _Key:
         return isinstance(other, _Key) and self._content == other._content
 
 
+def _depths(e: Equation) -> range:
+    """Give how often a function may have been mapped: the derivative that it brings is then another formula."""
+    return range(1 + (len(e.inputs[0].shape) if e.primitive in BRINGS_DERIVATIVE else 0))
+
+
 @functools.lru_cache(maxsize=1024)
-def _reference(candidate: Known, key: _Key) -> Hashable:
-    """Trace JAX's own function at the same types, and give the fingerprint of its equation of that name."""
+def _reference(candidate: Known, key: _Key, depth: int = 0) -> Hashable:
+    """Trace JAX's own function at the same types, mapped so often, and give the fingerprint of its equation of that name."""
     shapes = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in key.inputs]
+    function = functools.partial(candidate.function, **key.options)
+    for level in range(depth, 0, -1):
+        function = jax.vmap(function, in_axes=tuple(0 if len(s.shape) >= level else None for s in shapes))
     try:
-        traced = jax.make_jaxpr(functools.partial(candidate.function, **key.options))(*shapes)
+        traced = jax.make_jaxpr(function)(*shapes)
     except (TypeError, ValueError):  # not a call that JAX takes, such as an axis that is not there
         return None
     for eqn in _equations(traced):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -43,9 +44,16 @@ def source_of(info: Any, outer: Source | None) -> Source | None:
 
 
 def module_of(info: Any) -> str:
-    """Give the path of the module that runs, where the library of layers names it (Flax and Keras do)."""
+    """Give the path of the module that runs, where the library of layers names it (Flax and Keras do).
+
+    >>> from types import SimpleNamespace
+    >>> module_of(SimpleNamespace(name_stack="vmap(jit(MLP))/jvp(Dense_0)"))
+    'MLP.Dense_0'
+    """
     name = str(getattr(info, "name_stack", ""))
-    return name.replace("/", ".")
+    while (bare := re.sub(r"\b(?:vmap|jit|jvp|transpose|pmap|checkpoint|remat)\(([^()]*)\)", r"\1", name)) != name:
+        name = bare
+    return ".".join(part for part in name.split("/") if part)
 
 
 def source_at(traceback: TracebackType | None) -> Source | None:
