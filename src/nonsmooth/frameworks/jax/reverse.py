@@ -14,6 +14,7 @@ import jax
 from jax import numpy as jnp
 
 from nonsmooth.dictionary import Call, Nonsmooth
+from nonsmooth.frameworks.jax.calls import call_of
 from nonsmooth.frameworks.replay.forcing import force
 from nonsmooth.frameworks.replay.unselected import unselected_entries
 from nonsmooth.program import Program, Ref, Step
@@ -127,9 +128,10 @@ def _outputs(
     if decision is None or decision.call is None or decision.rules is None:
         return outputs
     assert isinstance(step.operation, Nonsmooth)
-    like = decision.call.operands
+    call = by_jax(decision.call)
+    like = call.operands
     operands = tuple(env[r.value] if isinstance(r, Ref) else u for r, u in zip(step.operands, like, strict=True))
-    linear = step.operation.push(decision.call, decision.rules, operands, decision.tol)
+    linear = step.operation.push(call, decision.rules, operands, decision.tol)
     value = jax.lax.stop_gradient(outputs[0])
     linear = jnp.reshape(linear, (-1,))
     for block in decision.blocks:
@@ -138,6 +140,12 @@ def _outputs(
         jumps.append(block.jumps(operands))
         arguments.append(None if block.arguments is None else block.arguments(operands))
     return (attach(value, jnp.reshape(linear, value.shape).astype(value.dtype)), *outputs[1:])
+
+
+def by_jax(call: Call) -> Call:
+    """Give a call that was read by numpy to jax."""
+    operands = tuple(jnp.asarray(u) for u in call.operands)
+    return call_of(operands, call.attributes, jnp.asarray(call.result))
 
 
 def _guarded(argument: Any, route: Any, masks: Mapping[int, Any]) -> Any:

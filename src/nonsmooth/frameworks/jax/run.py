@@ -1,8 +1,9 @@
 """Evaluation of a program: a run over values decides what happens at its kinks; derivatives are taken of a second pass.
 
-The values of a run are arrays without a graph. `Trail` keeps what a run has decided, so that `reverse.pure` can do the
-same steps again under `jax.vjp`. A run that is cut open at its kinks is itself differentiated (`graph=True`): then the
-arrays are tracers over the same values, and what the records read is cut off from them.
+The values of a run are arrays without a graph; what is decided from them is decided by numpy, which has nothing to
+compile. `Trail` keeps it, so that `reverse.pure` can do the same steps again under `jax.vjp`. A run that is cut open at
+its kinks is itself differentiated (`graph=True`): then the arrays are tracers over the same values, and what the records
+read is cut off from them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import array_api_compat.numpy as host
 from jax import lax
 from jax import numpy as jnp
 
@@ -89,9 +92,10 @@ class JaxRun(Run):
         rules, blocks = operation.cut(call, tol)
         self.ruled[step.index] = operation, call, rules
         cut = CutCall(step, call, rules, blocks, [], [], [])
+        operands = operands if self._graph else call.operands
         linear = jnp.reshape(operation.push(call, rules, operands, tol), (-1,)) if self._graph else None
         for block in blocks:
-            u = jnp.zeros(block.places.shape, dtype=native.dtype) if self._waiting is None else next(self._waiting)
+            u = self.xp.zeros(block.places.shape, dtype=native.dtype) if self._waiting is None else next(self._waiting)
             cut.outputs.append(u)
             if linear is not None:
                 linear = linear.at[jnp.asarray(block.places).reshape(-1)].add(u.reshape(-1))
@@ -107,6 +111,40 @@ class JaxRun(Run):
         for index, route in self.guarded_by.items():
             decisions[index] = Decision(route=route)
         return Trail(self.program, self.env, decisions, self.masks)
+
+
+class HostRun(JaxRun):
+    """A run over values whose kinks are found by numpy."""
+
+    xp = host
+
+    def detached(self, array: Any) -> Any:
+        """Give an array to numpy."""
+        return host.asarray(array) if isinstance(array, jax.Array) else array
+
+    def call_of(self, operands: tuple[Any, ...], attributes: Mapping[str, Any], native: Any) -> Call:
+        """Make the call that a record reads."""
+        return Call(host, tuple(map(self.detached, operands)), attributes, self.detached(native))
+
+
+class HostTangents(JaxTangents):
+    """Tangents that are handed to numpy: those of the operands of a call, and of what a comparison compares."""
+
+    def operands(self, step: Step, operands: Sequence[Any], k: int) -> tuple[Any, ...]:
+        """Give the tangents of the operands of a step, zeros where there is none."""
+        return tuple(host.asarray(t) for t in super().operands(step, operands, k))
+
+    def difference(self, args: Sequence[Any], k: int) -> Any:
+        """Give the tangent of a - b for the first two arguments of a comparison."""
+        return host.asarray(super().difference(args, k))
+
+
+def by_host(program: Program) -> bool:
+    """Tell whether numpy can decide: it does not know the short types of jax for real numbers."""
+    return all(v.dtype in _HOST_TYPES for v in program.values if v.differentiable)
+
+
+_HOST_TYPES = frozenset("float16 float32 float64 complex64 complex128".split())
 
 
 def environment(program: Program, leaves: Sequence[Any], items: Sequence[Any]) -> dict[int, Any]:
@@ -135,8 +173,9 @@ def replay(
         StaleProgram: a guard or a shape differs from the captured one.
     """
     env = environment(program, leaves, items)
-    tangents = None if directions is None else JaxTangents(program, env, directions, deciding, wide)
-    run = JaxRun(program, env, select=select, observe=observe, tangents=tangents, cut_at=cut)
+    run_type, tangents_type = (HostRun, HostTangents) if by_host(program) else (JaxRun, JaxTangents)
+    tangents = None if directions is None else tangents_type(program, env, directions, deciding, wide)
+    run = run_type(program, env, select=select, observe=observe, tangents=tangents, cut_at=cut)
     evaluation = run.evaluate(leaves)
     evaluation.trail = run.trail()
     return evaluation
