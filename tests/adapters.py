@@ -191,6 +191,13 @@ def _jax() -> Adapter:
         sizes, steps, holes = ((1, 1) + (n,) * axes[1] for n in (window, stride or window, dilation))
         return lax.reduce_window(x, -jnp.inf, lax.max, sizes, steps, widths, window_dilation=holes)
 
+    def gradient(f: Function, x: Array) -> Array:
+        """Fall back on forward mode: JAX has no backward pass of loops of unknown length."""
+        try:
+            return jax.grad(f)(x)
+        except ValueError:
+            return jax.jacfwd(f)(x)
+
     def std(x: Array, axis: int | None = None) -> Array:
         return jnp.std(x, axis=axis, ddof=1)
 
@@ -203,7 +210,7 @@ def _jax() -> Adapter:
         numpy=np.asarray,
         same=lambda values, like: jnp.asarray(values, dtype=like.dtype),
         default=lambda precision: jax.enable_x64(precision == "double"),
-        gradient=lambda f, x: jax.grad(f)(x),
+        gradient=gradient,
         evaluating=contextlib.nullcontext,
         cond=lax.cond,
         while_loop=lax.while_loop,

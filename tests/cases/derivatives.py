@@ -551,7 +551,7 @@ CONES: dict[str, Coned] = {
     "max pool 1d": Coned(pool(3, 2), zeros((1, 2, 7))),
     "max pool 2d": Coned(pool(2), zeros((1, 2, 4, 4))),
     "max pool 2d, padded": Coned(pool(3, 2, 1), zeros((1, 1, 5, 5))),
-    "max pool 2d, dilated": Coned(pool(2, 1, 0, 2), zeros((1, 1, 5, 5))),
+    "max pool 2d, dilated": Coned(through(in_torch("max_pool2d", 2, 1, 0, 2)), zeros((1, 1, 5, 5))),  # JAX: no backward
     "max pool 2d, ceiled": Coned(through(in_torch("max_pool2d", 3, 2, 0, 1, True)), zeros((1, 1, 6, 6))),
     "max pool 3d": Coned(pool(2, 1), zeros((1, 1, 3, 3, 3))),
     "adaptive max pool 1d": Coned(through(in_torch("adaptive_max_pool1d", 3)), zeros((2, 7))),
