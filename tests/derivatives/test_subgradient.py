@@ -45,8 +45,11 @@ def test_closed_forms(xp: Adapter, name: str) -> None:
     case = CLOSED[name]
     f, x = spelled(case.f, xp), xp.array(case.x)
     program = ns.capture(f, x)
-    reached = set()
+    wanted = None if callable(case.limits) else {tuple(round(g, 9) for g in limit) for limit in case.limits}
+    reached: set[tuple[float, ...]] = set()
     for seed in range(20):
+        if xp.name != "torch" and seed > 2 and reached == (wanted or reached):
+            break  # the rest would tell no more, and JAX compiles each step of each program anew
         value, gradient, certificate = ns.subgradient(program, x, seed=seed)
         assert certificate.certified, str(certificate)
         assert float(value) == pytest.approx(float(f(x)), abs=1e-15)
@@ -56,8 +59,7 @@ def test_closed_forms(xp: Adapter, name: str) -> None:
             slope = float(gradient @ certificate.direction)
             assert slope == pytest.approx(float(case.along(xp.numpy(certificate.direction))), abs=1e-12)
             assert slope == pytest.approx(float(ns.directional(program, x, certificate.direction)), abs=1e-12)
-    if not callable(case.limits):
-        assert reached == {tuple(round(g, 9) for g in limit) for limit in case.limits}
+    assert wanted is None or reached == wanted
 
 
 @on_each(CLOSED)
@@ -66,7 +68,7 @@ def test_closed_forms_in_single_precision(xp: Adapter, name: str) -> None:
     case = CLOSED[name]
     with xp.default("single"):
         x = xp.array(case.x, "single")
-        for seed in range(3):
+        for seed in range(3 if xp.name == "torch" else 1):
             _, gradient, certificate = ns.subgradient(spelled(case.f, xp), x, seed=seed)
             assert certificate.certified and gradient.dtype == x.dtype, str(certificate)
             assert callable(case.limits) or is_in(case.limits, xp.numpy(gradient), 1e-6)
@@ -84,7 +86,7 @@ def test_cones(xp: Adapter, name: str, precision: str) -> None:
     with xp.default(precision):
         x = xp.array(case.x, precision)
         program = ns.capture(spelled(case.f, xp), x)
-        found = [ns.subgradient(program, x, seed=seed) for seed in range(3)]
+        found = [ns.subgradient(program, x, seed=seed) for seed in range(3 if xp.name == "torch" else 1)]
     for _, gradient, certificate in found:
         assert certificate.certified and certificate.kinks, str(certificate)
         expected = xp.gradient(cone, xp.array(xp.numpy(certificate.direction)))
@@ -112,7 +114,7 @@ def test_refused(xp: Adapter, name: str) -> None:
     x = xp.array(case.x)
     line = here(case.f, xp.name)
     program = ns.capture(spelled(case.f, xp), x)
-    for seed in range(6):
+    for seed in range(6 if xp.name == "torch" else 2):
         _, gradient, certificate = ns.subgradient(program, x, seed=seed)
         assert not certificate.certified and certificate.status == "undecided"
         assert gradient.shape == x.shape
