@@ -26,6 +26,7 @@ __all__ = [
     "counted",
     "device_of",
     "entries",
+    "is_number",
     "lexicographic_sign",
     "on_host",
     "reduced_axes_last",
@@ -228,6 +229,15 @@ class Nonsmooth(Operation):
     @abstractmethod
     def cut(self, call: Call, tol: float = 0.0) -> tuple[Mapping[str, Rule], list[Block]]:
         """Give the rules of a first selection, and the active kinks as blocks that turn it into every other one."""
+
+
+def is_number(value: Any) -> bool:
+    """Tell a plain number; the numbers of numpy are arrays without axes.
+
+    >>> is_number(1.0), is_number(np.float64(1.0))
+    (True, False)
+    """
+    return type(value) in (int, float)
 
 
 def on_host(array: Array) -> Any:

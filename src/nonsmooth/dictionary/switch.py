@@ -29,6 +29,7 @@ from nonsmooth.dictionary.operation import (
     Rule,
     device_of,
     entries,
+    is_number,
     lexicographic_sign,
     on_host,
 )
@@ -96,7 +97,7 @@ class Switch(Nonsmooth):
     def slopes_of(self, call: Call) -> list[float] | None:
         """List the slopes of all pieces if all of them are constants; None elsewhere."""
         slopes = [slope for piece in self.pieces(call) for slope in piece]
-        return slopes if all(isinstance(s, float) for s in slopes) else None
+        return slopes if all(map(is_number, slopes)) else None
 
     def margins(self, call: Call) -> dict[str, Array]:
         """Give |a_j| for each kink j."""
@@ -132,7 +133,7 @@ class Switch(Nonsmooth):
                 before = slopes[i]
                 if after is before:
                     continue
-                if step is not None and isinstance(after, float) and isinstance(before, float):
+                if step is not None and is_number(after) and is_number(before):
                     slopes[i] = step if (before, after) == (0.0, 1.0) else before + (after - before) * step
                     continue
                 if getattr(weight, "dtype", None) == call.xp.bool:
@@ -176,7 +177,7 @@ class Switch(Nonsmooth):
         xp, shape = call.xp, call.result.shape
 
         def here(value: Array | float) -> Array | float:
-            return value if isinstance(value, float | int) else entries(xp, xp.broadcast_to(value, shape), places)
+            return value if is_number(value) else entries(xp, xp.broadcast_to(value, shape), places)
 
         before, found = [here(p) for p in self.pieces(call)[0]], []
         for j, (argument, piece) in enumerate(zip(self.arguments(call), self.pieces(call)[1:], strict=True)):
@@ -297,9 +298,9 @@ def weight_of(operation: str, kink: str, rules: Mapping[str, Rule]) -> Any:
 
 def _is_zero(partial: Array | float) -> bool:
     """Tell a structural zero."""
-    return isinstance(partial, float | int) and partial == 0
+    return is_number(partial) and partial == 0
 
 
 def _full(xp: Any, value: Array | float, like: Array) -> Array:
     """Spread a constant over the shape of the result."""
-    return xp.full_like(like, value) if isinstance(value, float | int) else value
+    return xp.full_like(like, value) if is_number(value) else value

@@ -11,6 +11,7 @@ import numpy as np
 
 from nonsmooth.dictionary import OPERATIONS, Call, Cone, Kind, Nonsmooth, Rule, Select, Switch
 from nonsmooth.dictionary.convention import FRAMEWORKS, load_convention
+from nonsmooth.dictionary.operation import is_number
 from nonsmooth.errors import ConventionError
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.program import Step
@@ -219,7 +220,7 @@ def _minimum_norm(step: Step, kink: str, call: Call) -> Rule:
         left, right = pieces[place], pieces[place + 1]
         inner = sum(a * (b - a) for a, b in zip(left, right, strict=True))
         length = sum((b - a) * (b - a) for a, b in zip(left, right, strict=True))
-        if isinstance(length, int | float):
+        if is_number(length):
             return min(max(-inner / length, 0.0), 1.0) if length else 0.5
         return call.xp.clip(-inner / call.xp.where(length == 0, call.xp.ones_like(length), length), 0.0, 1.0)
     if isinstance(operation, Select):

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["STRUCTURE"]
 
 Slots: TypeAlias = list[Any]
+Wanted: TypeAlias = tuple[bool, ...]
 
 
 def _inlined(parameter: str) -> Callable[..., Slots]:
     """Open an equation that calls a jaxpr."""
 
-    def inline(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool) -> Slots:
+    def inline(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:
         inner = eqn.params[parameter]
         jaxpr, constants = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        return walk.run(jaxpr, constants, inputs, source, inside or _of_library(jaxpr))
+        return walk.run(jaxpr, constants, inputs, source, inside or _of_library(jaxpr), wanted)
 
     return inline
 
@@ -38,7 +39,7 @@ def _of_library(jaxpr: Any) -> bool:
     return is_library(file)
 
 
-def _custom(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool) -> Slots:
+def _custom(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:
     """Keep a function that brings its own derivative as one step, known by name alone."""
     jaxpr = eqn.params["call_jaxpr"].jaxpr
     name = str(eqn.params.get("name") or getattr(getattr(jaxpr, "debug_info", None), "func_name", "") or "custom")
@@ -53,13 +54,13 @@ def _custom(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: 
     return walk.whole(eqn, reading, safe, inputs, source)
 
 
-def _cond(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool) -> Slots:
+def _cond(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:
     """Take the branch that comes out at the point."""
     branch = eqn.params["branches"][int(walk.decide(inputs[0], source))]
-    return walk.run(branch.jaxpr, branch.consts, inputs[1:], source, inside)
+    return walk.run(branch.jaxpr, branch.consts, inputs[1:], source, inside, wanted)
 
 
-def _while(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool) -> Slots:
+def _while(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:
     """Unroll a loop, with a guard for each round."""
     p = eqn.params
     m, n = p["cond_nconsts"], p["body_nconsts"]
@@ -70,7 +71,7 @@ def _while(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: b
     return carried
 
 
-def _scan(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool) -> Slots:
+def _scan(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:
     """Unroll a scan: its body for each slice."""
     p = eqn.params
     fixed, carried, sliced = _split(inputs, p["num_consts"], p["num_carry"])

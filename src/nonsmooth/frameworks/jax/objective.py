@@ -109,11 +109,11 @@ def _flax(model: Any) -> tuple[Any, Callable[[Any], Any]]:
     from flax import nnx
 
     graph, *states = nnx.split(model, nnx.Param, ...)
-    parameters, rest = states
+    parameters, others = states
 
     def rebuild(tree: Any) -> Any:
         state = jax.tree_util.tree_map(lambda leaf: leaf, parameters)
         nnx.replace_by_pure_dict(state, tree)
-        return nnx.merge(graph, state, rest, copy=True)
+        return nnx.merge(graph, state, others, copy=True)
 
     return nnx.to_pure_dict(parameters), rebuild

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import array_api_compat.numpy as host
+import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
@@ -120,7 +121,7 @@ class HostRun(JaxRun):
 
     def detached(self, array: Any) -> Any:
         """Give an array to numpy."""
-        return host.asarray(array) if isinstance(array, jax.Array) else array
+        return np.asarray(array) if isinstance(array, jax.Array) else array
 
     def call_of(self, operands: tuple[Any, ...], attributes: Mapping[str, Any], native: Any) -> Call:
         """Make the call that a record reads."""
@@ -132,11 +133,11 @@ class HostTangents(JaxTangents):
 
     def operands(self, step: Step, operands: Sequence[Any], k: int) -> tuple[Any, ...]:
         """Give the tangents of the operands of a step, zeros where there is none."""
-        return tuple(host.asarray(t) for t in super().operands(step, operands, k))
+        return tuple(np.asarray(t) for t in super().operands(step, operands, k))
 
     def difference(self, args: Sequence[Any], k: int) -> Any:
         """Give the tangent of a - b for the first two arguments of a comparison."""
-        return host.asarray(super().difference(args, k))
+        return np.asarray(super().difference(args, k))
 
 
 def by_host(program: Program) -> bool:

@@ -23,6 +23,7 @@ from nonsmooth.frameworks.jax.calls import call_of, rules_of
 from nonsmooth.frameworks.jax.capture import traced
 from nonsmooth.frameworks.jax.equations import Equation
 from nonsmooth.frameworks.jax.known import known
+from nonsmooth.frameworks.jax.liveness import constant_of, live_equations
 from nonsmooth.frameworks.jax.opening import opened
 from nonsmooth.frameworks.jax.reverse import attach
 from nonsmooth.frameworks.jax.rows import REFUSED, Reading, read
@@ -65,23 +66,26 @@ class Interpreter:
     count: int = field(default=0)
 
     def run(
-        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Slot], outer: Source | None = None
+        self,
+        jaxpr: Any,
+        constants: Sequence[Any],
+        inputs: Sequence[Slot],
+        outer: Source | None = None,
+        wanted: Sequence[bool] | None = None,
     ) -> list[Slot]:
         """Interpret a jaxpr."""
         env: dict[Any, Slot] = {v: Slot(jnp.asarray(c)) for v, c in zip(jaxpr.constvars, constants, strict=True)}
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
         def slot(atom: Any) -> Slot:
-            return Slot(jnp.asarray(atom.val, dtype=atom.aval.dtype)) if isinstance(atom, core.Literal) else env[atom]
+            return Slot(constant_of(atom)) if isinstance(atom, core.Literal) else env[atom]
 
-        used = {v for e in jaxpr.eqns for v in e.invars if not isinstance(v, core.Literal)}
-        used |= {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
-        for equation in jaxpr.eqns:
+        for equation, used in live_equations(jaxpr, wanted):
             source = source_of(equation.source_info, outer)
-            wanted = tuple(v in used for v in equation.outvars)
-            outputs = self._equation(equation, [slot(a) for a in equation.invars], source, wanted)
+            outputs = self._equation(equation, [slot(a) for a in equation.invars], source, used)
             env.update(zip(equation.outvars, outputs, strict=True))
-        return [slot(a) for a in jaxpr.outvars]
+        shown = (True,) * len(jaxpr.outvars) if wanted is None else wanted
+        return [slot(a) if w else Slot(None) for a, w in zip(jaxpr.outvars, shown, strict=True)]
 
     def _equation(self, eqn: Any, inputs: list[Slot], source: Source | None, wanted: tuple[bool, ...]) -> list[Slot]:
         """Interpret one equation."""
@@ -94,7 +98,7 @@ class Interpreter:
         if whole is not None:
             return self._weighed(eqn, whole, Whole(eqn), {}, inputs, source)
         if name in STRUCTURE:
-            return STRUCTURE[name](self, eqn, inputs, source)
+            return STRUCTURE[name](self, eqn, inputs, source, wanted)
         if name in FUNCTIONS:
             return self._natively(eqn, inputs, moving)
         equation = _described(eqn, inputs)
@@ -135,9 +139,9 @@ class Interpreter:
         found = target(*arrays, **params)
         outputs = list(found) if isinstance(found, list | tuple) else [found]
         operation = reading.operation
-        chosen = [inputs[i] for i in reading.operands]
+        chosen, place = [inputs[i] for i in reading.operands], reading.results[0]
         if isinstance(operation, Nonsmooth) and any(s.moving and _real(s.array) for s in chosen):
-            outputs[0] = self._attached(operation, reading, chosen, outputs[0], source)
+            outputs[place] = self._attached(operation, reading, chosen, outputs[place], source)
         predicate = self._predicate(eqn, target, params, inputs, outputs[0])
         return [Slot(a, True, predicate if k == 0 else None) for k, a in enumerate(outputs)]
 
@@ -195,10 +199,10 @@ def _described(eqn: Any, inputs: list[Slot]) -> Equation:
 def _inlined(parameter: str) -> Callable[..., list[Slot]]:
     """Interpret the jaxpr of an equation that calls it."""
 
-    def inline(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+    def inline(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
         inner = eqn.params[parameter]
         jaxpr, constants = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        return run.run(jaxpr, constants, inputs, source)
+        return run.run(jaxpr, constants, inputs, source, wanted)
 
     return inline
 
@@ -212,7 +216,7 @@ def _on_arrays(run: Interpreter, closed: Any, source: Source | None) -> Callable
     return function
 
 
-def _remat(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+def _remat(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
     """Interpret what is computed again on the way back."""
     jaxpr = eqn.params["jaxpr"]
     again = jax.checkpoint(
@@ -223,13 +227,13 @@ def _remat(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None
     return [Slot(a, True) for a in again(*(s.array for s in inputs))]
 
 
-def _cond(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+def _cond(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
     """Keep both branches; the one that is taken counts."""
     branches = [_on_arrays(run, b, source) for b in eqn.params["branches"]]
     return [Slot(a, True) for a in lax.switch(inputs[0].array, branches, *(s.array for s in inputs[1:]))]
 
 
-def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
     """Keep a loop, of which jax has no reverse mode."""
     p = eqn.params
     m, n = p["cond_nconsts"], p["body_nconsts"]
@@ -240,7 +244,7 @@ def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None
     return [Slot(a, True) for a in found]
 
 
-def _scan(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
+def _scan(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
     """Keep a scan."""
     p = eqn.params
     arrays, first = [s.array for s in inputs], p["num_consts"]

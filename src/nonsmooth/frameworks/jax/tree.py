@@ -32,7 +32,7 @@ Tree = Any
 
 def flatten(tree: Tree) -> tuple[list[Any], Any]:
     """Give the leaves of a tree and its structure."""
-    return jax.tree_util.tree_flatten(tree)  # type: ignore[no-any-return]
+    return jax.tree_util.tree_flatten(tree)
 
 
 def unflatten(leaves: list[Any], structure: Any) -> Tree:

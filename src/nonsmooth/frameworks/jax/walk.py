@@ -20,6 +20,7 @@ from nonsmooth.errors import CaptureError, UnlistedOperation
 from nonsmooth.frameworks.jax.control_flow import STRUCTURE
 from nonsmooth.frameworks.jax.equations import Equation
 from nonsmooth.frameworks.jax.known import known
+from nonsmooth.frameworks.jax.liveness import constant_of, live_equations
 from nonsmooth.frameworks.jax.opening import opened
 from nonsmooth.frameworks.jax.rows import REFUSED, Reading, read
 from nonsmooth.frameworks.jax.sources import module_of, source_of
@@ -58,6 +59,24 @@ class Whole:
         primitive, types = self.equation.primitive, tuple(v.aval for v in self.equation.invars)
         found = primitive.bind(*_typed(args, types), **primitive.get_bind_params(self.equation.params))
         return found if len(self.equation.outvars) > 1 or not primitive.multiple_results else found[0]
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """A callable of several results, given in another order: that of the record comes first."""
+
+    target: Callable[..., Any]
+    order: tuple[int, ...]
+
+    @property
+    def primitive(self) -> Any:
+        """The primitive below."""
+        return getattr(self.target, "primitive", None)
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        """Apply the callable."""
+        found = self.target(*args, **params)
+        return [found[k] for k in self.order]
 
 
 def _typed(args: Sequence[Any], types: Sequence[Any]) -> list[Any]:
@@ -147,22 +166,24 @@ class Walk:
         inputs: Sequence[Slot],
         outer: Source | None = None,
         inside: bool = False,
+        wanted: Sequence[bool] | None = None,
     ) -> list[Slot]:
-        """Walk a jaxpr; `inside` of a library's function every equation has the line of the call."""
+        """Walk a jaxpr; `inside` of a library's function every equation has the line of the call.
+
+        What no `wanted` result needs is left out, and a result that is not wanted is None.
+        """
         env: dict[Any, Slot] = dict(zip(jaxpr.constvars, map(jnp.asarray, constants), strict=True))
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
         def slot(atom: Any) -> Slot:
-            return jnp.asarray(atom.val, dtype=atom.aval.dtype) if isinstance(atom, core.Literal) else env[atom]
+            return constant_of(atom) if isinstance(atom, core.Literal) else env[atom]
 
-        used = {v for e in jaxpr.eqns for v in e.invars if not isinstance(v, core.Literal)}
-        used |= {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
-        for equation in jaxpr.eqns:
+        for equation, used in live_equations(jaxpr, wanted):
             source = outer if inside else source_of(equation.source_info, outer)
-            wanted = tuple(v in used for v in equation.outvars)
-            outputs = self._equation(equation, [slot(a) for a in equation.invars], source, inside, wanted)
+            outputs = self._equation(equation, [slot(a) for a in equation.invars], source, inside, used)
             env.update(zip(equation.outvars, outputs, strict=True))
-        return [slot(a) for a in jaxpr.outvars]
+        shown = (True,) * len(jaxpr.outvars) if wanted is None else wanted
+        return [slot(a) if w else None for a, w in zip(jaxpr.outvars, shown, strict=True)]
 
     def _equation(
         self, eqn: Any, inputs: list[Slot], source: Source | None, inside: bool, wanted: tuple[bool, ...]
@@ -185,13 +206,13 @@ class Walk:
             return self.whole(eqn, whole, whole.operation.name, inputs, source)
         special = STRUCTURE.get(name)
         if special is not None:
-            return special(self, eqn, inputs, source, inside)
+            return special(self, eqn, inputs, source, inside, wanted)
         equation = self._described(eqn, inputs)
         other = opened(equation)
         if other is not None:
             shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
             closed = jax.make_jaxpr(other)(*shapes)
-            return self.run(closed.jaxpr, closed.consts, inputs, source, True)
+            return self.run(closed.jaxpr, closed.consts, inputs, source, True, wanted)
         reading = self._registered(name, inputs) or read(equation, wanted)
         if reading is None:
             raise UnlistedOperation(
@@ -228,7 +249,9 @@ class Walk:
         params: Mapping[str, Any] | None = None,
     ) -> list[Slot]:
         """Run an equation and write it down as a step."""
-        params = {} if params is None else params
+        params, first = {} if params is None else params, reading.results[0]
+        order = (first, *(k for k in range(len(eqn.outvars)) if k != first))
+        target = Reordered(target, order) if first else target
         args = tuple(s if isinstance(s, Ref) else self.constant(s) for s in inputs)
         outputs = _several(eqn, target(*map(self.look, inputs), **params))
         forced: tuple[tuple[int, int], ...] = ()
@@ -251,7 +274,7 @@ class Walk:
             self._ancestors[ref.value] = ancestors
             results.append(ref)
         self._write(reading, target, args, params, results, source, module_of(eqn.source_info), label, forced)
-        return list(results)
+        return [results[order.index(k)] for k in range(len(results))]
 
     def _write(
         self,

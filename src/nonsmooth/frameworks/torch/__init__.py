@@ -110,6 +110,14 @@ class TorchFramework:
         with torchs_own_slopes():
             return capture_function(self, function, x, data, **options)
 
+    def value_and_grad(
+        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None
+    ) -> tuple[Any, Any]:
+        """Give the value and the gradient of a function under a selection, captured for this one call."""
+        evaluation = self.evaluate(self.capture(function, x, data), x, data, select=select)
+        gradient = self.pull(evaluation)
+        return self.scalar(evaluation).detach(), gradient
+
     def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
         """Walk the programs that are active at the point."""
         return pieces(program, x, data, limit=limit)
