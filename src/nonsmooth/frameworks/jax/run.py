@@ -67,8 +67,10 @@ class JaxRun(Run):
 
     def _special(self, step: Step, args: Any, kwargs: Any) -> Any:
         """Run a step that is not smooth; to one that serves no result only an observer looks."""
-        idle = not self.observe and step.index in self._idle
-        return step.target(*args, **kwargs) if idle else super()._special(step, args, kwargs)
+        if not self.observe and step.index in self._idle:
+            return step.target(*args, **kwargs)
+        with np.errstate(all="ignore"):  # jax says nothing of infinities and nan
+            return super()._special(step, args, kwargs)
 
     def same(self, outcome: Any, recorded: Any) -> bool:
         """Compare what Python sees with what it saw at capture."""
