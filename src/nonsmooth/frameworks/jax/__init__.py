@@ -198,7 +198,10 @@ class JaxFramework:
     ) -> Program:
         """Capture the function again with the outcomes of tied comparisons forced."""
         randomness = program.options["randomness"]
-        return capture_function(self, program.function, x, data, randomness=randomness, forced=dict(outcomes))
+        known = program.options.get("traced")
+        return capture_function(
+            self, program.function, x, data, randomness=randomness, forced=dict(outcomes), known=known
+        )
 
     def severed(self, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Severed, ...]:
         """List where the result depends on the point through what carries no derivative at this point."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 from jax import numpy as jnp
 
 from nonsmooth.errors import CaptureError, NonsmoothError, RandomnessError, ResultError, UsageError
-from nonsmooth.frameworks.jax.proof import prove
+from nonsmooth.frameworks.jax.proof import Native, prove
 from nonsmooth.frameworks.jax.sources import source_at
 from nonsmooth.frameworks.jax.tree import (
     RandomState,
@@ -47,16 +47,37 @@ def capture_function(
     *,
     randomness: str = "refuse",
     forced: Mapping[tuple[int, int], int] | None = None,
+    known: Traced | None = None,
 ) -> Program:
-    """Turn a function into a program near a point, with its proof."""
+    """Turn a function into a program near a point, with its proof.
+
+    `known` is what tracing gave for another piece of the same function at the same point.
+    """
     if not callable(function):
         raise UsageError(f"capture takes a function f(x, *data); found a {type(function).__name__}.")
     if randomness not in RANDOMNESS:
         raise UsageError(f"randomness={randomness!r}: use one of {RANDOMNESS}.")
     leaves = check_point(x)
+    if known is None or not known.native.is_at(x, data):
+        known = _traced_once(function, unflatten(leaves, flatten(x)[1]), data, randomness)
+    program = _walked(framework, function, known, leaves, randomness, forced)
+    return replace(program, proof=prove(program, known.native, forced=bool(forced)))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What jax's trace of a function at a point gave: the jaxpr, the structure of the result, and the function itself."""
+
+    closed: Any
+    structure: Any
+    native: Native
+
+
+def _traced_once(function: Callable[..., Any], x: Any, data: tuple[Any, ...], randomness: str) -> Traced:
+    """Trace a function, and refuse one that draws random numbers behind jax's back."""
     start = RandomState()
     try:
-        closed, structure = traced(function, unflatten(leaves, flatten(x)[1]), data)
+        closed, structure = traced(function, x, data)
         drawn = start.drawn_since()
     finally:
         start.put()
@@ -65,8 +86,7 @@ def capture_function(
             f"capture: the function draws random numbers from {drawn}, so that it has no one value at x. Draw them outside "
             "and pass them as data, use jax.random with a key, or pass randomness='freeze' to keep these draws."
         )
-    program = _walked(framework, function, closed, structure, x, leaves, data, randomness, forced)
-    return replace(program, proof=prove(program, x, data, forced=bool(forced)))
+    return Traced(closed, structure, Native(function, x, data))
 
 
 def traced(function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -128,15 +148,13 @@ def _checked(result: Any) -> Any:
 def _walked(
     framework: Any,
     function: Callable[..., Any],
-    closed: Any,
-    structure: Any,
-    x: Any,
+    known: Traced,
     leaves: list[jax.Array],
-    data: tuple[Any, ...],
     randomness: str,
     forced: Mapping[tuple[int, int], int] | None,
 ) -> Program:
     """Walk the jaxpr of a function at the point."""
+    x, data, closed = known.native.x, known.native.data, known.closed
     arrays, plain, _ = split_data(data)
     walk = Walk(forced=dict(forced or {}))
     inputs = [
@@ -162,7 +180,7 @@ def _walked(
         constants=dict(walk.constants),
         inputs=tuple(r.value for r in inputs),
         data=tuple(r.value for r in items),
-        result=unflatten(results, structure),
+        result=unflatten(results, known.structure),
         structure=flatten(x)[1],
         guards=tuple(walk.guards),
         findings=tuple(walk.findings.values()),
@@ -171,5 +189,6 @@ def _walked(
             "forced": dict(forced or {}),
             "at": leaves if forced else [],
             "plain": (check_data(data)[1], plain),
+            "traced": known,
         },
     )

@@ -6,6 +6,8 @@ nothing: a program that has lost a dependency has the right value there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,11 +16,11 @@ from jax import numpy as jnp
 
 from nonsmooth.errors import ProofFailed, StaleProgram
 from nonsmooth.frameworks.jax.run import replay
-from nonsmooth.frameworks.jax.tree import RandomState, flatten, split_data, unflatten
+from nonsmooth.frameworks.jax.tree import RandomState, flatten, same_content, split_data, unflatten
 from nonsmooth.frameworks.replay.forcing import unforced
 from nonsmooth.program import Program, Proof
 
-__all__ = ["prove", "weighed_sum"]
+__all__ = ["Native", "prove", "weighed_sum"]
 
 NEARBY = (0.1, 0.1, 0.01, 0.01, 1e-3, 1e-4, 1e-5)
 """The distances, relative to the mean size of a leaf, at which nearby points are tried until one is on the same piece."""
@@ -29,22 +31,74 @@ LOST_AMONG = 1e-3
 Arrays = list[np.ndarray[Any, Any]]
 
 
-def prove(program: Program, x: Any, data: tuple[Any, ...], *, forced: bool = False) -> Proof:
+@dataclass
+class Native:
+    """The function run by jax alone, near one point: what it gives is kept, for the programs of all its pieces."""
+
+    function: Callable[..., Any]
+    x: Any
+    data: tuple[Any, ...]
+    known: dict[int, tuple[Any, Any, bool]] = field(default_factory=dict)
+
+    def is_at(self, x: Any, data: tuple[Any, ...]) -> bool:
+        """Tell whether it is near the same point."""
+        mine, theirs = flatten((self.x, self.data)), flatten((x, data))
+        return bool(mine[1] == theirs[1]) and all(map(same_content, mine[0], theirs[0]))
+
+    def at(self, place: int, leaves: list[Any], items: list[Any]) -> tuple[Any, Any, bool]:
+        """Give result, gradient and whether it was found backwards, at the point (place -1) or a nearby one.
+
+        Where jax has no reverse mode (a `while`) it is the derivative along one fixed direction.
+        """
+        if place not in self.known:
+            structure, (_, _, joined) = flatten(self.x)[1], split_data(self.data)
+
+            def value(point: list[Any]) -> Any:
+                result = self.function(unflatten(point, structure), *joined(items))
+                return weighed_sum(result), result
+
+            state = RandomState()
+            try:
+                self.known[place] = _differentiated(value, leaves)
+            finally:
+                state.put()
+        return self.known[place]
+
+
+def _differentiated(value: Callable[[list[Any]], Any], leaves: list[Any]) -> tuple[Any, Any, bool]:
+    """Differentiate backwards, or along one direction where jax cannot."""
+    try:
+        gradient, result = jax.grad(value, has_aux=True)(leaves)
+    except ValueError as error:
+        if "Reverse-mode differentiation" not in str(error):
+            raise
+        return *_along(value, leaves), False
+    return result, gradient, True
+
+
+def _along(value: Callable[[list[Any]], Any], leaves: list[Any]) -> tuple[Any, Any]:
+    """Differentiate along one fixed direction."""
+    direction = [jnp.asarray(np.cos(np.arange(t.size)).reshape(t.shape), dtype=t.dtype) for t in leaves]
+    _, slope, result = jax.jvp(value, (leaves,), (direction,), has_aux=True)
+    return result, slope
+
+
+def prove(program: Program, native: Native, *, forced: bool = False) -> Proof:
     """Compare a program with its function at the point (unless outcomes are forced there) and at a nearby point.
 
     Raises:
         ProofFailed: values or gradients differ by more than rounding.
     """
-    leaves, (items, _, joined) = flatten(x)[0], split_data(data)
+    leaves, items = flatten(native.x)[0], split_data(native.data)[0]
     tolerance = max(_tolerance(t.dtype) for t in leaves)
-    errors = [] if forced else [_compare(program, leaves, items, joined)]
+    errors = [] if forced else [_compare(program, native, -1, leaves, items)]
     _judge(program, errors, tolerance)
     nearby, generator = 0, np.random.default_rng(0)
     for attempt, scale in enumerate(NEARBY):
-        point = _moved(leaves, generator, scale)
-        others = _moved(items, generator, scale) if attempt % 2 == 0 else items
+        point, drawn = _moved(leaves, generator, scale), _moved(items, generator, scale)
+        others = drawn if attempt % 2 == 0 else items
         try:
-            error = _compare(unforced(program), point, others, joined)
+            error = _compare(unforced(program), native, attempt, point, others)
         except StaleProgram:
             continue
         except Exception:  # the function need not be defined there
@@ -101,36 +155,21 @@ def _tolerance(dtype: Any) -> float:
     return 1e-9 if dtype == jnp.float64 else float(min(0.05, 2e3 * float(jnp.finfo(dtype).eps)))
 
 
-def _compare(program: Program, leaves: list[Any], items: list[Any], joined: Any) -> tuple[float, float] | None:
-    """Give the relative differences of values and gradients; None where the function has no finite value.
-
-    Where jax has no reverse mode (a `while`) the derivative along one fixed direction is compared.
-    """
-    run = replay(program, leaves, items)
-
-    def ours(point: list[Any]) -> Any:
-        result = run.trail.pure()(point, [], [])[0]
-        return weighed_sum(result), result
-
-    def theirs(point: list[Any]) -> Any:
-        result = program.function(unflatten(point, program.structure), *joined(items))
-        return weighed_sum(result), result
-
-    state = RandomState()
-    try:
-        gradient, result = jax.grad(theirs, has_aux=True)(leaves)
-        own, found = jax.grad(ours, has_aux=True)(leaves)
-    except ValueError as error:
-        if "Reverse-mode differentiation" not in str(error):
-            raise
-        along = [jnp.asarray(np.cos(np.arange(t.size)).reshape(t.shape), dtype=t.dtype) for t in leaves]
-        _, gradient, result = jax.jvp(theirs, (leaves,), (along,), has_aux=True)
-        _, own, found = jax.jvp(ours, (leaves,), (along,), has_aux=True)
-    finally:
-        state.put()
+def _compare(
+    program: Program, native: Native, place: int, leaves: list[Any], items: list[Any]
+) -> tuple[float, float] | None:
+    """Give the relative differences of values and gradients; None where the function has no finite value."""
+    run = replay(program, leaves, items)  # which checks the guards first
+    result, gradient, backwards = native.at(place, leaves, items)
     values = [_hosted(t) for t in flatten(result)[0]]
     if not all(np.isfinite(v).all() for v in values):
         return None
+
+    def ours(point: list[Any]) -> Any:
+        found = run.trail.pure()(point, [], [])[0]
+        return weighed_sum(found), found
+
+    found, own = _differentiated(ours, leaves)[:2] if backwards else _along(ours, leaves)
     mine = [_hosted(t) for t in flatten(found)[0]]
     pair = [[_hosted(t) for t in flatten(g)[0]] for g in (own, gradient)]
     return _distance(mine, values, 0.0), _distance(pair[0], pair[1], LOST_AMONG)
