@@ -37,7 +37,7 @@ Function = Callable[..., Any]
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 """All that the suite has a run for, in their order: what needs no framework is tested in the first."""
 
-SERVED = ("torch",)
+SERVED = ("torch", "jax")
 """Those whose functions are captured: the tables of cases run on each that is installed."""
 
 LIBRARIES = ("keras", "equinox", "flax", "optax")

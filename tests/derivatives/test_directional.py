@@ -11,7 +11,7 @@ import torch
 
 import nonsmooth as ns
 from nonsmooth.errors import NoDerivative
-from tests.adapters import Adapter
+from tests.adapters import Adapter, served
 from tests.cases.derivatives import CLOSED, CONES, REFUSED, here
 from tests.cases.spelling import on_each, spelled
 from tests.programs.oracle import one_sided
@@ -53,7 +53,7 @@ def test_closed_forms(xp: Adapter, name: str, precision: str) -> None:
             assert float(found) == pytest.approx(float(case.along(v)), rel=tolerance, abs=tolerance), v
 
 
-@on_each(CLOSED)
+@pytest.mark.parametrize(("xp", "name"), [(served()[0], name) for name in CLOSED], indirect=["xp"])
 def test_the_formulas_are_right(xp: Adapter, name: str) -> None:
     """One-sided difference quotients, which know no theory, agree with the formulas of the table."""
     case = CLOSED[name]

@@ -22,17 +22,6 @@ NO_BACKWARD_PASS = {("jax", "while")}
 """JAX itself does not differentiate a loop of unknown length backwards."""
 
 
-HIDDEN_PREDICATES = pytest.mark.xfail(
-    reason="the sets do not see how a predicate of detached values moves, and call dF(x) exact without its other branch"
-)
-
-
-def expect_failure(request: pytest.FixtureRequest, name: str) -> None:
-    """Mark the case in which the sets are known to be wrong."""
-    if name == "mask of detached values":
-        request.applymarker(HIDDEN_PREDICATES)
-
-
 def directions(n: int) -> np.ndarray:
     """Draw directions in which to compare supports."""
     return np.random.default_rng(n).standard_normal((12, n))
@@ -44,9 +33,8 @@ def support(case: Closed, d: np.ndarray) -> float:
 
 
 @on_each(FINITE)
-def test_sets(xp: Adapter, name: str, request: pytest.FixtureRequest) -> None:
+def test_sets(xp: Adapter, name: str) -> None:
     """conv D(x) holds every limit; the Clarke set is their hull where it is exact, and inside of it elsewhere."""
-    expect_failure(request, name)
     case = FINITE[name]
     f, x = spelled(case.f, xp), xp.array(case.x)
     field, clarke = ns.field(f, x), ns.clarke(f, x)
@@ -62,9 +50,8 @@ def test_sets(xp: Adapter, name: str, request: pytest.FixtureRequest) -> None:
 
 
 @on_each(FINITE)
-def test_verdicts(xp: Adapter, name: str, request: pytest.FixtureRequest) -> None:
+def test_verdicts(xp: Adapter, name: str) -> None:
     """No limit is ever an artifact, nothing far from all of them is certified, and backprop's value lies in the field."""
-    expect_failure(request, name)
     case = FINITE[name]
     f, x = spelled(case.f, xp), xp.array(case.x)
     for limit in case.limits:

@@ -174,7 +174,6 @@ def test_its_kinks_name_modules(case: Any) -> None:
         assert any(name in row.module for row in table), [row.module for row in table]
 
 
-@pytest.mark.xfail(reason="a function with a rule of its own is not recognised under vmap, and stays opaque")
 def test_a_relu_under_vmap_is_a_kink() -> None:
     table = ns.kinks(lambda x: jax.vmap(lambda row: jax.nn.relu(row).sum())(x).sum(), jnp.zeros((2, 3)))
     assert [(row.operation, row.count) for row in table] == [("relu", 6)]

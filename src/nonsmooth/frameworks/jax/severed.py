@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nonsmooth.frameworks.jax.shifts import cancelled, serving
 from nonsmooth.frameworks.replay.severed import Dependences
-from nonsmooth.program import Program, Step, references
+from nonsmooth.program import Program, Step
 
 __all__ = ["JaxDependences", "dependences"]
 
@@ -20,7 +20,6 @@ class JaxDependences(Dependences):
 
     def __init__(self, program: Program) -> None:
         self.cancelled = cancelled(program)
-        self._beyond = self._cut_off(program)
         super().__init__(program)
         detached = {k for k, s in self.found.items() if s.rule == "detached"}
         for index in detached:  # what is computed from a value that is cut off is listed where it is cut off
@@ -33,18 +32,6 @@ class JaxDependences(Dependences):
         if step.index in self.cancelled:
             return
         yield from super()._step(step, value, predicate)
-        if predicate and any(r.value in self._beyond & self.moving for r in references(step.args)):
-            self.discrete[step.index] = step  # where it ties, no tangent tells to which side
-
-    def _cut_off(self, program: Program) -> set[int]:
-        """Find the values that depend on one that is cut off."""
-        found: set[int] = set()
-        for step in program.steps:
-            cuts = step.label == "stop_gradient" and step.index not in self.cancelled
-            passes = step.index not in self.cancelled and any(r.value in found for r in references(step.args))
-            if cuts or passes:
-                found |= {v for v in step.results if v is not None and program.values[v].depends_on_point}
-        return found
 
 
 def dependences(program: Program) -> JaxDependences:

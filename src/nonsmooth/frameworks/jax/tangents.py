@@ -49,7 +49,7 @@ class JaxTangents(Tangents):
     ) -> tuple[list[Any], Any]:
         """Push tangents through a step where it is smooth."""
         first = step.results[0]
-        if first is not None and not self.program.values[first].differentiable:
+        if first is not None and first not in self._moving:
             return [None] * len(step.results), scale
         spreads = {v: self.spreads.get((v, k), self.scales[v, k]) for v in tangents}
         rule = _rule_of(step)
@@ -108,6 +108,8 @@ class JaxTangents(Tangents):
         """Push tangents through one step where it is smooth."""
         if step.operation.kind is Kind.OPAQUE:
             raise NoDerivative(f"{step} brings its own derivative: its one-sided derivative is not known.")
+        if step.label == "stop_gradient":  # the value moves, though jax differentiates it to zero
+            return [tangents[r.value] for r in step.args]
         args, kwargs = list(step.args), fill(dict(step.kwargs), read)
         places = [k for k, a in enumerate(args) if isinstance(a, Ref) and a.value in tangents and _real(read[a.value])]
         if not places:

@@ -27,7 +27,7 @@ from nonsmooth.frameworks.replay.dead import Dead, dead_along, dead_of_switch, m
 from nonsmooth.frameworks.replay.forcing import force
 from nonsmooth.frameworks.replay.forward import terms_of
 from nonsmooth.frameworks.replay.near import TermScale, near_compared, near_margins
-from nonsmooth.frameworks.replay.plan import MOVES, plan_of
+from nonsmooth.frameworks.replay.plan import MOVES, moving_values, plan_of
 from nonsmooth.frameworks.replay.predicates import SIDES, Motion, Predicate, combine, compare, motion_of
 from nonsmooth.frameworks.replay.tangents import Tangents
 from nonsmooth.frameworks.replay.turns import ties_of, turns_of
@@ -301,12 +301,17 @@ class Run(ABC):
         if self.cut_at is not None:
             a, b = fill(step.args[:2], self.env)
             node = self.argument(a, b, tie)
-            return Motion(value, (node,), 0.0, self.xp.zeros_like(tie))
+            return Motion(value, (node,), 0.0, tie if self._is_cut_off(step) else self.xp.zeros_like(tie))
         if tangents is None or not tangents.count:
             return None
         moved = [tangents.difference(step.args, k) for k in range(tangents.count)]
         scale = max(tangents.scale(step.args[:2], k) for k in range(tangents.count))
         return motion_of(self.xp, name, value, tie, moved, scale, tangents.deciding)
+
+    def _is_cut_off(self, step: Step) -> bool:
+        """Tell a comparison of values that move with the point and carry no derivative: how it turns is not known."""
+        moving, values = moving_values(self.program), self.program.values
+        return any(r.value in moving and not values[r.value].differentiable for r in references(step.args[:2]))
 
     def bad_entries(self) -> list[NonsmoothCall]:
         """Give the steps at a jump or a singular point, but for entries that no tie can bring into the result."""
