@@ -141,7 +141,9 @@ def measure(name: str, active: float, rounds: int) -> list[dict[str, Any]]:
     program = ns.capture(f, x, *data)
     theirs_again = theirs
     a, b, ratio = in_turn(lambda: jax.block_until_ready(ns.subgradient(program, x, *data)[:2]), theirs_again, rounds)
-    rows.append({"model": name, "what": "subgradient", "active": active, "ms": 1e3 * a, "jax ms": 1e3 * b, "ratio": ratio})
+    rows.append(
+        {"model": name, "what": "subgradient", "active": active, "ms": 1e3 * a, "jax ms": 1e3 * b, "ratio": ratio}
+    )
     return rows
 
 
@@ -157,7 +159,11 @@ def main() -> None:
             for row in measure(name, active, options.rounds):
                 rows.append(row)
                 text = f"{row['model']:8} {row['active']:.1f} {row['what']:40} {row['ms']:8.2f} ms"
-                compile_text = f"  compile {row['compile s']:.2f} s against {row['jax compile s']:.2f} s" if "compile s" in row else ""
+                compile_text = (
+                    f"  compile {row['compile s']:.2f} s against {row['jax compile s']:.2f} s"
+                    if "compile s" in row
+                    else ""
+                )
                 print(f"{text}  ratio {row['ratio']:.2f}{compile_text}", flush=True)
     if options.o is not None:
         facts = {"jax": jax.__version__, "device": str(jax.devices()[0]), "machine": platform.machine()}

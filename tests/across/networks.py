@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.conventions.formulas import Formula, read
+from tests.across.formulas import Formula, read
 
 __all__ = ["KINDS", "network", "program"]
 

@@ -1,4 +1,4 @@
-"""What a framework itself returns for all formulas: `python -m tests.conventions.run FRAMEWORK [more]` prints it as JSON.
+"""What a framework itself returns for all formulas: `python -m tests.across.run FRAMEWORK [more]` prints it as JSON.
 
 It runs in a process of its own: TensorFlow beside torch would be harmless, but Keras has one framework a process.
 """
@@ -13,9 +13,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from tests.conventions.adapters import MISSING
-from tests.conventions.formulas import FORMULAS, Formula
-from tests.conventions.networks import network, program
+from tests.across.adapters import MISSING
+from tests.across.formulas import FORMULAS, Formula
+from tests.across.networks import network, program
 
 __all__ = ["CASES", "MORE", "gradients_of", "names_of", "offered"]
 
@@ -38,7 +38,7 @@ def names_of(case: Formula) -> list[str]:
 
 def measure(framework: str, cases: list[Formula]) -> dict[str, Any]:
     """Give the gradient of every case, by the reverse mode of a framework."""
-    from tests.conventions.adapters import adapter
+    from tests.across.adapters import adapter
 
     fw, found = adapter(framework), {}
     with fw.default("double"):
@@ -59,7 +59,7 @@ def gradients_of(framework: str, more: bool = False) -> dict[str, Any]:
         "KERAS_BACKEND": "tensorflow",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is most of its time
     }
-    command = [sys.executable, "-m", "tests.conventions.run", framework, *["more"] * more]
+    command = [sys.executable, "-m", "tests.across.run", framework, *["more"] * more]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, env={**os.environ, **quiet}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

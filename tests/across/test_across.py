@@ -9,11 +9,11 @@ import pytest
 
 import nonsmooth as ns
 from nonsmooth.dictionary import OPERATIONS, Nonsmooth
+from tests.across.adapters import MISSING, adapter, is_installed
+from tests.across.formulas import FORMULAS, Formula
+from tests.across.networks import KINDS
+from tests.across.run import CASES, MORE, gradients_of, names_of, offered
 from tests.adapters import Adapter
-from tests.conventions.adapters import MISSING, adapter, is_installed
-from tests.conventions.formulas import FORMULAS, Formula
-from tests.conventions.networks import KINDS
-from tests.conventions.run import CASES, MORE, gradients_of, names_of, offered
 
 OTHERS = ("jax", "tensorflow")
 
