@@ -135,7 +135,8 @@ def _escaped(program: Program) -> Iterator[LintFinding]:
 def _detached(program: Program, words: Spelling, path: frozenset[int]) -> Iterator[LintFinding]:
     """Find detached values that the result depends on."""
     for step in program.steps:
-        if operator(step) not in DETACHED or step.index not in path or not operands_depend(program, step):
+        harmless = step.index in program.framework.cancelled(program)
+        if operator(step) not in DETACHED or step.index not in path or not operands_depend(program, step) or harmless:
             continue
         trick = _straight_through(program, step, words)
         if trick:

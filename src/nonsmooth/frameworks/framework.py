@@ -180,6 +180,15 @@ class Framework(Protocol):
 
     name: str
     traces: bool
+    xp: Any
+
+    def replay(self, program: Program, leaves: list[Any], items: list[Any], *, observe: bool = False) -> Evaluation:
+        """Run a program as it is on given leaves."""
+        ...
+
+    def data_arrays(self, data: tuple[Any, ...]) -> list[Any]:
+        """Give the arrays of the data."""
+        ...
 
     def holds(self, leaf: Any) -> bool:
         """Tell an array of this framework."""
@@ -277,6 +286,10 @@ class Framework(Protocol):
 
     def severed(self, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Severed, ...]:
         """List where the result depends on the point through what carries no derivative at this point."""
+        ...
+
+    def cancelled(self, program: Program) -> frozenset[int]:
+        """Give the steps that cut a value off on which the result provably does not depend."""
         ...
 
     def reached(self, program: Program) -> set[int]:

@@ -51,7 +51,7 @@ class JaxFramework:
 
     name = "jax"
     traces = True
-    xp = jnp
+    xp: Any = jnp
     draw = staticmethod(space.draw)
     arrays = staticmethod(space.arrays)
     stack = staticmethod(space.stack)
@@ -206,6 +206,11 @@ class JaxFramework:
     def severed(self, program: Program, x: Any, data: tuple[Any, ...]) -> tuple[Severed, ...]:
         """List where the result depends on the point through what carries no derivative at this point."""
         return dependences(program).severed(self._point(program, x), self._data(program, data))
+
+    @staticmethod
+    def cancelled(program: Program) -> frozenset[int]:
+        """Give the steps `stop_gradient` on which the result provably does not depend."""
+        return frozenset(dependences(program).cancelled)
 
     def reached(self, program: Program) -> set[int]:
         """Give the steps on which the result depends."""

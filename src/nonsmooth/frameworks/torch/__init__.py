@@ -51,7 +51,7 @@ class TorchFramework:
     """PyTorch as `frameworks.framework.Framework` wants it."""
 
     name = "torch"
-    xp = xp
+    xp: Any = xp
     traces = False
     objective = staticmethod(make_objective)
     draw = staticmethod(space.draw)
@@ -93,6 +93,11 @@ class TorchFramework:
     def quick(program: Program, x: Any, data: tuple[Any, ...], follow: Any, direction: Any) -> None:
         """Leave every subgradient to an evaluation."""
         return None
+
+    @staticmethod
+    def cancelled(program: Program) -> frozenset[int]:
+        """Give no step: of detached values nothing is proved in torch."""
+        return frozenset()
 
     @property
     def version(self) -> str:
