@@ -31,6 +31,10 @@ WITNESSES = 3
 """A draw is the direction that decides, and others that tell a zero derivative from an accident."""
 
 
+QUICK_DRAWS = 3
+"""How many directions the faster way tries before the one that calls witnesses."""
+
+
 @dataclass(frozen=True, eq=False)
 class Certificate:
     """What stands behind a subgradient.
@@ -123,7 +127,7 @@ def subgradient(
         raise UsageError(f"seed={seed!r}: pass an integer, 0 or more.")
     program, framework = as_program(f, x, data)
     if program is f and direction is None:
-        found_quickly = _quickly(framework, program, x, data, seed)
+        found_quickly = _quickly(framework, program, x, data, seed, draws)
         if found_quickly is not None:
             return found_quickly
     way, evaluation, found, drawn = decide(
@@ -147,14 +151,16 @@ def subgradient(
     return Subgradient(value, gradient, certificate)
 
 
-def _quickly(framework: Framework, program: Program, x: Any, data: tuple[Any, ...], seed: int) -> Subgradient | None:
+def _quickly(
+    framework: Framework, program: Program, x: Any, data: tuple[Any, ...], seed: int, draws: int
+) -> Subgradient | None:
     """Leave the common case to the framework, if it has a faster way for a program that is used again and again."""
-    direction = cache(partial(_drawn, framework, x, seed, 0, 0))
-    found = framework.quick(program, x, data, follow_directions(), direction)
+    directions = [cache(partial(_drawn, framework, x, seed, k, 0)) for k in range(min(draws, QUICK_DRAWS))]
+    found = framework.quick(program, x, data, follow_directions(), directions)
     if found is None:
         return None
-    drawn = direction() if found.kinks else None
-    certificate = Certificate("computed", drawn, found.margin, int(found.kinks > 0), found.kinks)
+    drawn = directions[found.draw - 1]() if found.draw else None
+    certificate = Certificate("computed", drawn, found.margin, found.draw, found.kinks)
     return Subgradient(found.value, found.gradient, certificate)
 
 

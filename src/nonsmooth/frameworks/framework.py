@@ -132,12 +132,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Quick:
-    """A subgradient with what its certificate says, from a framework that can decide the common case by itself."""
+    """A subgradient with what its certificate says, from a framework that can decide the common case by itself.
+
+    `draw` counts the directions up to the one that decided; 0 where no kink was active.
+    """
 
     value: Any
     gradient: Any
     kinks: int
     margin: float
+    draw: int
 
 
 class Linearised(Protocol):
@@ -245,11 +249,16 @@ class Framework(Protocol):
         ...
 
     def quick(
-        self, program: Program, x: Any, data: tuple[Any, ...], follow: Select, direction: Callable[[], Any]
+        self,
+        program: Program,
+        x: Any,
+        data: tuple[Any, ...],
+        follow: Select,
+        directions: Sequence[Callable[[], Any]],
     ) -> Quick | None:
-        """Give a certified subgradient where one direction decides every kink and nothing else is in the way.
+        """Give a certified subgradient where one of some directions decides every kink and nothing else is in the way.
 
-        `follow` is the selection that lets the direction decide. None where that is not so, or where the framework has
+        `follow` is the selection that lets a direction decide. None where that is not so, or where the framework has
         no faster way than to evaluate.
         """
         ...

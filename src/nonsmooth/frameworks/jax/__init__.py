@@ -162,13 +162,18 @@ class JaxFramework:
         return replay(piece, point, items, **options)
 
     def quick(
-        self, program: Program, x: Any, data: tuple[Any, ...], follow: Select, direction: Callable[[], Any]
+        self,
+        program: Program,
+        x: Any,
+        data: tuple[Any, ...],
+        follow: Select,
+        directions: Sequence[Callable[[], Any]],
     ) -> Quick | None:
         """Give a certified subgradient by compiled calls, where the program and the point are plain."""
         if not self._same_plain(program, data) or program.options["forced"]:
             return None
         point = unflatten(self._point(program, x), program.structure)
-        return quick(program, point, self._data(program, data), follow, direction)
+        return quick(program, point, self._data(program, data), follow, directions)
 
     def linearise(self, program: Program, x: Any, data: tuple[Any, ...], tol: float = 0.0) -> LinearisedJax:
         """Cut a program at the kinks within some distance of a point."""

@@ -9,7 +9,7 @@ values, which decides it slowly and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -33,7 +33,9 @@ from nonsmooth.program import Program, Ref, Step, references
 __all__ = ["quick"]
 
 
-def quick(program: Program, x: Any, data: list[Any], follow: Selector, direction: Callable[[], Any]) -> Quick | None:
+def quick(
+    program: Program, x: Any, data: list[Any], follow: Selector, directions: Sequence[Callable[[], Any]]
+) -> Quick | None:
     """Give a subgradient of a plain program with what its certificate says; None where a run over values has to decide.
 
     `follow` is the selection that lets a direction decide.
@@ -41,7 +43,7 @@ def quick(program: Program, x: Any, data: list[Any], follow: Selector, direction
     if "_jax_compiled" not in program.__dict__:
         program.__dict__["_jax_compiled"] = _Compiled(program, follow) if _is_plain(program) else None
     known: _Compiled | None = program.__dict__["_jax_compiled"]
-    return None if known is None else known(flatten(x)[0], data, direction)
+    return None if known is None else known(flatten(x)[0], data, directions)
 
 
 def _is_plain(program: Program) -> bool:
@@ -114,7 +116,7 @@ class _Compiled:
         self._met = False
         self._kinds: list[Kind] = []
 
-    def __call__(self, leaves: list[Any], items: list[Any], direction: Callable[[], Any]) -> Quick | None:
+    def __call__(self, leaves: list[Any], items: list[Any], directions: Sequence[Callable[[], Any]]) -> Quick | None:
         """Give the subgradient, or None; whether kinks are met is guessed from the call before."""
         forward, needed = (self._with_kinks if self._met else self._without)[:2]
         result, stored, clear, active = forward(leaves, items)
@@ -123,22 +125,26 @@ class _Compiled:
             return None
         if active and not self._met:
             self._met = True
-            return self(leaves, items, direction)
+            return self(leaves, items, directions)
         self._met = bool(active)
         if not active and needed is self._without[1]:
             gradient = self._without[2](leaves, items, stored)
-            return self._given(result, gradient, 0, float("inf"))
-        gradient, judged = self._with_kinks[2](leaves, items, stored, flatten(direction())[0])
-        return self._judged(result, gradient, jax.device_get(judged))
+            return self._given(result, gradient, 0, float("inf"), 0)
+        for place, direction in enumerate(directions):
+            gradient, judged = self._with_kinks[2](leaves, items, stored, flatten(direction())[0])
+            decided = self._judged(jax.device_get(judged))
+            if decided is not None:
+                return self._given(result, gradient, *decided, place + 1 if active else 0)
+        return None
 
-    def _given(self, result: Any, gradient: list[Any], count: int, margin: float) -> Quick | None:
+    def _given(self, result: Any, gradient: list[Any], count: int, margin: float, draw: int) -> Quick | None:
         """Give a result, unless its gradient is not finite."""
         if not all(bool(jnp.all(jnp.isfinite(g))) for g in gradient):
             return None
-        return Quick(flatten(result)[0][0], unflatten(gradient, self.program.structure), count, margin)
+        return Quick(flatten(result)[0][0], unflatten(gradient, self.program.structure), count, margin, draw)
 
-    def _judged(self, result: Any, gradient: list[Any], judged: list[Any]) -> Quick | None:
-        """Read what was found at the kinks, as `kinks.resolution` does; None where one draw does not decide them all."""
+    def _judged(self, judged: list[Any]) -> tuple[int, float] | None:
+        """Count the kinks and take their margin, as `kinks.resolution` does; None where a draw does not decide them all."""
         count, lost, margin = 0, 0, float("inf")
         for kind, (active, near, smallest, least, scale, rounding) in zip(self._kinds, judged, strict=True):
             count += int(active)
@@ -151,7 +157,7 @@ class _Compiled:
                 return None
             lost += int(near)
             margin = min(margin, float(smallest) / float(scale), float(least) / float(scale))
-        return None if lost > 1 else self._given(result, gradient, count, margin)
+        return None if lost > 1 else (count, margin)
 
     @cached_property
     def _without(self) -> tuple[Callable[..., Any], list[int], Callable[..., Any]]:

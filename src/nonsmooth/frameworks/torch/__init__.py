@@ -90,7 +90,7 @@ class TorchFramework:
         return array.detach()
 
     @staticmethod
-    def quick(program: Program, x: Any, data: tuple[Any, ...], follow: Any, direction: Any) -> None:
+    def quick(program: Program, x: Any, data: tuple[Any, ...], follow: Any, directions: Any) -> None:
         """Leave every subgradient to an evaluation."""
         return None
 
