@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jax import numpy as jnp
 from jax.extend import core
 
@@ -12,8 +13,9 @@ __all__ = ["constant_of", "live_equations"]
 
 
 def constant_of(literal: Any) -> Any:
-    """Give the array that a literal of a jaxpr stands for."""
-    return jnp.asarray(literal.val, dtype=literal.aval.dtype)
+    """Give the array that a literal of a jaxpr stands for, a value also inside of a transformation."""
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(literal.val, dtype=literal.aval.dtype)
 
 
 def live_equations(jaxpr: Any, wanted: Sequence[bool] | None = None) -> list[tuple[Any, tuple[bool, ...]]]:

@@ -31,8 +31,8 @@ def attach(value: jax.Array, linear: jax.Array) -> jax.Array:
 
 @attach.defjvp
 def _attached(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Take the tangent of the linear map."""
-    return primals[0], tangents[1]
+    """Take the tangent of the linear map; the value keeps it, so that it can be differentiated again."""
+    return attach(*primals), tangents[1]
 
 
 @jax.custom_vjp

@@ -8,6 +8,7 @@ and `grad` go through.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,8 +117,10 @@ class Interpreter:
         return self._weighed(eqn, reading, target, eqn.params, inputs, source)
 
     def _natively(self, eqn: Any, inputs: list[Slot], moving: bool) -> list[Slot]:
-        """Leave an equation to jax."""
-        found = Whole(eqn)(*(s.array for s in inputs))
+        """Leave an equation to jax; what is known before anything runs stays known."""
+        known_already = not any(isinstance(s.array, jax.core.Tracer) for s in inputs)
+        with jax.ensure_compile_time_eval() if known_already else nullcontext():
+            found = Whole(eqn)(*(s.array for s in inputs))
         return [Slot(a, moving) for a in (found if isinstance(found, list | tuple) else [found])]
 
     def _opened(self, other: Callable[..., Any], eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:

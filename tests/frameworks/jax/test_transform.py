@@ -1,0 +1,76 @@
+"""`ns.grad` in JAX: a transform that gives what `ns.backprop` gives, under jit, vmap and grad, in any pytree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+from jax import numpy as jnp
+
+import nonsmooth as ns
+
+POINT = jnp.array([0.0, 1.0, 1.0, -1.0])
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "switches": lambda x: (jax.nn.relu(x) + 2 * jnp.abs(x) + jnp.clip(x, -1.0, 1.0)).sum(),
+    "ties": lambda x: jnp.max(x) + jnp.sort(x)[2] * 3 + jnp.maximum(x[1], x[2]),
+    "norm": lambda x: jnp.linalg.norm(x[:1]) + jnp.linalg.norm(x, ord=1),
+    "where": lambda x: jnp.where(x > 0, x, 2 * x).sum(),
+    "where of several": lambda x: jnp.where((x > 0) & (x < 1), x, jnp.minimum(x, 1)).sum(),
+    "cond": lambda x: lax.cond(x[1] > 0, lambda a: jax.nn.relu(a).sum(), lambda a: a.sum(), x),
+    "scan": lambda x: lax.scan(lambda c, a: (jnp.maximum(c, a), jnp.abs(c)), x[0], x)[1].sum(),
+    "mapped": lambda x: jax.vmap(jax.nn.relu6)(x).sum(),
+    "remat": lambda x: jax.checkpoint(lambda a: jnp.abs(a).sum())(x),
+    "pool": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID").sum(),
+    "eigenvalues": lambda x: jnp.linalg.eigvalsh(jnp.diag(x))[-1],
+}
+
+
+@pytest.mark.parametrize("at_kinks", ["framework", 0.0, 0.3, "torch", "tensorflow", "minimum-norm"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_transform_is_backprop(name: str, at_kinks: Any) -> None:
+    f = FUNCTIONS[name]
+    expected = ns.backprop(f, POINT, at_kinks=at_kinks)
+    found = jax.jit(ns.grad(f, at_kinks=at_kinks))(POINT)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_it_can_be_mapped(name: str) -> None:
+    f, points = FUNCTIONS[name], jnp.stack([POINT, -POINT, jnp.zeros(4)])
+    mapped = jax.vmap(ns.grad(f, at_kinks=0.25))(points)
+    single = jnp.stack([ns.grad(f, at_kinks=0.25)(x) for x in points])
+    np.testing.assert_allclose(mapped, single, rtol=1e-5, atol=1e-6)
+
+
+def test_it_can_be_differentiated() -> None:
+    twice = jax.grad(lambda x: ns.grad(lambda u: (jax.nn.relu(u) ** 2).sum(), at_kinks=1.0)(x).sum())
+    np.testing.assert_allclose(twice(jnp.array([-1.0, 2.0])), [0.0, 2.0])
+
+
+def test_pytrees_data_and_argnums() -> None:
+    def f(a: Any, tree: Any) -> Any:
+        return (jnp.abs(tree["w"]) * a).sum() + jax.nn.relu(tree["b"][0])
+
+    tree = {"w": jnp.zeros(2), "b": [jnp.array(0.0)]}
+    value, gradient = ns.value_and_grad(f, at_kinks=1.0, argnums=1)(jnp.array([1.0, 2.0]), tree)
+    assert float(value) == 0.0
+    assert gradient["w"].tolist() == [1.0, 2.0] and float(gradient["b"][0]) == 1.0
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_types_are_kept(wide: bool) -> None:
+    with jax.enable_x64(wide):
+        x = jnp.zeros(3, dtype=jnp.float64 if wide else jnp.float32)
+        assert ns.grad(lambda u: jnp.abs(u).sum(), at_kinks=0.5)(x).dtype == x.dtype
+    short = jnp.zeros(3, dtype=jnp.bfloat16)
+    assert ns.grad(lambda u: jax.nn.relu(u).sum(), at_kinks=1.0)(short).dtype == jnp.bfloat16
+
+
+def test_the_native_rules_are_jaxs_own() -> None:
+    f = FUNCTIONS["ties"]
+    np.testing.assert_array_equal(ns.grad(f)(POINT), jax.grad(f)(POINT))
