@@ -21,11 +21,11 @@ from jax.interpreters import partial_eval
 from nonsmooth.dictionary import Call, Kind, Nonsmooth, Select, Singularity
 from nonsmooth.frameworks.framework import ROUNDING, NonsmoothCall, Quick
 from nonsmooth.frameworks.framework import Select as Selector
-from nonsmooth.frameworks.jax.reverse import fill
 from nonsmooth.frameworks.jax.run import JaxRun, environment
 from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.frameworks.jax.tangents import JaxTangents
 from nonsmooth.frameworks.jax.tree import flatten, unflatten
+from nonsmooth.frameworks.replay.arguments import fill
 from nonsmooth.frameworks.replay.near import SMALL
 from nonsmooth.frameworks.replay.plan import plan_of
 from nonsmooth.program import Program, Ref, Step, references

@@ -15,11 +15,12 @@ from jax import numpy as jnp
 
 from nonsmooth.dictionary import Call, Nonsmooth
 from nonsmooth.frameworks.jax.calls import call_of
+from nonsmooth.frameworks.replay.arguments import fill
 from nonsmooth.frameworks.replay.forcing import force
 from nonsmooth.frameworks.replay.unselected import unselected_entries
 from nonsmooth.program import Program, Ref, Step
 
-__all__ = ["Decision", "attach", "fill", "pure"]
+__all__ = ["Decision", "attach", "pure"]
 
 
 @jax.custom_jvp
@@ -64,20 +65,6 @@ class Decision:
     blocks: list[Any] = field(default_factory=list)
     tol: float = 0.0
     route: Any = None
-
-
-def fill(tree: Any, env: Mapping[int, Any]) -> Any:
-    """Put values in the place of references."""
-    if isinstance(tree, Ref):
-        return env[tree.value]
-    if isinstance(tree, tuple):
-        filled = [fill(item, env) for item in tree]
-        return type(tree)(*filled) if hasattr(tree, "_fields") else tuple(filled)
-    if isinstance(tree, list):
-        return [fill(item, env) for item in tree]
-    if isinstance(tree, dict):
-        return {k: fill(v, env) for k, v in tree.items()}
-    return tree
 
 
 def pure(

@@ -21,7 +21,7 @@ from jax import numpy as jnp
 
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import NoDerivative
-from nonsmooth.frameworks.jax.reverse import fill
+from nonsmooth.frameworks.replay.arguments import fill
 from nonsmooth.frameworks.replay.tangents import Tangents
 from nonsmooth.program import Ref, Step
 
