@@ -1,0 +1,8 @@
+"""The scalar program of every operation of the dictionary, a file for each family."""
+
+from __future__ import annotations
+
+from nonsmooth.cost.definitions import elementwise, products  # noqa: F401  (they fill the table)
+from nonsmooth.cost.definitions.definition import DEFINITIONS, Called, Definition, define, tally_of
+
+__all__ = ["DEFINITIONS", "Called", "Definition", "define", "tally_of"]

@@ -1,0 +1,100 @@
+"""The cost model: what one scalar operation costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from numbers import Real
+
+from nonsmooth.cost.scalars import SCALARS
+from nonsmooth.errors import UsageError
+
+__all__ = ["LATENCY", "UNIT", "CostModel", "as_model"]
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The price of every scalar operation: 1 but for those that are named.
+
+    cost(P) = sum over the scalar operations g of P of c_g
+
+    Moving, casting, indexing, integer and logical work, literals and random draws are free: in the scalar program a
+    view of an array is another name of the same numbers.
+
+    >>> CostModel({"exp": 10}).price("exp"), CostModel({"exp": 10}).price("mul")
+    (10, 1)
+
+    Raises:
+        UsageError: a name that is no scalar operation, or a price that is not positive and finite.
+    """
+
+    prices: Mapping[str, float] = field(default_factory=dict)
+    name: str = "own"
+
+    def __post_init__(self) -> None:
+        """Refuse prices under which nothing can be bounded."""
+        for name, price in self.prices.items():
+            if name not in SCALARS:
+                known = ", ".join(sorted(SCALARS))
+                raise UsageError(f"cost model: {name!r} is no scalar operation; they are {known}.")
+            if not isinstance(price, Real) or isinstance(price, bool) or not (math.isfinite(price) and price > 0):
+                raise UsageError(
+                    f"cost model: the price of {name!r} is {price!r}; it must be a positive number: a free operation whose "
+                    "derivative is not free has no bound."
+                )
+
+    def price(self, name: str) -> float:
+        """Give the price of a scalar operation."""
+        return self.prices.get(name, 1)
+
+    def total(self, counts: Mapping[str, int]) -> float:
+        """Price a count of scalar operations: exactly, in integers, where the prices are integers."""
+        return _sum(n * _exact(self.price(name)) for name, n in counts.items() if n)
+
+
+def _exact(price: float) -> Fraction:
+    """Give a price as a fraction, so that sums do not depend on their order."""
+    return Fraction(price)
+
+
+def _sum(terms: Iterable[Fraction]) -> float:
+    """Add fractions up; an integer where the sum is one."""
+    total = sum(terms, Fraction(0))
+    return int(total) if total.denominator == 1 else float(total)
+
+
+UNIT = CostModel(name="unit")
+"""Every scalar operation costs 1: the model of the theorem."""
+
+LATENCY = CostModel(
+    {
+        **dict.fromkeys(("div", "sqrt", "reciprocal"), 5),
+        **dict.fromkeys("exp exp2 expm1 log log1p log2 log10 sigmoid tanh sin cos".split(), 10),
+        **dict.fromkeys("tan sinh cosh asin acos atan asinh acosh atanh atan2 erf erfc erfinv pow".split(), 20),
+        "special": 100,
+    },
+    name="latency",
+)
+"""Round numbers near what the operations take on a processor, relative to an addition."""
+
+
+def as_model(model: CostModel | Mapping[str, float] | str | None) -> CostModel:
+    """Read a model: a name, a mapping from scalar operations to prices, or a model.
+
+    >>> as_model(None).name, as_model({"exp": 4}).price("exp")
+    ('unit', 4)
+    """
+    if isinstance(model, CostModel):
+        return model
+    if model is None:
+        return UNIT
+    if isinstance(model, str):
+        named = {m.name: m for m in (UNIT, LATENCY)}
+        if model not in named:
+            raise UsageError(f"cost: no model is called {model!r}; there are {', '.join(named)}, or pass a mapping.")
+        return named[model]
+    if isinstance(model, Mapping):
+        return CostModel(dict(model))
+    raise UsageError(f"cost: a model is a name or a mapping from scalar operations to prices; found {model!r}.")
