@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from nonsmooth.cost.scalars import SCALARS, Style
 from nonsmooth.cost.tally import Tally
 
 __all__ = ["Axes", "Numbers", "Shape"]
 
 Shape: TypeAlias = tuple[int, ...]
 Axes: TypeAlias = int | Iterable[int] | None
+View: TypeAlias = Callable[..., Any] | None
+"""How a view takes its entries, for whoever executes a definition: from arrays of numpy to one of the view's shape."""
 
 
 class Numbers:
@@ -52,6 +55,28 @@ class Numbers:
         shape = np.broadcast_shapes(self.shape, second.shape) if second is not None else self.shape
         moving = ("x" if self.moving else "") + ("y" if second is not None and second.moving else "")
         self.tally.add(name, moving, times * prod(shape))
+        return self.like(shape, bool(moving) and SCALARS[name].style is not Style.NONE)
+
+    def special(self, function: str, other: Numbers | float | None = None) -> Numbers:
+        """Run a special function, by its name in scipy.special, on every entry or pair of entries."""
+        del function
+        return self.apply("special", other)
+
+    def rounded(self, how: str) -> Numbers:
+        """Round every entry: "floor", "ceil", "round" or "trunc"."""
+        del how
+        return self.apply("round")
+
+    def exceeds(self, other: Numbers | float) -> Numbers:
+        """Compare every entry with another one: a condition for `select`."""
+        return self.apply("compare", other)
+
+    def select(self, one: Numbers | float, other: Numbers | float) -> Numbers:
+        """Choose, by the conditions that the entries are, between entries of two arrays."""
+        parts = [a if isinstance(a, Numbers) else self.like((), False) for a in (one, other)]
+        shape = np.broadcast_shapes(self.shape, *(a.shape for a in parts))
+        moving = "".join(letter for letter, a in zip("xy", parts, strict=True) if a.moving)
+        self.tally.add("select", moving, prod(shape))
         return self.like(shape, bool(moving))
 
     def _from(self, name: str, other: Numbers | float) -> Numbers:
@@ -87,9 +112,20 @@ class Numbers:
     def __neg__(self) -> Numbers:
         return self.apply("neg")
 
-    def alias(self, shape: Shape) -> Numbers:
-        """Show entries under another shape: views, gathers, broadcasts."""
+    def alias(self, shape: Shape, view: View = None, *by: Numbers) -> Numbers:
+        """Show entries under another shape: views, gathers by arrays of indices, broadcasts."""
+        del view, by
         return self.like(shape)
+
+    def joined(self, others: Sequence[Numbers], shape: Shape, view: View = None) -> Numbers:
+        """Show entries of several arrays as one."""
+        del view
+        return self.like(shape, self.moving or any(a.moving for a in others))
+
+    def known(self, shape: Shape, how: View = None, *of: Numbers) -> Numbers:
+        """Give numbers that integer and logical work finds from these and other arrays: free, and not differentiated."""
+        del how, of
+        return self.like(shape, False)
 
     def detached(self) -> Numbers:
         """Give the same numbers, not differentiated."""
@@ -116,6 +152,17 @@ class Numbers:
         shape, terms = self._reduced(axes, keep)
         self.tally.add(name, "xy" if self.moving else "", prod(shape) * max(terms - 1, 0))
         return self.like(shape)
+
+    def cumulated(self, name: str, axis: int) -> Numbers:
+        """Fold entries along an axis and keep every partial result: n - 1 scalar operations for n entries."""
+        self.tally.add(name, "xy" if self.moving else "", self.size - self.size // max(self.shape[axis], 1))
+        return self.like(self.shape)
+
+    def accumulated(self, source: Numbers, name: str = "add") -> Numbers:
+        """Fold every entry of a source into one of these, the places given by indices."""
+        moving = self.moving or source.moving
+        self.tally.add(name, "xy" if moving else "", source.size)
+        return self.like(self.shape, moving)
 
     def mean(self, axes: Axes = None, *, keep: bool = False) -> Numbers:
         """Average entries."""
