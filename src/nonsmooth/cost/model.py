@@ -11,7 +11,7 @@ from numbers import Real
 from nonsmooth.cost.scalars import SCALARS
 from nonsmooth.errors import UsageError
 
-__all__ = ["LATENCY", "UNIT", "CostModel", "as_model"]
+__all__ = ["LATENCY", "UNIT", "CostModel", "as_model", "parse_model"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,22 @@ def as_model(model: CostModel | Mapping[str, float] | str | None) -> CostModel:
     if isinstance(model, Mapping):
         return CostModel(dict(model))
     raise UsageError(f"cost: a model is a name or a mapping from scalar operations to prices; found {model!r}.")
+
+
+def parse_model(text: str) -> CostModel:
+    """Read a model from a line: its name, or prices such as `exp=10,div=4`.
+
+    >>> parse_model("exp=10, div=4").price("div"), parse_model("latency").name
+    (4, 'latency')
+    """
+    if "=" not in text:
+        return as_model(text)
+    prices: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, number = (part.strip() for part in item.partition("="))
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise UsageError(f"cost model: {item.strip()!r} is not NAME=PRICE, for example exp=10.") from error
+        prices[name] = int(value) if value.is_integer() else value
+    return CostModel(prices)

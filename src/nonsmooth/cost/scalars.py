@@ -87,7 +87,7 @@ class Scalar:
         found = Counter(self.partials[moving]) if self.style is Style.QUOTIENT else Counter()
         found["add"] += p - 1
         found["mul"] += p if self.style is Style.PRODUCT else 0
-        found["neg"] += 1 if self.name == "neg" or (self.name, moving) == ("sub", "y") else 0
+        found["mul"] += 1 if self.name == "neg" or (self.name, moving) == ("sub", "y") else 0  # a product by -1
         return found
 
 
