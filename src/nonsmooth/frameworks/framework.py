@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from nonsmooth.dictionary.operation import Array, Call, Rule
 from nonsmooth.dictionary.weights import Block, Floats
 from nonsmooth.errors import PointError
+from nonsmooth.frameworks.stopwatch import Stopwatch
 from nonsmooth.program import Program, Step
 
 __all__ = [
@@ -412,6 +413,10 @@ class Framework(Protocol):
 
     def pull(self, evaluation: Evaluation) -> Any:
         """Give the gradient of a scalar result with respect to the point, in the point's structure."""
+        ...
+
+    def stopwatch(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Stopwatch:
+        """Give the clock for a function at a point, and the framework's own ways to differentiate it."""
         ...
 
 

@@ -23,6 +23,7 @@ from nonsmooth.frameworks.jax.linearise import LinearisedJax
 from nonsmooth.frameworks.jax.proof import weighed_sum
 from nonsmooth.frameworks.jax.run import replay
 from nonsmooth.frameworks.jax.severed import dependences
+from nonsmooth.frameworks.jax.timing import JaxStopwatch
 from nonsmooth.frameworks.jax.transform import selected
 from nonsmooth.frameworks.jax.tree import (
     RandomState,
@@ -73,6 +74,7 @@ class JaxFramework:
     unflatten = staticmethod(unflatten)
     copy_of = staticmethod(copy_of)
     random_generators = staticmethod(RandomState)
+    stopwatch = staticmethod(JaxStopwatch)
 
     @property
     def version(self) -> str:

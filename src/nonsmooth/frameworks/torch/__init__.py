@@ -27,6 +27,7 @@ from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import TorchDependences
+from nonsmooth.frameworks.torch.timing import TorchStopwatch
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
     check_data,
@@ -77,6 +78,7 @@ class TorchFramework:
     copy_of = staticmethod(copy_of)
     preserved = staticmethod(preserved)
     random_generators = staticmethod(RandomState)
+    stopwatch = staticmethod(TorchStopwatch)
     records_gradients = staticmethod(torch.is_grad_enabled)
 
     @staticmethod
