@@ -13,6 +13,7 @@ from nonsmooth.dictionary.weights import Block, Floats
 from nonsmooth.errors import PointError
 from nonsmooth.frameworks.stopwatch import Stopwatch
 from nonsmooth.program import Program, Step
+from nonsmooth.program.shaped import ShapedCall
 
 __all__ = [
     "ROUNDING",
@@ -304,6 +305,10 @@ class Framework(Protocol):
 
     def reached(self, program: Program) -> set[int]:
         """Give the steps on which the result depends."""
+        ...
+
+    def shaped(self, program: Program, step: Step) -> ShapedCall:
+        """Give a step as what is known of it before any evaluation: shapes, and which of its arrays move."""
         ...
 
     def draw(self, x: Any, seed: int, digits: int = 1) -> Any:

@@ -27,6 +27,7 @@ from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import TorchDependences
+from nonsmooth.frameworks.torch.shaped import shaped
 from nonsmooth.frameworks.torch.timing import TorchStopwatch
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
@@ -80,6 +81,7 @@ class TorchFramework:
     random_generators = staticmethod(RandomState)
     stopwatch = staticmethod(TorchStopwatch)
     records_gradients = staticmethod(torch.is_grad_enabled)
+    shaped = staticmethod(shaped)
 
     @staticmethod
     def holds(leaf: Any) -> bool:
