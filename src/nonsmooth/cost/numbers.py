@@ -71,6 +71,10 @@ class Numbers:
         """Compare every entry with another one: a condition for `select`."""
         return self.apply("compare", other)
 
+    def equals(self, other: Numbers | float) -> Numbers:
+        """Compare every entry with another one for equality: a condition for `select`."""
+        return self.apply("compare", other)
+
     def select(self, one: Numbers | float, other: Numbers | float) -> Numbers:
         """Choose, by the conditions that the entries are, between entries of two arrays."""
         parts = [a if isinstance(a, Numbers) else self.like((), False) for a in (one, other)]
@@ -117,9 +121,9 @@ class Numbers:
         del view, by
         return self.like(shape)
 
-    def joined(self, others: Sequence[Numbers], shape: Shape, view: View = None) -> Numbers:
+    def joined(self, others: Sequence[Numbers], shape: Shape, view: View = None, *by: Numbers) -> Numbers:
         """Show entries of several arrays as one."""
-        del view
+        del view, by
         return self.like(shape, self.moving or any(a.moving for a in others))
 
     def known(self, shape: Shape, how: View = None, *of: Numbers) -> Numbers:
@@ -164,12 +168,21 @@ class Numbers:
         self.tally.add(name, "xy" if moving else "", source.size)
         return self.like(self.shape, moving)
 
+    def merged(self, shape: Shape, additions: int) -> Numbers:
+        """Sum some of the entries into each entry of the result, which takes so many additions in all."""
+        self.tally.add("add", "xy" if self.moving else "", additions)
+        return self.like(shape)
+
     def mean(self, axes: Axes = None, *, keep: bool = False) -> Numbers:
         """Average entries."""
         return self.sum(axes, keep=keep) / float(max(self._reduced(axes, keep)[1], 1))
 
-    def chosen(self, shape: Shape, comparisons: int) -> Numbers:
-        """Choose entries by comparing: the result is another name of them."""
+    def chosen(self, shape: Shape, comparisons: int, how: View = None) -> Numbers:
+        """Choose entries by comparing: the result is another name of them.
+
+        `how` gives, from the values, the places of the chosen entries in the flat array.
+        """
+        del how
         self.tally.add("compare", "", comparisons)
         return self.like(shape)
 
@@ -178,13 +191,27 @@ class Numbers:
         shape, terms = self._reduced(axes, keep)
         return self.chosen(shape, prod(shape) * max(terms - 1, 0))
 
-    def contracted(self, other: Numbers, shape: Shape, terms: int) -> Numbers:
-        """Sum products of entries of two arrays: `terms` products for each entry of the result."""
+    def contracted(self, other: Numbers, shape: Shape, terms: int, equation: str | None = None) -> Numbers:
+        """Sum products of entries of two arrays: `terms` products for each entry of the result.
+
+        The equation says which, in the letters of `einsum`, for whoever executes it.
+        """
+        del equation
         return self.bilinear(other, shape, prod(shape) * terms, prod(shape) * max(terms - 1, 0))
 
-    def bilinear(self, other: Numbers, shape: Shape, products: int, sums: int) -> Numbers:
-        """Sum products of entries of two arrays, so many of both."""
+    def bilinear(self, other: Numbers, shape: Shape, products: int, sums: int, pairs: View = None) -> Numbers:
+        """Sum products of entries of two arrays, so many of both.
+
+        `pairs` gives three flat arrays of places: of the result, and of the factors of every product.
+        """
+        del pairs
         moving = ("x" if self.moving else "") + ("y" if other.moving else "")
         self.tally.add("mul", moving, products)
         self.tally.add("add", "xy" if moving else "", sums)
         return self.like(shape, bool(moving))
+
+    def gathered(self, shape: Shape, sums: int, places: View = None) -> Numbers:
+        """Sum entries of an array; `places` gives two flat arrays, of the result and of the entry of every term."""
+        del places
+        self.tally.add("add", "xy" if self.moving else "", sums)
+        return self.like(shape)
