@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from nonsmooth.cost.definitions import elementwise, products  # noqa: F401  (they fill the table)
+from nonsmooth.cost.definitions import (  # noqa: F401  (they fill the table)
+    accumulation,
+    activations,
+    choices,
+    elementwise,
+    losses,
+    moves,
+    products,
+    reductions,
+    special_functions,
+)
 from nonsmooth.cost.definitions.definition import DEFINITIONS, Called, Definition, define, tally_of
 
 __all__ = ["DEFINITIONS", "Called", "Definition", "define", "tally_of"]
