@@ -192,6 +192,10 @@ class Framework(Protocol):
         """Run a program as it is on given leaves."""
         ...
 
+    def relu(self, array: Any) -> Any:
+        """Give max(0, x) of every entry by the framework's own function, for the networks that the library writes."""
+        ...
+
     def data_arrays(self, data: tuple[Any, ...]) -> list[Any]:
         """Give the arrays of the data."""
         ...

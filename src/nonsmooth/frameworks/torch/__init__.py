@@ -54,6 +54,7 @@ class TorchFramework:
 
     name = "torch"
     xp: Any = xp
+    relu = staticmethod(torch.relu)
     traces = False
     objective = staticmethod(make_objective)
     draw = staticmethod(space.draw)
