@@ -53,6 +53,7 @@ class JaxFramework:
     name = "jax"
     traces = True
     xp: Any = jnp
+    relu = staticmethod(jax.nn.relu)
     draw = staticmethod(space.draw)
     arrays = staticmethod(space.arrays)
     stack = staticmethod(space.stack)
