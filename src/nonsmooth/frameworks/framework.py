@@ -315,6 +315,10 @@ class Framework(Protocol):
         """Give a step as what is known of it before any evaluation: shapes, and which of its arrays move."""
         ...
 
+    def own_backward(self, program: Program, x: Any, data: tuple[Any, ...]) -> OwnBackward:
+        """Give what the framework itself runs for the value and the gradient of a program's function."""
+        ...
+
     def draw(self, x: Any, seed: int, digits: int = 1) -> Any:
         """Draw a direction like the point, its entries multiples of 1/256 in [-1, 1] and not 0 (finer with more digits)."""
         ...

@@ -20,9 +20,11 @@ from nonsmooth.frameworks.jax import space
 from nonsmooth.frameworks.jax.capture import capture_function
 from nonsmooth.frameworks.jax.compiled import quick
 from nonsmooth.frameworks.jax.linearise import LinearisedJax
+from nonsmooth.frameworks.jax.own_backward import own_backward
 from nonsmooth.frameworks.jax.proof import weighed_sum
 from nonsmooth.frameworks.jax.run import replay
 from nonsmooth.frameworks.jax.severed import dependences
+from nonsmooth.frameworks.jax.shaped import shaped
 from nonsmooth.frameworks.jax.timing import JaxStopwatch
 from nonsmooth.frameworks.jax.transform import selected
 from nonsmooth.frameworks.jax.tree import (
@@ -55,6 +57,8 @@ class JaxFramework:
     xp: Any = jnp
     relu = staticmethod(jax.nn.relu)
     draw = staticmethod(space.draw)
+    shaped = staticmethod(shaped)
+    own_backward = staticmethod(own_backward)
     arrays = staticmethod(space.arrays)
     stack = staticmethod(space.stack)
     combine = staticmethod(space.combine)

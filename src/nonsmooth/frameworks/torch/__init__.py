@@ -25,6 +25,7 @@ from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.linearise import LinearisedTorch
 from nonsmooth.frameworks.torch.objective import make_objective
+from nonsmooth.frameworks.torch.own_backward import own_backward
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import TorchDependences
 from nonsmooth.frameworks.torch.shaped import shaped
@@ -83,6 +84,7 @@ class TorchFramework:
     stopwatch = staticmethod(TorchStopwatch)
     records_gradients = staticmethod(torch.is_grad_enabled)
     shaped = staticmethod(shaped)
+    own_backward = staticmethod(own_backward)
 
     @staticmethod
     def holds(leaf: Any) -> bool:
