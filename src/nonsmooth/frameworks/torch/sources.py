@@ -18,7 +18,9 @@ __all__ = ["place_of", "user_frame"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_CHAPTERS = tuple(_OURS + name + os.sep for name in ("frameworks", "derivatives", "kinks", "optim", "audit", "program"))
+_CHAPTERS = tuple(
+    _OURS + name + os.sep for name in "frameworks derivatives kinks cost optim implicit audit program".split()
+)
 _COMMAND = _OURS + "cli" + os.sep
 _CALL = torch.nn.Module._call_impl.__code__
 _KERAS = os.path.join("site-packages", "keras", "src", "")
