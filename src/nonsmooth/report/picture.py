@@ -15,7 +15,7 @@ from typing import Any
 
 from nonsmooth.report.text import plain
 
-__all__ = ["Panel", "Ridge", "draw_maps", "draw_ridges", "label"]
+__all__ = ["Bar", "Panel", "Ridge", "draw_bars", "draw_maps", "draw_ridges", "label"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours."""
@@ -49,6 +49,16 @@ class Ridge:
     counts: tuple[tuple[int, ...], ...]
     totals: tuple[int, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of bars: lengths that are stacked, a tick (None: no tick), and a note at the end."""
+
+    name: str
+    lengths: tuple[float, ...]
+    tick: float | None = None
+    note: str = ""
 
 
 def label(text: str, letters: int = LETTERS) -> str:
@@ -254,3 +264,69 @@ def _ridge(axes: Any, ridge: Ridge, rows: list[list[float]], edges: Sequence[flo
     for number, note in enumerate(ridge.notes):
         colour = PALETTE[number % len(PALETTE)]
         axes.text(1.02, 0.78 - step * number, note, transform=axes.transAxes, size=8, color=colour, va="center")
+
+
+def draw_bars(
+    path: Path,
+    title: str,
+    subtitle: str,
+    panels: Sequence[tuple[str, Sequence[Bar], bool]],
+    series: Sequence[str],
+    unit: str,
+) -> None:
+    """Draw panels of horizontal bars one below the other, each with its own axis.
+
+    Args:
+        path: of the PNG.
+        title: what the picture is.
+        subtitle: how to read it.
+        panels: title, bars, and whether the axis is logarithmic (then bars are not stacked).
+        series: what the stacked lengths are.
+        unit: the name of the axes.
+    """
+    tops, each, gap = 1.3 + 0.17 * subtitle.count("\n"), 0.3, 0.95
+    left = 0.5 + 0.082 * max((min(len(b.name), 2 * LETTERS) for _, bars, _ in panels for b in bars), default=10)
+    width = left + 7.0
+    height = tops + sum(each * len(bars) + gap for _, bars, _ in panels)
+    figure = _figure(width, height, title, subtitle)
+    bottom = height - tops
+    for name, bars, logarithmic in panels:
+        tall = each * len(bars)
+        bottom -= tall
+        axes = figure.add_axes((left / width, bottom / height, 5.9 / width, tall / height))
+        _draw_bars(axes, name, bars, logarithmic=logarithmic)
+        axes.set_xlabel(unit, size=8, color=FAINT)
+        bottom -= gap
+    handles = [figure.axes[0].barh([0], [0], color=PALETTE[k], alpha=0.85) for k in range(len(series))]
+    place = (left / width, 1 - (tops - 0.28) / height)
+    figure.legend(handles, series, loc="lower left", bbox_to_anchor=place, ncols=len(series), frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def _draw_bars(axes: Any, title: str, bars: Sequence[Bar], *, logarithmic: bool) -> None:
+    """Draw the bars of one panel."""
+    ends = [max(sum(b.lengths), b.tick or 0.0) for b in bars]
+    positive = [v for v in ends if v > 0] or [1.0]
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.set_xlim(min(positive) / 2, max(positive) * 3)
+    else:
+        axes.set_xlim(0, 1.12 * max(positive))
+    for place, bar in enumerate(bars):
+        start = 0.0
+        for number, length in enumerate(bar.lengths):
+            axes.barh([place], [length], left=start or None, height=0.66, color=PALETTE[number], alpha=0.85, zorder=3)
+            start += length
+        if bar.tick is not None:
+            axes.plot([bar.tick] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6, zorder=4)
+        end = max(start, bar.tick or 0.0)
+        axes.annotate(bar.note, (end, place), (4, 0), textcoords="offset points", size=7.5, va="center", color=INK)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_yticks(range(len(bars)), [label(b.name, 2 * LETTERS) for b in bars], size=8)
+    axes.set_title(title, size=10, color=INK, pad=6, loc="left")
+    axes.tick_params(axis="x", labelsize=7, colors=FAINT)
+    axes.tick_params(axis="y", length=0, colors=INK)
+    axes.grid(axis="x", which="major", color="#e6e9ec", linewidth=0.8, zorder=0)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
