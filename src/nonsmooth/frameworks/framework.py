@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from nonsmooth.dictionary.operation import Array, Call, Rule
 from nonsmooth.dictionary.weights import Block, Floats
 from nonsmooth.errors import PointError
+from nonsmooth.frameworks.own_backward import OwnBackward
 from nonsmooth.frameworks.stopwatch import Stopwatch
 from nonsmooth.program import Program, Step
 from nonsmooth.program.shaped import ShapedCall

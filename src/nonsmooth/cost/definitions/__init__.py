@@ -5,6 +5,7 @@ from __future__ import annotations
 from nonsmooth.cost.definitions import (  # noqa: F401  (they fill the table)
     accumulation,
     activations,
+    backward,
     choices,
     elementwise,
     losses,

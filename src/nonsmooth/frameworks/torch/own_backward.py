@@ -75,9 +75,14 @@ def own_backward(program: Program, x: Any, data: tuple[Any, ...]) -> OwnBackward
     copies = unflatten([copy_of(t) for t in items], structure)
     recorder = _Recorder()
     try:
-        with torchs_own_slopes(), torch.inference_mode(False), torch.enable_grad():
-            with preserved([program.constants[n] for n in program.rewritten]), recorder:
-                _differentiate(recorder, program.function, unflatten(point, program.structure), copies, point)
+        with (
+            torchs_own_slopes(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            preserved([program.constants[n] for n in program.rewritten]),
+            recorder,
+        ):
+            _differentiate(recorder, program.function, unflatten(point, program.structure), copies, point)
     finally:
         start.put()
     return OwnBackward(tuple(recorder.calls(program)))
@@ -148,10 +153,10 @@ class _Recorder(TorchDispatchMode):
     def _where(self) -> tuple[Source | None, bool]:
         """Find the line for which a kernel runs, and whether it runs again."""
         source, checkpoint = _inner_frame()
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        node: Any = torch._C._current_autograd_node()
         if self.phase == "backward" and not checkpoint:
             return (None if node is None else self._nodes.source(node)), False
-        self._nodes.until(torch._C._autograd._get_sequence_nr(), source)  # type: ignore[attr-defined]
+        self._nodes.until(torch._C._autograd._get_sequence_nr(), source)
         return source, self.phase == "backward"
 
     def _note(self, func: Any, args: Any, kwargs: Any, result: Any, source: Source | None, again: bool) -> None:
