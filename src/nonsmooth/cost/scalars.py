@@ -87,9 +87,12 @@ class Scalar:
         found = Counter(self.partials[moving]) if self.style is Style.QUOTIENT else Counter()
         found["add"] += p - 1
         found["mul"] += p if self.style is Style.PRODUCT else 0
-        found["mul"] += 1 if self.name == "neg" or (self.name, moving) == ("sub", "y") else 0  # a product by -1
+        found["mul"] += 1 if (self.name, moving) in _NEGATIVE else 0  # a product by -1
         return found
 
+
+_NEGATIVE = frozenset({("neg", "x"), ("sub", "y"), ("div", "y"), ("atan2", "y"), ("acos", "x")})
+"""Where the one derivative has a minus sign that a forward sweep cannot give to an addition."""
 
 _TABLE: dict[Style, dict[str, tuple[str, ...]]] = {
     Style.UNIT: {"add": ("", "", ""), "sub": ("", "", ""), "neg": ("",)},
@@ -114,7 +117,7 @@ _TABLE: dict[Style, dict[str, tuple[str, ...]]] = {
         "tanh": ("mul sub",),
         "sigmoid": ("sub mul",),
         "erf": ("mul neg exp mul",),
-        "erfc": ("mul exp mul",),
+        "erfc": ("mul neg exp mul",),
         "erfinv": ("mul exp mul",),
         "special": ("special", "special", "2 special"),
     },
