@@ -168,11 +168,6 @@ class Numbers:
         self.tally.add(name, "xy" if moving else "", source.size)
         return self.like(self.shape, moving)
 
-    def merged(self, shape: Shape, additions: int) -> Numbers:
-        """Sum some of the entries into each entry of the result, which takes so many additions in all."""
-        self.tally.add("add", "xy" if self.moving else "", additions)
-        return self.like(shape)
-
     def mean(self, axes: Axes = None, *, keep: bool = False) -> Numbers:
         """Average entries."""
         return self.sum(axes, keep=keep) / float(max(self._reduced(axes, keep)[1], 1))
@@ -210,8 +205,8 @@ class Numbers:
         self.tally.add("add", "xy" if moving else "", sums)
         return self.like(shape, bool(moving))
 
-    def gathered(self, shape: Shape, sums: int, places: View = None) -> Numbers:
+    def gathered(self, shape: Shape, sums: int, places: View = None, *by: Numbers) -> Numbers:
         """Sum entries of an array; `places` gives two flat arrays, of the result and of the entry of every term."""
-        del places
+        del places, by
         self.tally.add("add", "xy" if self.moving else "", sums)
         return self.like(shape)

@@ -22,8 +22,8 @@ def _source(call: Called) -> Numbers:
 def add_at(call: Called) -> Numbers:
     """u_(i_k) + s_k: an addition for each entry that is sent; a pullback of padding adds what it folds."""
     if call.attributes.get("pullback"):
-        return call.x.merged(call.shape, max(call.x.size - prod(call.shape), 0))
-    return call.x.accumulated(_source(call))
+        return call.x.gathered(call.shape, max(call.x.size - prod(call.shape), 0))
+    return _base(call, 0.0).accumulated(_source(call))
 
 
 @define("index_add")
@@ -85,9 +85,25 @@ def embedding(call: Called) -> Numbers | None:
         return call.x.known(call.shape, lambda u: np.zeros(call.shape), call.x).accumulated(call.x)
     if "mode" not in call.attributes:
         return None
-    (bags, width), indices = call.shape, call.operands[1]
-    rows = call.x.alias((indices.size, width))
+    return _bags(call)
+
+
+def _bags(call: Called) -> Numbers:
+    """Sum or average the rows of every bag, each times its weight if there are any."""
+    (bags, width), index, starts = call.shape, *call.operands[1:3]
+    rows = call.x.alias((index.size, width), lambda w, i: w[i.astype(int)], index)
     if len(call.operands) > 3:
-        rows = rows * call.operands[3].alias((indices.size, 1))
-    found = rows.merged((bags, width), max(indices.size - bags, 0) * width)
-    return found / found.known((bags, 1)) if call.attributes["mode"] == 1 else found
+        rows = rows * call.operands[3].alias((index.size, 1), lambda w: w[:, None])
+
+    def bag(first: Any) -> Any:
+        return np.searchsorted(first[:bags], np.arange(index.size), side="right") - 1
+
+    def places(first: Any) -> Any:
+        out = bag(first)[:, None] * width + np.arange(width)
+        return out.reshape(-1), np.arange(index.size * width)
+
+    found = rows.gathered(call.shape, max(index.size - bags, 0) * width, places, starts)
+    if call.attributes["mode"] != 1:
+        return found
+    sizes = found.known((bags, 1), lambda s: np.maximum(np.bincount(bag(s), minlength=bags), 1)[:, None], starts)
+    return found / sizes

@@ -24,7 +24,7 @@ def _shaped(found: Numbers, call: Called) -> Numbers:
 def total(call: Called) -> Numbers:
     """Give sum u: n - 1 additions for n terms; the terms that a window leaves out are none."""
     if "additions" in call.attributes:
-        return call.x.merged(call.shape, call.attributes["additions"])
+        return call.x.gathered(call.shape, call.attributes["additions"])
     return _shaped(call.x.sum(axes_of(call)), call)
 
 
