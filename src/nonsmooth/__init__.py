@@ -17,6 +17,8 @@ from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.audit.watch import Watch, watch
 from nonsmooth.audit.watch_log import read_run
+from nonsmooth.cost.cost import Cost
+from nonsmooth.cost.cost import count_cost as cost
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
 from nonsmooth.derivatives.backprop import backprop, capture, grad, value_and_backprop, value_and_grad
 from nonsmooth.derivatives.clarke import Clarke, clarke
@@ -55,6 +57,7 @@ __all__ = [
     "Certificate",
     "Clarke",
     "Cone",
+    "Cost",
     "Extremum",
     "Field",
     "Gradcheck",
@@ -80,6 +83,7 @@ __all__ = [
     "capture",
     "clarke",
     "coordinate_derivatives",
+    "cost",
     "directional",
     "errors",
     "field",

@@ -1,4 +1,4 @@
-"""The command: `nonsmooth audit`, `kinks`, `gradcheck`, `watch`, `ops`, `conventions`, `study`.
+"""The command: `nonsmooth audit`, `kinks`, `cost`, `gradcheck`, `watch`, `ops`, `conventions`, `study`.
 
 Standard output carries the result alone; messages and the progress bar go to standard error. Exit status: 0 done, 1 a
 finding named by `--fail-on` or a derivative that is refuted, 2 wrong use.
@@ -17,6 +17,7 @@ from nonsmooth.audit.gate import WORDS, failure_text, failures, parse_words
 from nonsmooth.audit.problem import open_problem
 from nonsmooth.cli.output import FOUND, AsJson, Folder, finish, messages, print_table, show, terminal
 from nonsmooth.cli.studies import study
+from nonsmooth.cost.model import parse_model
 from nonsmooth.errors import UsageError
 from nonsmooth.report.json_text import to_json
 from nonsmooth.report.progress import progress_bar
@@ -92,6 +93,28 @@ def kinks(target: Target, as_json: AsJson = False, tol: Tol = 0.0) -> None:
             if as_json
             else terminal(found.table())
         )
+
+
+@app.command()
+def cost(
+    target: Target,
+    as_json: AsJson = False,
+    output: Folder = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Prices: unit, latency, or some operations' own, such as exp=10,div=4.")
+    ] = "unit",
+    directions: Annotated[
+        list[int] | None, typer.Option("--directions", help="Of the forward sweeps; may be repeated.")
+    ] = None,
+    own: Annotated[bool, typer.Option(help="Run and count the framework's own backward too.")] = True,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure times and memory too: some seconds.")] = False,
+) -> None:
+    """Count what a program and its derivatives cost, against the proved bound."""
+    with messages():
+        prices = parse_model(model)
+        with open_problem(target) as (function, x, data):
+            result = ns.cost(function, x, *data, model=prices, directions=directions or None, own=own, measure=measure)
+        finish(result, as_json, output)
 
 
 @app.command()

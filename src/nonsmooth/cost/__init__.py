@@ -1,0 +1,1 @@
+"""The cost of differentiation: counted from shapes, bounded by a proof, measured."""
