@@ -349,6 +349,9 @@ def _gathered(cone: _Cone, step: Step, inputs: list[_Input]) -> list[_Moved | No
     moved, numbers = _only(inputs, "shifted", "scaled"), step.kwargs["dimension_numbers"]
     _along(moved.forms, numbers.start_index_map)
     forms = np.broadcast_to(_along(moved.forms, numbers.start_index_map), moved.forms.shape)
+    filling = step.kwargs["fill_value"]  # of what lies outside; None stands for nan
+    if filling is not None and math.isfinite(filling) and (moved.kind == "shifted" or filling != 0):
+        raise _Lost
     indices = jnp.zeros(inputs[1].shape, dtype=jnp.int32)
     kwargs = {**step.kwargs, "mode": jax.lax.GatherScatterMode.CLIP, "fill_value": None}
     return _applied(step, moved.kind, moved.times, [jnp.asarray(forms), indices], kwargs)
@@ -483,6 +486,13 @@ def _extremum(cone: _Cone, step: Step, inputs: list[_Input]) -> _Moved:
     return _Moved(moved_kind(kind), times, _joined(forms))
 
 
+def _soft_extremum(cone: _Cone, step: Step, inputs: list[_Input]) -> _Moved:
+    """Take log(exp(a) + exp(b)) of entries that are shifted together; a common factor does not pass it."""
+    if any(i.moved is not None and i.moved.kind != "shifted" for i in inputs):
+        raise _Lost
+    return _extremum(cone, step, inputs)
+
+
 def _ordered(axis: str, *kinds: str) -> Rule:
     """Sort or accumulate entries that move together along an axis."""
 
@@ -554,7 +564,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys("is_finite isnan".split(), _finite),
     **dict.fromkeys("eq ne lt le gt ge".split(), _compared),
     **dict.fromkeys("max min".split(), _extremum),
-    "logaddexp": _extremum,
+    "logaddexp": _soft_extremum,
     "select_n": _chosen,
     "reduce_sum": _sum,
     **dict.fromkeys("reduce_max reduce_min".split(), _extreme),
