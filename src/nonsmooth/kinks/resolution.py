@@ -75,9 +75,9 @@ def follow_directions(deciding: int = 1) -> Selector:
 def resolve(evaluation: Evaluation, directions: int, *, hasty: bool = False) -> Resolution:
     """Judge the kinks that the first direction of an evaluation has decided; the others are its witnesses.
 
-    A `hasty` judge calls no witness about tangents lost in rounding, though not zero. A single one is harmless: if its
-    argument has the derivative zero nothing depends on it, and else directions arbitrarily near decide it either way,
-    all other kinks as they are. Several of them are left to another direction.
+    A `hasty` judge calls no witness about tangents lost in rounding, though not zero. It is harmless if no other kink is
+    active: if its argument has the derivative zero nothing depends on it, and else either side is one of a nearby point.
+    Beside others, whose arguments may be multiples of its own, it is left to another direction.
     """
     found = Resolution()
     for met in evaluation.decided:
@@ -85,7 +85,7 @@ def resolve(evaluation: Evaluation, directions: int, *, hasty: bool = False) -> 
             _resolve_select(met, directions, found)
         else:
             _resolve_kink(met, directions, found, hasty)
-    if found.lost > 1:
+    if found.lost and found.count + len(evaluation.turns) > 1:
         found.open += found.lost
     return found
 

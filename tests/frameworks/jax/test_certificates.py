@@ -10,7 +10,9 @@ from jax import lax, nn
 from jax import numpy as jnp
 
 import nonsmooth as ns
+from nonsmooth.dictionary import Kind
 from nonsmooth.frameworks.framework import ROUNDING
+from nonsmooth.frameworks.jax.compiled import _Compiled
 from nonsmooth.kinks.resolution import follow_directions
 
 stop = lax.stop_gradient
@@ -119,6 +121,12 @@ DETACHED = {
     "vector times": lambda u: (stop(u.max(1)) @ u).sum() / 3,
     "clipped": lambda u: jnp.clip(u - largest(u), -1.0, 0.0).sum(),
     "one of two": lambda u: nn.logsumexp(u) + (u * stop(u)).sum(),
+    "logaddexp of factors": lambda u: (
+        jnp.logaddexp(u * jnp.exp(stop(u)), u * jnp.exp(stop(u))) / jnp.exp(stop(u))
+    ).sum(),
+    "filled": lambda u: (
+        jnp.broadcast_to(u[0, 0] - stop(u[0, 0]), (3,)).at[7].get(mode="fill", fill_value=0.0) + stop(u[0, 0])
+    ),
 }
 """Programs whose result depends on what they cut off."""
 
@@ -158,6 +166,11 @@ def test_a_tie_with_a_value_that_is_cut_off_is_decided_by_how_the_values_move() 
     assert certificate.status == "undecided"
     _, gradient, certificate = ns.subgradient(lambda t: jnp.where(stop(t) > 0, t, -t), jnp.array(0.0))
     assert certificate.certified and abs(float(gradient)) == 1.0
+
+
+@pytest.mark.parametrize("name", ["logaddexp of factors", "filled"])
+def test_a_rule_that_holds_for_shifts_alone_takes_no_factors(name: str) -> None:
+    assert ns.subgradient(DETACHED[name], POINT).certificate.status == "undecided"
 
 
 def test_ties_of_a_shift_that_cancels_do_not_count() -> None:
@@ -368,6 +381,16 @@ def test_compiled_subgradients_are_those_of_a_run(name: str) -> None:
 def test_compiled_subgradients_certify_nothing_that_a_run_does_not(f, x) -> None:
     fast, slow = both(f, jnp.full(2, x, dtype=jnp.float32))
     assert (fast.certificate.status, slow.certificate.status) == ("undecided", "undecided")
+
+
+def test_a_tangent_lost_in_rounding_is_harmless_alone() -> None:
+    """Beside other kinks, whose arguments may be multiples of its own, its side is left to another direction."""
+    judge = object.__new__(_Compiled)
+    lost, decided = (1, 1, 1e-8, np.inf, 1.0, 1e-6), (1, 0, 0.5, 0.5, 1.0, 1e-6)
+    judge._kinds = [Kind.SWITCH]
+    assert judge._judged([lost]) == (1, 1e-8)
+    judge._kinds = [Kind.SWITCH, Kind.SWITCH]
+    assert judge._judged([lost, decided]) is None and judge._judged([decided, decided]) == (2, 0.5)
 
 
 def test_compiled_subgradients_see_near_ties() -> None:

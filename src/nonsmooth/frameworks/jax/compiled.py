@@ -157,7 +157,7 @@ class _Compiled:
                 return None
             lost += int(near)
             margin = min(margin, float(smallest) / float(scale), float(least) / float(scale))
-        return None if lost > 1 else (count, margin)
+        return None if lost and count > 1 else (count, margin)
 
     @cached_property
     def _without(self) -> tuple[Callable[..., Any], list[int], Callable[..., Any]]:
