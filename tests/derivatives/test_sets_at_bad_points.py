@@ -19,6 +19,11 @@ CUTS = {
     "atan2 at the origin": (lambda x: torch.atan2(x[0], x[1]), point(0.0, 0.0), point(1.0, 0.0)),
     "angle": (lambda x: torch.complex(x[0], x[1]).angle(), point(-1.0, 0.0), point(1.0, 0.0)),
     "qr": (lambda x: torch.linalg.qr(x).R[0, 0], torch.eye(2).double(), point([1.0, 2.0], [0.5, 3.0])),
+    "qr of a column that begins with 0": (
+        lambda x: torch.linalg.qr(x).R[0, 0],
+        point([0.0], [1.0]),
+        point([0.5], [1.0]),
+    ),
     "qr of lower rank": (
         lambda x: torch.linalg.qr(x).R[1, 1],
         point([1.0, 1.0], [1.0, 1.0]),

@@ -70,9 +70,10 @@ def _to_cut(call: Call) -> Array:
 
 
 def _reflected(call: Call) -> Array:
-    """Give the smallest length of what Householder's reflections remove, and the smallest entry left on the diagonal.
+    """Give the smallest length of what Householder's reflections remove, and the smallest entry that they leave or meet.
 
-    Where a column is zero below the diagonal it is not reflected: the sign of its entry of R is another one nearby.
+    Where a column is zero below the diagonal it is not reflected: the sign of its entry of R is another one nearby. A
+    column is reflected away from its first entry (its real part), so that the sign of R turns where that passes zero.
     """
     xp, a = call.xp, call.operands[0]
     m, n = a.shape[-2:]
@@ -81,7 +82,8 @@ def _reflected(call: Call) -> Array:
         v = a[..., k:, k]
         length = xp.sqrt(xp.sum(xp.abs(v) ** 2, axis=-1, keepdims=True))
         tail = xp.sqrt(xp.sum(xp.abs(v[..., 1:]) ** 2, axis=-1, keepdims=True)) if m - k > 1 else length
-        found = xp.minimum(found, tail)
+        first = xp.abs(xp.real(v[..., :1]) if _is_complex(xp, v) else v[..., :1])
+        found = xp.minimum(xp.minimum(found, tail), first)
         size = xp.abs(v[..., :1])
         sign = xp.where(size > 0, v[..., :1] / xp.where(size > 0, size, xp.ones_like(size)), xp.ones_like(v[..., :1]))
         u = xp.concat((v[..., :1] + sign * length, v[..., 1:]), axis=-1)
@@ -171,7 +173,10 @@ SINGULARS: tuple[Singularity, ...] = (
         "the angle of (b, a), which jumps where a = 0 and b < 0",
     ),
     _singular(
-        "linalg_qr", "column that needs no reflection", _reflected, "the factors Q and R: a sign of R turns there"
+        "linalg_qr",
+        "column that needs no reflection, or begins with 0",
+        _reflected,
+        "the factors Q and R: a sign of R turns there",
     ),
     _singular("xlogy", "0", lambda c: c.operands[1], "a log b"),
     _singular(
