@@ -12,6 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 
 import nonsmooth as ns
+from nonsmooth.frameworks.jax.transform import selected
 
 POINT = jnp.array([0.0, 1.0, 1.0, -1.0])
 
@@ -74,3 +75,18 @@ def test_types_are_kept(wide: bool) -> None:
 def test_the_native_rules_are_jaxs_own() -> None:
     f = FUNCTIONS["ties"]
     np.testing.assert_array_equal(ns.grad(f)(POINT), jax.grad(f)(POINT))
+
+
+def test_a_mapped_loop_goes_on_while_any_of_its_rows_does() -> None:
+    halved = jax.vmap(lambda t: jax.lax.while_loop(lambda c: c > 1, lambda c: c / 2, t))
+
+    def f(u):
+        return (halved(u) * jnp.array([1.0, 10.0])).sum()
+
+    x = jnp.array([1.5, 3.0])
+    value, gradient, certificate = ns.subgradient(f, x)
+    assert float(value) == float(f(x)) and certificate.certified
+    np.testing.assert_allclose(gradient, [0.5, 2.5])
+    weighed = selected(f, lambda step, call, masks: None)
+    np.testing.assert_allclose(jax.jvp(weighed, (x,), (jnp.ones(2),)), (float(f(x)), 3.0))
+    assert ns.subgradient(f, jnp.array([1.0, 3.0])).certificate.status == "undecided"

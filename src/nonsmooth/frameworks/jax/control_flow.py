@@ -15,7 +15,7 @@ from nonsmooth.program import Finding, Source
 if TYPE_CHECKING:
     from nonsmooth.frameworks.jax.walk import Walk
 
-__all__ = ["STRUCTURE"]
+__all__ = ["STRUCTURE", "where_rows"]
 
 Slots: TypeAlias = list[Any]
 Wanted: TypeAlias = tuple[bool, ...]
@@ -61,14 +61,27 @@ def _cond(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bo
 
 
 def _while(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:
-    """Unroll a loop, with a guard for each round."""
+    """Unroll a loop, with a guard for each round; one that was mapped goes on while any of its rows does."""
     p = eqn.params
     m, n = p["cond_nconsts"], p["body_nconsts"]
     tests, fixed, carried = inputs[:m], inputs[m : m + n], inputs[m + n :]
     test, body = p["cond_jaxpr"], p["body_jaxpr"]
-    while walk.decide(walk.run(test.jaxpr, test.consts, [*tests, *carried], source, inside)[0], source):
-        carried = walk.run(body.jaxpr, body.consts, [*fixed, *carried], source, inside)
-    return carried
+    mapped = bool(test.out_avals[0].shape)
+    while True:
+        (going,) = walk.run(test.jaxpr, test.consts, [*tests, *carried], source, inside)
+        (some,) = walk.apply(jnp.any, [going], source) if mapped else (going,)
+        if not walk.decide(some, source):
+            return carried
+        after = walk.run(body.jaxpr, body.consts, [*fixed, *carried], source, inside)
+        if mapped:
+            pairs = zip(after, carried, strict=True)
+            after = [walk.apply(where_rows, [going, new, old], source)[0] for new, old in pairs]
+        carried = after
+
+
+def where_rows(rows: Any, new: Any, old: Any) -> Any:
+    """Take the rows of a mapped loop that go on from its body, the others as they were."""
+    return jnp.where(rows.reshape(rows.shape + (1,) * (new.ndim - rows.ndim)), new, old)
 
 
 def _scan(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bool, wanted: Wanted) -> Slots:

@@ -22,6 +22,7 @@ from nonsmooth.errors import UnlistedOperation
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.jax.calls import call_of, rules_of
 from nonsmooth.frameworks.jax.capture import traced
+from nonsmooth.frameworks.jax.control_flow import where_rows
 from nonsmooth.frameworks.jax.equations import Equation
 from nonsmooth.frameworks.jax.known import known
 from nonsmooth.frameworks.jax.liveness import constant_of, live_equations
@@ -243,8 +244,20 @@ def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None
     arrays = [s.array for s in inputs]
     tests, fixed, carried = arrays[:m], arrays[m : m + n], arrays[m + n :]
     test, body = (_on_arrays(run, p[k], source) for k in ("cond_jaxpr", "body_jaxpr"))
-    found = lax.while_loop(lambda c: test(*tests, *c)[0], lambda c: tuple(body(*fixed, *c)), tuple(carried))
-    return [Slot(a, True) for a in found]
+    mapped = bool(p["cond_jaxpr"].out_avals[0].shape)
+
+    def going(carry: tuple[Any, ...]) -> Any:
+        found = test(*tests, *carry)[0]
+        return jnp.any(found) if mapped else found
+
+    def after(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        found = body(*fixed, *carry)
+        if not mapped:
+            return tuple(found)
+        rows = test(*tests, *carry)[0]
+        return tuple(where_rows(rows, new, old) for new, old in zip(found, carry, strict=True))
+
+    return [Slot(a, True) for a in lax.while_loop(going, after, tuple(carried))]
 
 
 def _scan(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
