@@ -184,7 +184,9 @@ class Nodes(Numbers):
         chosen = range(self.ndim) if axes is None else [axes] if isinstance(axes, int) else list(axes)
         removed = sorted({a % self.ndim for a in chosen}) if self.ndim else []
         kept = [a for a in range(self.ndim) if a not in removed]
-        return shape, self.ids.transpose(*kept, *removed).reshape(prod(shape), -1) if self.size else self.ids
+        return shape, self.ids.transpose(*kept, *removed).reshape(prod(shape), -1) if self.size else np.zeros(
+            (prod(shape), 0), dtype=int
+        )
 
     def _folded(self, name: str, axes: Axes, keep: bool) -> Nodes:
         """Fold the entries of each row."""
@@ -445,7 +447,7 @@ class _Run:
         given = definition(Called(operands, call.attributes, call.results, own))
         for (name, _), times in own.scalars.items():
             self.tape.counts[name] += times  # what a definition states beside arrays: comparisons
-        moves = given is None and any(v in self.ids for v in _refs(step)) and not step.operation.name in _MADE
+        moves = given is None and any(v in self.ids for v in _refs(step)) and step.operation.name not in _MADE
         moved = self._moved(step) if moves else None
         output = step.target(*args, **kwargs)
         outputs = [output] if step.single else list(output)
@@ -457,7 +459,7 @@ class _Run:
 
     def _write(self, step: Step, found: tuple[Any, ...], moved: Any) -> None:
         """Keep the numbers of the results, and compare their values with torch's."""
-        if step.mutates and found:
+        if step.mutates and found and step.mutates[0] in self.ids:
             target = self.ids[step.mutates[0]]
             target.copy_(torch.from_numpy(found[0].ids.astype(float)))
             for result in step.results:
@@ -479,6 +481,9 @@ class _Run:
                     self.ids[result] = moved[k]
                 else:
                     self._literal(result)
+            for value in step.mutates:
+                if found and value not in step.results:
+                    self._literal(value)
         for value in (*step.results, *step.mutates):
             if value is not None and value in self.ids:
                 self._compare(step, value)
@@ -527,9 +532,9 @@ class _Run:
         for name in ("value", "fill_value"):
             if isinstance(named.get(name), int | float) and not isinstance(named[name], bool):
                 named[name] = float(self.tape.number(float(named[name])))
-        if step.operation.name in ("cast", "clone", "copy", "lift", "detach", "contiguous") and not step.mutates:
+        if step.operation.name == "cast" and not step.mutates:
             (ref,) = list(_refs(step))[:1]
-            return [self.ids[ref].clone() if step.operation.name in ("cast", "clone") else self.ids[ref]]
+            return [self.ids[ref].clone()]
         env = {**self.values, **self.ids}
         for name, item in named.items():
             if step.mutates and name == "src" and isinstance(item, Ref) and item.value not in self.ids:

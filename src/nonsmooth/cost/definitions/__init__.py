@@ -5,14 +5,26 @@ from __future__ import annotations
 from nonsmooth.cost.definitions import (  # noqa: F401  (they fill the table)
     accumulation,
     activations,
+    attention,
     backward,
     choices,
+    convolutions,
     elementwise,
+    fourier,
+    linear_algebra,
     losses,
     moves,
+    normalisation,
+    norms,
+    order,
+    pooling,
     products,
+    recurrent,
     reductions,
+    resampling,
+    softmax,
     special_functions,
+    spectral,
 )
 from nonsmooth.cost.definitions.definition import DEFINITIONS, Called, Definition, define, tally_of
 

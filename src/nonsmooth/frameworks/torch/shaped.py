@@ -17,6 +17,9 @@ __all__ = ["shaped"]
 _NUMBERS = frozenset(["self", "other", "weight"])
 """Arguments that torch also takes as numbers, in the place of an array."""
 
+_ALL = frozenset(["linalg_lstsq"])
+"""Operations whose records look at some of the arrays that they take, and that cost what all of them are."""
+
 _ALONG = frozenset(
     "sum mean nansum prod var std max min max_dim min_dim amax amin cummax cummin sort topk kthvalue median mode softmax "
     "log_softmax logsumexp logcumsumexp cumsum cumprod vector_norm norm norm_zero norm_singular glu diff cross "
@@ -50,13 +53,13 @@ def shaped(program: Program, step: Step) -> ShapedCall:
         value = values[item.value]
         return ShapedOperand(value.shape, follows and value.differentiable and value.depends_on_point)
 
-    taken = _operands(step)
+    taken = _taken(step)
     operands = tuple(operand(item) for _, item in taken)
     shapes = tuple(v.shape for v in (results or changed))
     attributes = {**_named(step), **step.attributes, "given": tuple(name for name, _ in taken)}
     plain = {k: v for k, v in attributes.items() if not _holds_arrays(v)}
     found = ShapedCall(step.operation.name, operands, shapes, plain)
-    return ShapedCall(found.operation, operands, shapes, {**plain, **_canonical(step, found)})
+    return ShapedCall(found.operation, operands, shapes, {**plain, **_canonical(program, step, found)})
 
 
 def _named(step: Step) -> dict[str, Any]:
@@ -73,11 +76,16 @@ def _holds_arrays(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(_holds_arrays, value))
 
 
-def _operands(step: Step) -> list[tuple[str, Any]]:
+def _operands(step: Step) -> list[Any]:
+    """List references and numbers in the order of the record."""
+    return [item for _, item in _taken(step)]
+
+
+def _taken(step: Step) -> list[tuple[str, Any]]:
     """List references and numbers, with the arguments that they are, in the order of the row, or of the operator."""
     named = _named(step)
     direct = [v for v in named.values() if isinstance(v, Ref)]
-    if not named or list(step.operands) != direct:
+    if not named or (list(step.operands) != direct and step.operation.name not in _ALL):
         names = {v: k for k, v in reversed(named.items()) if isinstance(v, Ref)}
         return [(names.get(o, "") if isinstance(o, Ref) else "", o) for o in step.operands]
     return list(_arrays(step, named))
@@ -99,16 +107,21 @@ def _arrays(step: Step, named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 # --- what shapes leave open -------------------------------------------------------------------------------------------
 
 
-def _canonical(step: Step, call: ShapedCall) -> dict[str, Any]:
+def _canonical(program: Program, step: Step, call: ShapedCall) -> dict[str, Any]:
     """Say what the attributes mean, in the words that every framework shares."""
     name = call.operation
     label = packet_name(step.target) if isinstance(step.target, torch._ops.OpOverload) else ""
     found: dict[str, Any] = {"pullback": True} if label.endswith(("_backward", "_backward_data")) else {}
     if name.startswith("conv") and name not in ("contiguous", "conj") and len(call.operands) > 1:
         return found | _convolution(label, call)
+    if name == "scaled_dot_product_attention":
+        mask = step.kwargs.get("attn_mask", step.args[3] if len(step.args) > 3 else None)
+        return found | {"boolean_mask": isinstance(mask, Ref) and program.values[mask.value].dtype == "bool"}
+    if name.startswith("upsample"):
+        return found | {"antialias": label.endswith(("_aa", "_aa_backward")), "exact": "_exact" in label}
     if name in ("lstm", "gru", "rnn_tanh"):
         return found | {"packed": step.target._overloadname == "data"}  # type: ignore[attr-defined]
-    if name == "layer_norm":
+    if name in ("layer_norm", "rms_norm"):
         ndim = len(call.operands[0].shape)
         return found | {"axes": tuple(range(ndim - len(call.attributes.get("normalized_shape", ())), ndim))}
     if name in _ALONG:
