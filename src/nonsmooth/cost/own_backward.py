@@ -16,10 +16,11 @@ from nonsmooth.cost.bound import bound_of
 from nonsmooth.cost.definitions import tally_of
 from nonsmooth.cost.model import CostModel, as_model
 from nonsmooth.cost.sweeps import CountedStep, count_steps
-from nonsmooth.cost.tally import Whole
-from nonsmooth.errors import UsageError
+from nonsmooth.cost.tally import Tally, Whole
+from nonsmooth.errors import RegistrationError, UsageError
 from nonsmooth.frameworks.own_backward import OwnBackward, OwnCall
 from nonsmooth.program import Finding, Program, Source
+from nonsmooth.program.shaped import ShapedCall
 from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document
 
@@ -68,7 +69,7 @@ class OwnCost(Reported):
         framework: its name.
         lines: the lines, the greatest excess first.
         findings: where the framework's backward exceeds what the theorem allows, or evaluates again, with what to do.
-        uncounted: kernels without a scalar program, by name and line: the figures leave them out.
+        uncounted: steps and kernels without a scalar program, by name, pass and line: the figures leave them out.
         failed: why the framework ran no backward; "" where it did.
     """
 
@@ -115,8 +116,10 @@ class OwnCost(Reported):
 
     @property
     def ratio(self) -> float | None:
-        """The overhead of the framework, (forward + backward) / forward; None where the forward pass counts nothing."""
-        return (self.forward + self.backward) / self.forward if self.forward else None
+        """The overhead of the framework, (forward + backward) / cost(P); None where anything is not counted, or P is 0."""
+        if self.uncounted or not self.evaluation:
+            return None
+        return (self.forward + self.backward) / self.evaluation
 
     def document(self) -> Document:
         """Lay the comparison out for reading."""
@@ -134,6 +137,7 @@ class _Sum:
     names: set[str] = field(default_factory=set)
     wholes: list[Whole] = field(default_factory=list)
     entries: int = 0
+    known: bool = True
 
     def add(self, name: str, amount: float) -> None:
         """Add to a count."""
@@ -201,11 +205,14 @@ def compare_backward(
 
     for step in steps:
         _add_step(at(step.step.source), program, step, prices)
-    missing = [str(_named(e)) for e in own.entries if not _add_call(at(e.source), e, prices)]
+    missing = [_named(s.step.operation.name, "program", s.step.source) for s in steps if s.tally is None]
+    missing += [
+        _named(e.call.operation, e.phase, e.source) for e in own.entries if not _add_call(at(e.source), e, prices)
+    ]
     sums = sorted(table.values(), key=lambda s: s.counts["pull"] - s.counts["backward"])
-    lines = [(s.source, s.line(prices)) for s in sums]
-    findings = [finding for source, line in lines for finding in _findings(source, line, framework)]
-    shown = tuple(line for _, line in lines if any(getattr(line, name) for name in _COUNTS))
+    lines = [s.line(prices) for s in sums]
+    findings = [f for s, line in zip(sums, lines, strict=True) for f in _findings(s, line, framework)]
+    shown = tuple(line for line in lines if any(getattr(line, name) for name in _COUNTS))
     return OwnCost(framework, shown, tuple(findings), tuple(dict.fromkeys(missing)))
 
 
@@ -214,6 +221,7 @@ def _add_step(line: _Sum, program: Program, step: CountedStep, model: CostModel)
     values = [program.values[v] for v in step.step.results if v is not None]
     line.entries += sum(prod(v.shape) for v in values if v.differentiable and v.depends_on_point)
     if step.tally is None or step.sweep is None:
+        line.known = False
         return
     line.add("evaluation", model.total(step.sweep.evaluation))
     line.add("pull", model.total(step.sweep.pull))
@@ -225,7 +233,7 @@ def _add_call(line: _Sum, entry: OwnCall, model: CostModel) -> bool:
     """Add what the framework ran; tell whether it could be counted."""
     line.add("writes", entry.writes)
     line.add("fills", entry.fills)
-    tally = tally_of(entry.call)
+    tally = _tally(entry.call)
     if tally is None:
         return False
     amount = model.total(tally.sweep().evaluation)
@@ -234,9 +242,17 @@ def _add_call(line: _Sum, entry: OwnCall, model: CostModel) -> bool:
     return True
 
 
-def _named(entry: OwnCall) -> str:
+def _named(operation: str, where: str, source: Source | None) -> str:
     """Name what could not be counted."""
-    return f"{entry.call.operation} ({entry.phase}, {entry.source.place if entry.source else 'an unknown line'})"
+    return f"{operation} ({where}, {source.place if source else 'an unknown line'})"
+
+
+def _tally(call: ShapedCall) -> Tally | None:
+    """Count a call; a kernel of a record's name with other arguments than the record's is not counted."""
+    try:
+        return tally_of(call)
+    except (RegistrationError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _total(amounts: Iterator[float]) -> float:
@@ -247,8 +263,9 @@ def _total(amounts: Iterator[float]) -> float:
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
-def _findings(source: Source | None, line: OwnLine, framework: str) -> Iterator[Finding]:
-    """Say where a line's backward evaluates again, and where it exceeds what the theorem allows."""
+def _findings(found: _Sum, line: OwnLine, framework: str) -> Iterator[Finding]:
+    """Say where a line's backward evaluates again, and where it exceeds what the theorem allows (if that is known)."""
+    source = found.source
     if line.again:
         yield Finding(
             "rematerialisation",
@@ -258,7 +275,7 @@ def _findings(source: Source | None, line: OwnLine, framework: str) -> Iterator[
             "that is the price of the memory it saves; take the checkpoint off where memory allows",
         )
     backward = line.backward - line.again
-    if backward <= line.allowed:
+    if backward <= line.allowed or not found.known:
         return
     much = (
         f"the backward pass of {framework} counts {backward:,.0f} operations for this line, of which the program counts "

@@ -44,7 +44,7 @@ def _headline(own: OwnCost) -> str:
     """Give the figures of the whole."""
     lines = [
         f"{own.framework} runs {amount(own.forward)} operations forward and {amount(own.backward)} backward: "
-        f"{times(own.ratio)} times its forward pass (counted)",
+        f"{times(own.ratio)} times cost(P) (counted)",
         f"the scalar reverse sweep adds {amount(own.pull)} to {amount(own.evaluation)}; the excess of {own.framework} is "
         f"{amount(own.backward - own.pull)}",
         f"numbers stored: {amount(own.writes)}, of which {amount(own.fills)} zeros around cotangents of views",

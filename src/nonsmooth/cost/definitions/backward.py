@@ -15,9 +15,9 @@ from nonsmooth.cost.numbers import Numbers
 __all__: list[str] = []
 
 
-@define("threshold_backward")
+@define("threshold_backward", "softshrink_backward", "hardshrink_backward")
 def threshold_backward(call: Called) -> Numbers:
-    """Let the cotangent through where u is above the threshold: a choice for each entry."""
+    """Let the cotangent through where u, or |u|, is above the threshold: a choice for each entry."""
     return call.operands[0].apply("select")
 
 
@@ -106,7 +106,7 @@ def _upsampled(names: Sequence[str], neighbours: int) -> None:
         return call.x.like(call.shape)
 
 
-_upsampled([f"upsample_nearest{d}d_backward" for d in (1, 2, 3)], 1)
+_upsampled([f"{name}{d}d_backward" for name in ("upsample_nearest", "_upsample_nearest_exact") for d in (1, 2, 3)], 1)
 _upsampled(["upsample_linear1d_backward"], 2)
 _upsampled(["upsample_bilinear2d_backward"], 4)
 _upsampled(["upsample_trilinear3d_backward"], 8)

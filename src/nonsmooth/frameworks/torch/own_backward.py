@@ -45,13 +45,23 @@ WHOLE = frozenset(
     "unfold_backward upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward "
     "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward upsample_bicubic2d_backward "
     "replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward reflection_pad1d_backward "
-    "reflection_pad2d_backward reflection_pad3d_backward value_selecting_reduction_backward".split()
+    "reflection_pad2d_backward reflection_pad3d_backward value_selecting_reduction_backward softshrink_backward "
+    "hardshrink_backward _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward "
+    "_upsample_nearest_exact3d_backward".split()
 )
 """Backward kernels that are counted by a definition of their own name."""
 
 RECORDS = {
     "_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention",
     "_cdist_forward": "cdist",
+    "_linalg_eigh": "linalg_eigh",
+    "__and__": "logic",
+    "__or__": "logic",
+    "__xor__": "logic",
+    "_linalg_check_errors": "logic",
+    "_local_scalar_dense": "item",
+    "atleast_2d": "view",
+    "atleast_3d": "view",
 }
 """Forward kernels below autograd, by the record that they compute."""
 
@@ -145,17 +155,18 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a kernel and write it down."""
-        source, again = self._opened or self._where()
+        place = self._opened or self._where()
         result = func(*args, **(kwargs or {}))
-        self._note(func, args, kwargs or {}, result, source, again)
+        if place is not None:
+            self._note(func, args, kwargs or {}, result, *place)
         return result
 
-    def _where(self) -> tuple[Source | None, bool]:
-        """Find the line for which a kernel runs, and whether it runs again."""
+    def _where(self) -> tuple[Source | None, bool] | None:
+        """Find the line for which a kernel runs, and whether it runs again; None for the seed of the backward pass."""
         source, checkpoint = _inner_frame()
         node: Any = torch._C._current_autograd_node()
         if self.phase == "backward" and not checkpoint:
-            return (None if node is None else self._nodes.source(node)), False
+            return None if node is None else (self._nodes.source(node), False)
         self._nodes.until(torch._C._autograd._get_sequence_nr(), source)
         return source, self.phase == "backward"
 

@@ -169,9 +169,9 @@ SPECIAL: dict[str, Row] = {
         attributes=lambda a: {"exponent": a["exponent"], "moving": _moves(a["exponent"])},
     ),
     "pow.Scalar": Row(
-        lambda a: "exp2" if a["self"] > 0 else "pow",
+        lambda a: _power(a) if isinstance(a["self"], torch.Tensor) else "exp2" if a["self"] > 0 else "pow",
         operands=("self", "exponent"),
-        attributes=lambda a: {"moving": _moves(a["exponent"])},
+        attributes=lambda a: {"exponent": a["exponent"], "moving": _moves(a["exponent"])},
     ),
     "div": Row(
         lambda a: "mul" if _number(a["other"]) else "div",
