@@ -5,7 +5,7 @@ The whole contract of a framework is in one class, hence a long file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,9 +14,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from nonsmooth.errors import ResultError, StaleProgram, UsageError
+from nonsmooth.errors import StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Quick, Select, Severed
-from nonsmooth.frameworks.jax import space
 from nonsmooth.frameworks.jax.capture import capture_function
 from nonsmooth.frameworks.jax.compiled import quick
 from nonsmooth.frameworks.jax.linearise import LinearisedJax
@@ -25,6 +24,7 @@ from nonsmooth.frameworks.jax.proof import weighed_sum
 from nonsmooth.frameworks.jax.run import replay
 from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.frameworks.jax.shaped import shaped
+from nonsmooth.frameworks.jax.space import JaxSpace
 from nonsmooth.frameworks.jax.timing import JaxStopwatch
 from nonsmooth.frameworks.jax.transform import selected
 from nonsmooth.frameworks.jax.tree import (
@@ -39,8 +39,9 @@ from nonsmooth.frameworks.jax.tree import (
     split_data,
     unflatten,
 )
+from nonsmooth.frameworks.replay.contract import Contract
 from nonsmooth.frameworks.replay.forcing import unforced
-from nonsmooth.frameworks.replay.pieces import compared_values, outcomes, pieces
+from nonsmooth.frameworks.replay.pieces import compared_values
 from nonsmooth.program import Program
 
 __all__ = ["JAX", "JaxFramework"]
@@ -49,34 +50,15 @@ CACHED_PIECES = 16
 """How many recaptured pieces a program remembers."""
 
 
-class JaxFramework:
+class JaxFramework(JaxSpace, Contract):
     """JAX as `frameworks.framework.Framework` wants it."""
 
     name = "jax"
     traces = True
-    xp: Any = jnp
     relu = staticmethod(jax.nn.relu)
-    draw = staticmethod(space.draw)
     shaped = staticmethod(shaped)
     own_backward = staticmethod(own_backward)
-    arrays = staticmethod(space.arrays)
-    stack = staticmethod(space.stack)
-    combine = staticmethod(space.combine)
-    finite = staticmethod(space.finite)
-    array_like = staticmethod(space.array_like)
-    differentiate = staticmethod(space.differentiate)
-    flat = staticmethod(space.flat)
-    flat_like = staticmethod(space.flat_like)
-    unflatten_flat = staticmethod(space.unflatten_flat)
-    eps = staticmethod(space.eps)
-    columns = staticmethod(space.columns)
-    units = staticmethod(space.units)
-    unflatten_entries = staticmethod(space.unflatten_entries)
-    numpy = staticmethod(space.numpy)
-    unforced = staticmethod(unforced)
     check_point = staticmethod(check_point)
-    flatten = staticmethod(flatten)
-    unflatten = staticmethod(unflatten)
     copy_of = staticmethod(copy_of)
     random_generators = staticmethod(RandomState)
     stopwatch = staticmethod(JaxStopwatch)
@@ -106,11 +88,6 @@ class JaxFramework:
         """Tell whether the program writes in place: no program of jax does."""
         return False
 
-    @staticmethod
-    def detached(array: Any) -> Any:
-        """Give an array without a graph."""
-        return array
-
     def capture(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], **options: Any) -> Program:
         """Turn a function into a program near a point, with the proof of capture."""
         return capture_function(self, function, x, data, **options)
@@ -125,14 +102,6 @@ class JaxFramework:
             if not is_array(leaf) and not isinstance(leaf, float):
                 raise UsageError(f"grad differentiates arrays; found a {type(leaf).__name__} in the point.")
         return jax.value_and_grad(weighed)(unflatten([jnp.asarray(t) for t in leaves], structure), *data)
-
-    def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
-        """Walk the programs that are active at the point."""
-        return pieces(program, x, data, limit=limit)
-
-    def outcomes(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
-        """Walk the programs of all outcomes of the tied elements behind guards."""
-        return outcomes(program, x, data, limit=limit)
 
     def evaluate(
         self,
@@ -228,22 +197,6 @@ class JaxFramework:
         """Give the steps on which the result depends."""
         return dependences(program).reached
 
-    def scalar(self, evaluation: Evaluation) -> Any:
-        """Give the scalar result, or say that it is none."""
-        results = flatten(evaluation.result)[0]
-        if len(results) != 1 or results[0].size != 1:
-            shapes = [tuple(r.shape) for r in results]
-            raise ResultError(
-                f"a gradient needs a scalar function; this one returns {len(results)} array(s) of shape {shapes}. "
-                "Reduce it (`.sum()`, `.mean()`), or differentiate one entry."
-            )
-        if not jnp.issubdtype(results[0].dtype, jnp.floating):
-            raise ResultError(
-                f"a gradient needs a real function; this one returns a number of type {results[0].dtype}. Return a "
-                "floating number: for a complex one its real part or its absolute value."
-            )
-        return results[0]
-
     def pull(self, evaluation: Evaluation) -> Any:
         """Give the gradient of a scalar result with respect to the point."""
         self.scalar(evaluation)
@@ -286,35 +239,13 @@ class JaxFramework:
         self, program: Program, x: Any, data: tuple[Any, ...], directions: Sequence[Any], distance: float
     ) -> bool:
         """Tell whether the program, its guards unforced, is that of the function at x + t v_1 + t^2 v_2 + ..."""
-        moved, items = self._point(program, x), self._data(program, data)
-        step = distance * self.eps(moved) ** 0.5
-        size = max((float(jnp.max(jnp.abs(t))) for t in moved if t.size), default=0.0)
-        for power, v in enumerate(directions):
-            parts = self._direction(program, v)
-            length = max((float(jnp.max(jnp.abs(p))) for p in parts if p.size), default=0.0)
-            scale = step * 2.0 ** (-8 * power) * (1 + size) / length if length else 0.0
-            moved = [t + scale * p for t, p in zip(moved, parts, strict=True)]
+        moved = self._along(program, self._point(program, x), directions, distance)
+        items = self._data(program, data)
         try:
             replay(unforced(program), moved, items)
         except StaleProgram:
             return False
         return True
-
-    def _direction(self, program: Program, v: Any) -> list[Any]:
-        """Check that a direction fits the point of a program."""
-        leaves, structure = flatten(v() if callable(v) else v)
-        if structure != program.structure:
-            raise UsageError(f"a direction needs the structure of the point, {program.structure}; found {structure}.")
-        fitting = []
-        for leaf, value in zip(leaves, program.inputs, strict=True):
-            known = program.values[value]
-            if not is_array(leaf) or tuple(leaf.shape) != known.shape:
-                shape = tuple(leaf.shape) if is_array(leaf) else type(leaf).__name__
-                raise UsageError(f"the direction of {known.name} must have its shape {known.shape}; found {shape}.")
-            if jnp.issubdtype(leaf.dtype, jnp.complexfloating) or not bool(jnp.all(jnp.isfinite(leaf))):
-                raise UsageError(f"the direction of {known.name} must be real and finite.")
-            fitting.append(jnp.asarray(leaf))
-        return fitting
 
     def _point(self, program: Program, x: Any) -> list[Any]:
         """Check that a point fits a program."""

@@ -12,8 +12,8 @@ from jax import numpy as jnp
 
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.frameworks.framework import ROUNDING, Evaluation
-from nonsmooth.frameworks.jax import space
 from nonsmooth.frameworks.jax.run import JaxRun, environment
+from nonsmooth.frameworks.jax.space import SPACE
 from nonsmooth.frameworks.jax.tangents import JaxTangents
 from nonsmooth.frameworks.jax.tree import flatten
 
@@ -105,18 +105,18 @@ class LinearisedJax:
         """Give Z d."""
         self._move(direction)
         calls = [(b, c.call.tangents) for c in self.evaluation.cuts for b in c.blocks]
-        parts = [space.flat(b.jumps(tangents(0))) for b, tangents in calls if tangents is not None]
+        parts = [SPACE.flat(b.jumps(tangents(0))) for b, tangents in calls if tangents is not None]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _move(self, direction: Floats) -> None:
         """Set the tangents out along a direction."""
-        tree = space.unflatten_flat(self._x, direction)
+        tree = SPACE.unflatten_flat(self._x, direction)
         self.evaluation.tangents.restart([lambda: flatten(tree)[0]])
 
     def _sweep(self, results: list[Any], jumps: list[Any], given: list[Any], ties: list[Any]) -> tuple[Floats, Floats]:
         """Sweep back from the nodes to the point and to what the blocks add."""
         point, outputs = self._pullback[1]((results, jumps, given, ties))
-        return space.flat(point), space.flat(outputs)
+        return SPACE.flat(point), SPACE.flat(outputs)
 
 
 def _zeros(arrays: list[Any]) -> list[Any]:

@@ -1,8 +1,4 @@
-"""The proof of capture: the program is compared with the function, by values and native gradients.
-
-Both are evaluated at the point, and at a random nearby point under the same guards. Values at the point alone prove
-nothing: a program that has lost a dependency has the right value there.
-"""
+"""The proof of capture in JAX: how a program and its function are run and differentiated; see `replay.proof`."""
 
 from __future__ import annotations
 
@@ -14,21 +10,13 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from nonsmooth.errors import ProofFailed, StaleProgram
 from nonsmooth.frameworks.jax.run import replay
+from nonsmooth.frameworks.jax.space import SPACE
 from nonsmooth.frameworks.jax.tree import RandomState, flatten, same_content, split_data, unflatten
-from nonsmooth.frameworks.replay.forcing import unforced
+from nonsmooth.frameworks.replay.proof import Comparison, Found
 from nonsmooth.program import Program, Proof
 
 __all__ = ["Native", "prove", "weighed_sum"]
-
-NEARBY = (0.1, 0.1, 0.01, 0.01, 1e-3, 1e-4, 1e-5)
-"""The distances, relative to the mean size of a leaf, at which nearby points are tried until one is on the same piece."""
-
-LOST_AMONG = 1e-3
-"""The part of the largest gradient below which a gradient is compared with that part: next to nothing is rounding."""
-
-Arrays = list[np.ndarray[Any, Any]]
 
 
 @dataclass
@@ -89,28 +77,7 @@ def prove(program: Program, native: Native, *, forced: bool = False) -> Proof:
     Raises:
         ProofFailed: values or gradients differ by more than rounding.
     """
-    leaves, items = flatten(native.x)[0], split_data(native.data)[0]
-    tolerance = max(_tolerance(t.dtype) for t in leaves)
-    errors = [] if forced else [_compare(program, native, -1, leaves, items)]
-    _judge(program, errors, tolerance)
-    nearby, generator = 0, np.random.default_rng(0)
-    for attempt, scale in enumerate(NEARBY):
-        point, drawn = _moved(leaves, generator, scale), _moved(items, generator, scale)
-        others = drawn if attempt % 2 == 0 else items
-        try:
-            error = _compare(unforced(program), native, attempt, point, others)
-        except StaleProgram:
-            continue
-        except Exception:  # the function need not be defined there
-            continue
-        if error is not None:
-            nearby += 1
-            errors.append(error)
-            break
-    _judge(program, errors, tolerance)
-    found = [e for e in errors if e is not None]
-    value_error, gradient_error = (max((e[k] for e in found), default=0.0) for k in (0, 1))
-    return Proof(value_error, gradient_error, nearby, tolerance, "sampled" if nearby else "computed")
+    return _Comparison(native).prove(program, forced=forced)
 
 
 def weighed_sum(results: Any) -> jax.Array:
@@ -123,84 +90,50 @@ def weighed_sum(results: Any) -> jax.Array:
     return total
 
 
-def _judge(program: Program, errors: list[tuple[float, float] | None], tolerance: float) -> None:
-    """Refuse a program that differs from its function by more than rounding."""
-    for place, what in enumerate(("values", "native gradients")):
-        error = max((e[place] for e in errors if e is not None), default=0.0)
-        if not error <= tolerance:
-            causes = "; ".join(f"{f.message} ({f.source})" for f in program.findings)
-            raise ProofFailed(
-                f"capture: the program does not reproduce the {what} of the function: relative difference {error:.2g}, "
-                f"tolerance {tolerance:.1g}. " + (f"Found on the way: {causes}. " if causes else "") + "Likely causes: "
-                "(a) the function depends on hidden state that changes from call to call; (b) a custom derivative differs "
-                "from call to call. Its steps:\n" + str(program)[:4000]
-            )
+class _Comparison(Comparison):
+    """A program beside its function, as jax runs them."""
 
+    causes = (
+        "(a) the function depends on hidden state that changes from call to call; (b) a custom derivative differs from call "
+        "to call"
+    )
+    same = staticmethod(same_content)
 
-def _moved(leaves: list[Any], generator: np.random.Generator, scale: float) -> list[Any]:
-    """Draw a nearby point: every floating leaf moves."""
-    point = []
-    for leaf in leaves:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            point.append(leaf)
-            continue
-        wide = np.asarray(leaf, dtype=np.float64)
-        size = scale * (float(np.abs(wide).mean()) + 1e-3) if wide.size else 0.0
-        point.append(jnp.asarray(wide + generator.uniform(-2 * size, 2 * size, wide.shape), dtype=leaf.dtype))
-    return point
+    def __init__(self, native: Native) -> None:
+        leaves = flatten(native.x)[0]
+        super().__init__(leaves, split_data(native.data)[0], SPACE.eps(leaves))
+        self.native, self.generator = native, np.random.default_rng(0)
 
+    def moved(self, leaves: list[Any], scale: float) -> list[Any]:
+        """Draw a nearby point: every floating leaf moves."""
+        point = []
+        for leaf in leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                point.append(leaf)
+                continue
+            wide = np.asarray(leaf, dtype=np.float64)
+            size = scale * (float(np.abs(wide).mean()) + 1e-3) if wide.size else 0.0
+            drawn = self.generator.uniform(-2 * size, 2 * size, wide.shape)
+            point.append(jnp.asarray(wide + drawn, dtype=leaf.dtype))
+        return point
 
-def _tolerance(dtype: Any) -> float:
-    """Give the relative difference that rounding may make."""
-    return 1e-9 if dtype == jnp.float64 else float(min(0.05, 2e3 * float(jnp.finfo(dtype).eps)))
+    def both(self, program: Program, place: int, leaves: list[Any], items: list[Any]) -> tuple[Found, Found] | None:
+        """Run both; a function without reverse mode is differentiated along one direction, and so is its program."""
+        run = replay(program, leaves, items)
+        result, gradient, backwards = self.native.at(place, leaves, items)
+        values = flatten(result)[0]
+        if not all(np.isfinite(self.hosted(t)).all() for t in values):
+            return None
 
+        def ours(point: list[Any]) -> Any:
+            found = run.trail.pure()(point, [], [])[0]
+            return weighed_sum(found), found
 
-def _compare(
-    program: Program, native: Native, place: int, leaves: list[Any], items: list[Any]
-) -> tuple[float, float] | None:
-    """Give the relative differences of values and gradients; None where the function has no finite value."""
-    run = replay(program, leaves, items)  # which checks the guards first
-    result, gradient, backwards = native.at(place, leaves, items)
-    values = [_hosted(t) for t in flatten(result)[0]]
-    if not all(np.isfinite(v).all() for v in values):
-        return None
+        found, own = _differentiated(ours, leaves)[:2] if backwards else _along(ours, leaves)
+        return (flatten(found)[0], flatten(own)[0]), (values, flatten(gradient)[0])
 
-    def ours(point: list[Any]) -> Any:
-        found = run.trail.pure()(point, [], [])[0]
-        return weighed_sum(found), found
-
-    found, own = _differentiated(ours, leaves)[:2] if backwards else _along(ours, leaves)
-    mine = [_hosted(t) for t in flatten(found)[0]]
-    pair = [[_hosted(t) for t in flatten(g)[0]] for g in (own, gradient)]
-    return _distance(mine, values, 0.0), _distance(pair[0], pair[1], LOST_AMONG)
-
-
-def _hosted(array: Any) -> Any:
-    """Give an array to numpy in double precision."""
-    found = np.asarray(array)
-    return found.astype(np.complex128 if found.dtype.kind == "c" else np.float64)
-
-
-def _distance(a: Arrays, b: Arrays, part: float) -> float:
-    """Give the largest relative difference of two lists of arrays, nan equal to nan.
-
-    It is relative to the largest entry of an array, but at least to a part of the largest entry of all.
-    """
-    if len(a) != len(b) or any(u.shape != v.shape for u, v in zip(a, b, strict=True)):
-        return float("inf")
-    floor = part * max((_size(v) for v in b), default=0.0)
-    worst = 0.0
-    for u, v in zip(a, b, strict=True):
-        bad = ~(np.isfinite(u) & np.isfinite(v))
-        if not np.array_equal(u[bad], v[bad], equal_nan=True):
-            return float("inf")
-        u, v = u[~bad], v[~bad]
-        scale = max(_size(u), _size(v), floor)
-        worst = max(worst, float(np.abs(u - v).max()) / scale if u.size and scale else 0.0)
-    return worst
-
-
-def _size(array: Any) -> float:
-    """Give the largest finite entry of an array."""
-    finite = array[np.isfinite(array)]
-    return float(np.abs(finite).max()) if finite.size else 0.0
+    @staticmethod
+    def hosted(array: Any) -> Any:
+        """Give an array to numpy in double precision."""
+        found = np.asarray(array)
+        return found.astype(np.complex128 if found.dtype.kind == "c" else np.float64)

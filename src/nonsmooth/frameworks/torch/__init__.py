@@ -5,21 +5,20 @@ The whole contract of a framework is in one class, hence a long file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import array_api_compat.torch as xp
 import torch
 
 from nonsmooth.dictionary import Kind
-from nonsmooth.errors import ResultError, StaleProgram, UsageError
+from nonsmooth.errors import StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Select, Severed
+from nonsmooth.frameworks.replay.contract import Contract
 from nonsmooth.frameworks.replay.forcing import unforced
-from nonsmooth.frameworks.replay.pieces import compared_values, outcomes, pieces
+from nonsmooth.frameworks.replay.pieces import compared_values
 from nonsmooth.frameworks.replay.tangents import rewrites
-from nonsmooth.frameworks.torch import space
 from nonsmooth.frameworks.torch.capture import capture_function
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
@@ -29,6 +28,7 @@ from nonsmooth.frameworks.torch.own_backward import own_backward
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import TorchDependences
 from nonsmooth.frameworks.torch.shaped import shaped
+from nonsmooth.frameworks.torch.space import TorchSpace
 from nonsmooth.frameworks.torch.timing import TorchStopwatch
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
@@ -36,7 +36,6 @@ from nonsmooth.frameworks.torch.tree import (
     check_point,
     copy_of,
     flatten,
-    is_finite,
     laid_out,
     random_state,
     same_content,
@@ -50,34 +49,15 @@ CACHED_PIECES = 16
 """How many recaptured pieces a program remembers."""
 
 
-class TorchFramework:
+class TorchFramework(TorchSpace, Contract):
     """PyTorch as `frameworks.framework.Framework` wants it."""
 
     name = "torch"
-    xp: Any = xp
     relu = staticmethod(torch.relu)
     traces = False
     objective = staticmethod(make_objective)
-    draw = staticmethod(space.draw)
-    arrays = staticmethod(space.arrays)
-    stack = staticmethod(space.stack)
-    combine = staticmethod(space.combine)
-    finite = staticmethod(space.finite)
-    array_like = staticmethod(space.array_like)
-    differentiate = staticmethod(space.differentiate)
-    flat = staticmethod(space.flat)
-    flat_like = staticmethod(space.flat_like)
-    unflatten_flat = staticmethod(space.unflatten_flat)
-    eps = staticmethod(space.eps)
-    columns = staticmethod(space.columns)
-    units = staticmethod(space.units)
-    unflatten_entries = staticmethod(space.unflatten_entries)
-    numpy = staticmethod(space.numpy)
     rewrites = staticmethod(rewrites)
-    unforced = staticmethod(unforced)
     check_point = staticmethod(check_point)
-    flatten = staticmethod(flatten)
-    unflatten = staticmethod(unflatten)
     copy_of = staticmethod(copy_of)
     preserved = staticmethod(preserved)
     random_generators = staticmethod(RandomState)
@@ -90,11 +70,6 @@ class TorchFramework:
     def holds(leaf: Any) -> bool:
         """Tell a tensor."""
         return isinstance(leaf, torch.Tensor)
-
-    @staticmethod
-    def detached(array: torch.Tensor) -> torch.Tensor:
-        """Give a tensor without its graph."""
-        return array.detach()
 
     @staticmethod
     def quick(program: Program, x: Any, data: tuple[Any, ...], follow: Any, directions: Any) -> None:
@@ -129,14 +104,6 @@ class TorchFramework:
         evaluation = self.evaluate(self.capture(function, x, data), x, data, select=select)
         gradient = self.pull(evaluation)
         return self.scalar(evaluation).detach(), gradient
-
-    def pieces(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
-        """Walk the programs that are active at the point."""
-        return pieces(program, x, data, limit=limit)
-
-    def outcomes(self, program: Program, x: Any, data: tuple[Any, ...], *, limit: int = 64) -> Iterator[Program]:
-        """Walk the programs of all outcomes of the tied elements behind guards."""
-        return outcomes(program, x, data, limit=limit)
 
     def evaluate(
         self,
@@ -226,22 +193,6 @@ class TorchFramework:
         """Give the tensors among the data."""
         return [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
 
-    def _direction(self, program: Program, v: Any) -> list[torch.Tensor]:
-        """Check that a direction fits the point of a program."""
-        leaves, structure = flatten(v() if callable(v) else v)
-        if structure != program.structure:
-            raise UsageError(f"a direction needs the structure of the point, {program.structure}; found {structure}.")
-        fitting = []
-        for leaf, value in zip(leaves, program.inputs, strict=True):
-            known = program.values[value]
-            if not isinstance(leaf, torch.Tensor) or tuple(leaf.shape) != known.shape:
-                shape = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
-                raise UsageError(f"the direction of {known.name} must have its shape {known.shape}; found {shape}.")
-            if leaf.is_complex() or not is_finite(leaf):
-                raise UsageError(f"the direction of {known.name} must be real and finite.")
-            fitting.append(leaf.detach())
-        return fitting
-
     def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
         """Check that a point fits a program."""
         leaves, structure = flatten(x)
@@ -261,22 +212,6 @@ class TorchFramework:
                 f"the program was captured with {len(program.data)} tensor(s) of data; found {len(items)}."
             )
         return [t.detach() for t in _fitting(program, items, program.data, 1)]
-
-    def scalar(self, evaluation: Evaluation) -> torch.Tensor:
-        """Give the scalar result, or say that it is none."""
-        results = flatten(evaluation.result)[0]
-        if len(results) != 1 or results[0].numel() != 1:
-            shapes = [tuple(r.shape) for r in results]
-            raise ResultError(
-                f"a gradient needs a scalar function; this one returns {len(results)} tensor(s) of shape {shapes}. "
-                "Reduce it (`.sum()`, `.mean()`), or differentiate one entry."
-            )
-        if not results[0].is_floating_point():
-            raise ResultError(
-                f"a gradient needs a real function; this one returns a number of type {results[0].dtype}. Return a "
-                "floating number: for a complex one its real part or its absolute value."
-            )
-        return results[0]  # type: ignore[no-any-return]
 
     def pull(self, evaluation: Evaluation, outputs: tuple[Any, ...] = ()) -> Any:
         """Give the gradient of a scalar result with respect to the point (and to outputs of steps)."""
@@ -325,14 +260,8 @@ class TorchFramework:
         self, program: Program, x: Any, data: tuple[Any, ...], directions: Sequence[Any], distance: float
     ) -> bool:
         """Tell whether the program, its guards unforced, is that of the function at x + t v_1 + t^2 v_2 + ..."""
-        moved, items = self._point(program, x), self._data(program, data)
-        step = distance * self.eps(moved) ** 0.5
-        size = max((float(t.detach().abs().max()) for t in moved if t.numel()), default=0.0)
-        for power, v in enumerate(directions):
-            parts = self._direction(program, v)
-            length = max((float(p.abs().max()) for p in parts if p.numel()), default=0.0)
-            scale = step * 2.0 ** (-8 * power) * (1 + size) / length if length else 0.0
-            moved = [t.detach() + scale * p for t, p in zip(moved, parts, strict=True)]
+        moved = self._along(program, self._point(program, x), directions, distance)
+        items = self._data(program, data)
         with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes(), random_state():
             try:
                 replay(unforced(program), moved, items)

@@ -10,8 +10,8 @@ import torch
 
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.frameworks.framework import ROUNDING, Evaluation
-from nonsmooth.frameworks.torch import space
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
+from nonsmooth.frameworks.torch.space import SPACE
 from nonsmooth.frameworks.torch.tree import flatten
 
 __all__ = ["LinearisedTorch"]
@@ -56,7 +56,7 @@ class LinearisedTorch:
     def interactions(self, seeds: Floats) -> Floats:
         """Give seeds' L alone."""
         nodes, cotangents = self._seeded(seeds, False)
-        return space.flat(self._back(nodes, cotangents, self._outputs))  # type: ignore[no-any-return]
+        return SPACE.flat(self._back(nodes, cotangents, self._outputs))  # type: ignore[no-any-return]
 
     def _seeded(self, seeds: Floats, arguments: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Pick the nodes whose seeds are not zero, with their cotangents."""
@@ -79,12 +79,12 @@ class LinearisedTorch:
     def push(self, direction: Floats) -> Floats:
         """Give Z d."""
         _, found = self._moved(direction)
-        parts = [np.asarray(space.numpy(z), dtype=np.float64).ravel() for z in found]
+        parts = [np.asarray(SPACE.numpy(z), dtype=np.float64).ravel() for z in found]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _moved(self, direction: Floats) -> tuple[Evaluation, list[torch.Tensor]]:
         """Push tangents along a direction; give the run whose values they belong to, and the jumps of its blocks."""
-        tree, evaluation = space.unflatten_entries(self._x, torch.as_tensor(direction)), self.evaluation
+        tree, evaluation = SPACE.unflatten_entries(self._x, torch.as_tensor(direction)), self.evaluation
         with torch.inference_mode(False), torch.no_grad(), torchs_own_slopes():
             if evaluation.tangents.late:
                 evaluation.tangents.restart([lambda: flatten(tree)[0]])
@@ -98,7 +98,7 @@ class LinearisedTorch:
         """Sweep back from some nodes to the point and to what the blocks add."""
         n = len(self.evaluation.leaves)
         whole = self._back(nodes, cotangents, [*self.evaluation.leaves, *self._outputs])
-        return space.flat(whole[:n]), space.flat(whole[n:])
+        return SPACE.flat(whole[:n]), SPACE.flat(whole[n:])
 
     @staticmethod
     def _back(
