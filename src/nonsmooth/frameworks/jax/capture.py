@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,25 +153,13 @@ def _walked(
     randomness: str,
     forced: Mapping[tuple[int, int], int] | None,
 ) -> Program:
-    """Walk the jaxpr of a function at the point."""
-    x, data, closed = known.native.x, known.native.data, known.closed
-    arrays, plain, _ = split_data(data)
+    """Walk the jaxpr of a function at the point, and make a program of the steps."""
+    x, data = known.native.x, known.native.data
     walk = Walk(forced=dict(forced or {}))
-    inputs = [
-        walk.value(t, identifier(n), point=True, leaf=True) for t, n in zip(leaves, leaf_names(x, "x"), strict=True)
-    ]
-    names = [n for n, t in zip(leaf_names(tuple(data), "data"), check_data(data)[0], strict=True) if is_array(t)]
-    items = [walk.value(t, identifier(n), data=True, leaf=True) for t, n in zip(arrays, names, strict=True)]
-    outputs = walk.run(closed.jaxpr, closed.consts, [*inputs, *items])
+    inputs, items = _entered(walk, leaves, x, data)
+    outputs = walk.run(known.closed.jaxpr, known.closed.consts, [*inputs, *items])
     results = [s if isinstance(s, Ref) else walk.kept(s) for s in outputs]
-    for ref in results:
-        array = walk.look(ref)
-        if jnp.issubdtype(array.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(array))):
-            what = str(array) if array.ndim == 0 else f"an array {array.shape} with entries nan or inf"
-            raise UsageError(
-                f"the function is not finite at the point: its value is {what}. Move the point, or mend the function: "
-                "there is no derivative where there is no value."
-            )
+    _check_finite(map(walk.look, results))
     return Program(
         framework=framework,
         function=function,
@@ -188,7 +176,27 @@ def _walked(
             "randomness": randomness,
             "forced": dict(forced or {}),
             "at": leaves if forced else [],
-            "plain": (check_data(data)[1], plain),
+            "plain": (check_data(data)[1], split_data(data)[1]),
             "traced": known,
         },
     )
+
+
+def _entered(walk: Walk, leaves: list[jax.Array], x: Any, data: tuple[Any, ...]) -> tuple[list[Ref], list[Ref]]:
+    """Enter the leaves of the point and the arrays of the data as named values, from which the walk starts."""
+    named = zip(leaves, leaf_names(x, "x"), strict=True)
+    inputs = [walk.value(t, identifier(n), point=True, leaf=True) for t, n in named]
+    names = [n for n, t in zip(leaf_names(tuple(data), "data"), check_data(data)[0], strict=True) if is_array(t)]
+    arrays = zip(split_data(data)[0], names, strict=True)
+    return inputs, [walk.value(t, identifier(n), data=True, leaf=True) for t, n in arrays]
+
+
+def _check_finite(results: Iterable[Any]) -> None:
+    """Refuse a point at which the function has no value."""
+    for array in results:
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(array))):
+            what = str(array) if array.ndim == 0 else f"an array {array.shape} with entries nan or inf"
+            raise UsageError(
+                f"the function is not finite at the point: its value is {what}. Move the point, or mend the function: "
+                "there is no derivative where there is no value."
+            )
