@@ -94,8 +94,8 @@ def jax_disagreements(framework: str, cases: list[Formula]) -> list[str]:
 
 @pytest.mark.parametrize("framework", ("torch", "tensorflow"))
 def test_a_jax_program_under_another_convention(framework: str) -> None:
-    """The other way round, on every seventh formula."""
-    assert not jax_disagreements(framework, in_jax(framework, FORMULAS)[::7])
+    """The other way round, on every fourteenth formula; the slow run has all of them."""
+    assert not jax_disagreements(framework, in_jax(framework, FORMULAS)[::14])
 
 
 @pytest.mark.slow

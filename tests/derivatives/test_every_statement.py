@@ -5,13 +5,16 @@ The limits of gradients of a case are elements of every set that holds dF(x); wh
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 import nonsmooth as ns
-from tests.adapters import Adapter
+from nonsmooth.program import Program
+from tests.adapters import Adapter, adapter
 from tests.cases.derivatives import CLOSED, REFUSED, Closed
-from tests.cases.spelling import on_each, spelled
+from tests.cases.spelling import Array, on_each, spelled
 
 FINITE = {name: case for name, case in CLOSED.items() if not callable(case.limits)}
 
@@ -20,6 +23,14 @@ SEEN_FROM_A_CUSP = {"cusp"}
 
 NO_BACKWARD_PASS = {("jax", "while")}
 """JAX itself does not differentiate a loop of unknown length backwards."""
+
+
+@functools.cache
+def captured(framework: str, name: str) -> tuple[Program, Array]:
+    """Give the program of a case and its point: one capture serves every statement."""
+    xp, case = adapter(framework), FINITE[name]
+    x = xp.array(case.x)
+    return ns.capture(spelled(case.f, xp), x), x
 
 
 def directions(n: int) -> np.ndarray:
@@ -36,7 +47,7 @@ def support(case: Closed, d: np.ndarray) -> float:
 def test_sets(xp: Adapter, name: str) -> None:
     """conv D(x) holds every limit; the Clarke set is their hull where it is exact, and inside of it elsewhere."""
     case = FINITE[name]
-    f, x = spelled(case.f, xp), xp.array(case.x)
+    f, x = captured(xp.name, name)
     field, clarke = ns.field(f, x), ns.clarke(f, x)
     for limit in case.limits:
         assert field.contains(np.array(limit)) is not False, (limit, str(field))
@@ -53,14 +64,14 @@ def test_sets(xp: Adapter, name: str) -> None:
 def test_verdicts(xp: Adapter, name: str) -> None:
     """No limit is ever an artifact, nothing far from all of them is certified, and backprop's value lies in the field."""
     case = FINITE[name]
-    f, x = spelled(case.f, xp), xp.array(case.x)
+    f, x = captured(xp.name, name)
     for limit in case.limits:
         assert ns.verdict(f, x, xp.array(limit)).word != "artifact"
     far = np.add(case.limits[0], 3.0 * (1 + np.abs(case.limits).max()))  # type: ignore[index]
     assert ns.verdict(f, x, xp.array(far)).word != "certified"
     found = xp.numpy(ns.backprop(f, x))
     if (xp.name, name) not in NO_BACKWARD_PASS and np.isfinite(found).all():
-        np.testing.assert_allclose(found, xp.numpy(xp.gradient(f, x)), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found, xp.numpy(xp.gradient(spelled(case.f, xp), x)), rtol=1e-12, atol=1e-12)
         assert ns.field(f, x).contains(found) is not False
 
 
@@ -68,10 +79,10 @@ def test_verdicts(xp: Adapter, name: str) -> None:
 def test_lexicographic_derivatives(xp: Adapter, name: str) -> None:
     """Along a basis, taken one after the other, the derivative of the linear map that remains is a limit of gradients."""
     case = FINITE[name]
-    x = xp.array(case.x)
+    f, x = captured(xp.name, name)
     basis = np.triu(np.random.default_rng(0).uniform(0.5, 1, (len(x), len(x)))) @ np.diag((-1.0) ** np.arange(len(x)))
     try:
-        found = xp.numpy(ns.lexicographic(spelled(case.f, xp), x, xp.array(basis)))
+        found = xp.numpy(ns.lexicographic(f, x, xp.array(basis)))
     except ns.errors.NoDerivative:
         assert name == "index of the largest"
         return
@@ -83,7 +94,8 @@ def test_lexicographic_derivatives(xp: Adapter, name: str) -> None:
 def test_what_leaves_the_theory_is_never_certified(xp: Adapter, name: str) -> None:
     """The verdict on backprop's own value is undecided, and the table of kinks is made all the same."""
     case = REFUSED[name]
-    f, x = spelled(case.f, xp), xp.array(case.x)
+    x = xp.array(case.x)
+    f = ns.capture(spelled(case.f, xp), x)
     ns.kinks(f, x)
     try:
         found = ns.verdict(f, x)
