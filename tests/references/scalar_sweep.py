@@ -459,7 +459,8 @@ class _Run:
 
     def _write(self, step: Step, found: tuple[Any, ...], moved: Any) -> None:
         """Keep the numbers of the results, and compare their values with torch's."""
-        if step.mutates and found and step.mutates[0] in self.ids:
+        own = not step.results or step.results[0] in (None, *step.mutates)  # else what is changed stands beside the result
+        if step.mutates and found and own and step.mutates[0] in self.ids:
             target = self.ids[step.mutates[0]]
             target.copy_(torch.from_numpy(found[0].ids.astype(float)))
             for result in step.results:
