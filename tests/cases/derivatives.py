@@ -676,6 +676,16 @@ def branches_of_cond_part(xp: Adapter, x: Array) -> Array:
     return xp.cond(y > 0, lambda x, y: x[0] + y, lambda x, y: 2 * x[0] + y, x, y)  # here
 
 
+def jump_at_a_corner(xp: Adapter, x: Array) -> Array:
+    if x[0] > 0 and x[1] > 0:  # here
+        return x[0] + x[1]
+    return 0 * x[0]
+
+
+def jump_at_a_corner_of_cond(xp: Adapter, x: Array) -> Array:
+    return xp.cond((x[0] > 0) & (x[1] > 0), lambda x: x[0] + x[1], lambda x: 0 * x[0], x)  # here
+
+
 def equal_by_if(xp: Adapter, x: Array) -> Array:
     if x[0] == 0:  # here
         return -x[0]
@@ -732,6 +742,12 @@ REFUSED: dict[str, Refused] = {
     ),
     "where: branches part nearby": Refused(lambda xp, x: xp.where(x[1] > 0, x[0], 2 * x[0]), PAIR, "jump", False),
     "where: equality": Refused(lambda xp, x: xp.where(x[0] == 0, -x[0], x[0]), PAIR, "equality", False),
+    "where: quadrant": Refused(
+        lambda xp, x: xp.where((x[0] > 0) & (x[1] < 0), x[0] - x[1], 0 * x[0]), PAIR, "several", False
+    ),
+    "where: exclusive or": Refused(
+        lambda xp, x: xp.where((x[0] > 0) ^ (x[1] > 0), -xp.abs(x[0]), xp.abs(x[0])), PAIR, "several", False
+    ),
     "where: jump": Refused(lambda xp, x: xp.where(x[0] > 0, x[0] + 1, x[0]), PAIR, "jump"),
     "square root of an absolute value": Refused(
         lambda xp, x: xp.sqrt(xp.abs(x[0])) ** 2 - xp.abs(x[0]), PAIR, "singular"
@@ -752,6 +768,7 @@ REFUSED: dict[str, Refused] = {
     "indices of a sort": Refused(other_data_by_sort, PAIR, "jump"),
     "if: jump": Refused(Spelled(jump_by_if, jump_by_cond), PAIR, "jump"),
     "if: branches part nearby": Refused(Spelled(branches_part, branches_of_cond_part), PAIR, "jump", False),
+    "if: jump at a corner": Refused(Spelled(jump_at_a_corner, jump_at_a_corner_of_cond), PAIR, "jump", False),
     "if: equality": Refused(Spelled(equal_by_if, equal_by_cond), PAIR, "equality", False),
     "if: predicate without derivative": Refused(Spelled(square_by_if, square_by_cond), PAIR, "flat"),
     "detach": Refused(lambda xp, x: x[0] - xp.stop_gradient(x[0]) / 2, PAIR, "detached", False),

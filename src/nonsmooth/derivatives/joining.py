@@ -7,8 +7,8 @@ linear near v that says d(A - B) = c dp, which two directions tell; else directi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,30 +57,63 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
     """Say why the branches of tied guards do not join, if they do not.
 
     Each tied outcome is flipped alone, all others following the direction. If that piece does not fit, it may be one
-    that no point near the tie has: then both sides of a direction along the tie are asked. With one witness (a
-    derivative along one direction) only ties that the direction leaves tied are looked at.
+    that no point near the tie has: then both sides of a direction along the tie are asked. So they are if other outcomes
+    count with this one: those behind the same guard (`a & b`), and those first met beyond it (`a and b`), which are
+    flipped in their turn. With one witness (a derivative along one direction) only ties that the direction leaves tied
+    are looked at.
     """
     assert evaluation.program is not None
     reasons = []
-    flips = [(turn, other, moved) for turn in evaluation.turns for other, moved in turn.others]
-    flips = [f for f in flips if witnesses > 1 or f[0].choice is None]
-    if len(flips) > FLIPS:
-        step = flips[FLIPS][0].step
-        text = f"{step}: more than {FLIPS} outcomes of tied branches would have to be compared"
-        return [Reason("branches", text, step.source)]
-    for turn, other, moved in flips:
-        kept = {turn.key: other}
+    flips = [_Flip(evaluation, turn, other, moved) for turn in evaluation.turns for other, moved in turn.others]
+    flips = [f for f in flips if witnesses > 1 or f.turn.choice is None]
+    for number, flip in enumerate(flips):  # which grows
+        turn, step = flip.turn, flip.turn.step
+        if len(flips) > FLIPS:
+            step = flips[max(FLIPS, number)].turn.step
+            text = f"{step}: more than {FLIPS} outcomes of tied branches would have to be compared"
+            return [*reasons, Reason("branches", text, step.source)]
+        kept = {**flip.before, turn.key: flip.other}
+        sided = not turn.empty and turn.choice is not None and witnesses > 1
         try:
-            flipped = follow(way, evaluation.program, outcomes_upto(evaluation.turns, turn, kept), kept)
-            text = _apart(way, evaluation, flipped, turn, moved, witnesses)
-            if text and not turn.empty and turn.choice is not None and witnesses > 1:
-                text = _apart_on_tie(way, evaluation.program, turn, other, moved)
+            flipped = follow(way, evaluation.program, outcomes_upto(flip.base.turns, turn, kept), kept)
+            text = _apart(way, flip.base, flipped, turn, flip.moved, witnesses)
+            beyond, beside = _with(flip, flipped, kept) if witnesses > 1 else ([], False)
+            if sided and (text or beside or beyond):
+                must = bool(text) and not flip.before
+                text = _apart_on_tie(way, evaluation.program, turn, flip.other, flip.moved, must)
+                if not text and (beside or beyond or flip.before):  # one more line along the tie
+                    second = replace(way, directions=way.directions[1:])
+                    text = _apart_on_tie(second, evaluation.program, turn, flip.other, flip.moved[1:], False)
         except Exception as error:  # the user's own function may fail where it never runs by itself
-            text = f"{FAILS}{error}"
+            text, beyond = f"{FAILS}{error}", []
         if text:
             rule = {FLAT: "flat", EQUALITY: "equality"}.get(text, "branches" if text.startswith(FAILS) else "jump")
-            reasons.append(Reason(rule, f"an `if` on data ties ({turn.step.where}): {text}", turn.step.source))
+            reasons.append(Reason(rule, f"an `if` on data ties ({step.where}): {text}", step.source))
+        else:
+            flips += beyond
     return reasons
+
+
+@dataclass(frozen=True, eq=False)
+class _Flip:
+    """One tied outcome to be flipped, in a program in which those in `before` are flipped already."""
+
+    base: Evaluation
+    turn: Turn
+    other: int | None
+    moved: tuple[float, ...]
+    before: Mapping[tuple[int, int], int | None] = field(default_factory=dict)
+
+
+def _with(flip: _Flip, flipped: Evaluation, kept: Mapping[tuple[int, int], int | None]) -> tuple[list[_Flip], bool]:
+    """List the outcomes first met beyond a flipped one, and tell whether others tie behind the same guard."""
+    assert flipped.program is not None
+    met, place = {t.key for t in flip.base.turns}, flip.turn.step.index
+    shared = {c for g in flipped.program.guards if place in g.comparisons for c in g.comparisons}
+    rest = [t for t in flipped.turns if t.key not in kept]
+    beyond = [t for t in rest if t.key not in met]
+    beside = any(t.step.index in shared for t in rest)
+    return [_Flip(flipped, turn, other, moved, kept) for turn in beyond for other, moved in turn.others], beside
 
 
 def join_values(way: Way, own: Evaluation, along: Evaluation) -> list[Reason]:
@@ -136,8 +169,11 @@ def _joins_on_tie(
     moved: tuple[float, ...],
     along: Callable[[Any], tuple[float, float, Any] | None],
     joins: Callable[[Way, Any], bool],
+    must: bool = True,
 ) -> bool:
     """Seek directions along a tie, one for each witness, and tell whether the branches join along all of them.
+
+    Their opposites are asked too, where they are along the tie. If none is found that is no answer, unless one `must` be.
 
     `along(w)` gives the tangent of what is compared, its rounding, and what `joins` reads. With p(v), p(u) the tangents
     along two directions, w = v - s u with s = p(v) / p(u) is along the tie if p is linear between; else s is sought by
@@ -157,7 +193,10 @@ def _joins_on_tie(
             p, noise, met = found
             if abs(p) <= 4 * noise:
                 asked += 1
-                if not joins(way, met):
+                back = along(way.framework.combine((w,), (-1.0,)))
+                if not joins(way, met) or (
+                    back is not None and abs(back[0]) <= 4 * back[1] and not joins(way, back[2])
+                ):
                     return False
                 break
             steps[-1] = (s, p)
@@ -165,10 +204,12 @@ def _joins_on_tie(
             if p1 == p0:
                 break
             steps.append((s1 - p1 * (s1 - s0) / (p1 - p0), 0.0))
-    return asked > 0
+    return asked > 0 or not must
 
 
-def _apart_on_tie(way: Way, program: Program, turn: Turn, other: int | None, moved: tuple[float, ...]) -> str:
+def _apart_on_tie(
+    way: Way, program: Program, turn: Turn, other: int | None, moved: tuple[float, ...], must: bool = True
+) -> str:
     """Say so if the two sides of a tied guard differ along directions along the tie."""
 
     def along(w: Any) -> tuple[float, float, Any] | None:
@@ -190,7 +231,7 @@ def _apart_on_tie(way: Way, program: Program, turn: Turn, other: int | None, mov
     def joins(way: Way, sides: list[Evaluation]) -> bool:
         return not _apart(way, sides[0], sides[1], turn, (0.0,), 1)
 
-    return "" if _joins_on_tie(way, moved, along, joins) else NOT_JOINED
+    return "" if _joins_on_tie(way, moved, along, joins, must) else NOT_JOINED
 
 
 def _apart(way: Way, one: Evaluation, other: Evaluation, turn: Turn, moved: tuple[float, ...], witnesses: int) -> str:

@@ -120,16 +120,20 @@ def combine(
     value: Array,
     known: Callable[[Array], Predicate | None],
 ) -> Predicate:
-    """Find the predicate of a boolean operation of predicates: the operation, applied to their lefts and rights."""
+    """Find the predicate of a boolean operation of predicates: the operation, applied to their lefts and rights.
+
+    Of several that tie at once each may be on a side of its own: where that makes a difference that sides alike do not
+    show (`(a > 0) & (b < 0)` at a = b = 0), the element ties too.
+    """
     kwargs = dict(kwargs)
     parts = [p for t in arrays_of((args, kwargs)) if (p := known(t)) is not None]
     if not parts:
         return Predicate.untied(xp, value)
 
-    def side(name: str) -> Array:
+    def side(name: str, but: Predicate | None = None, there: str = "") -> Array:
         def swap(array: Array) -> Array:
             predicate = known(array)
-            return array if predicate is None else getattr(predicate, name)
+            return array if predicate is None else getattr(predicate, there if predicate is but else name)
 
         result = target(*map_arrays(args, swap), **map_arrays(kwargs, swap))
         return result[0] if isinstance(result, tuple | list) else result
@@ -138,6 +142,13 @@ def combine(
     if not is_array(left) or not is_bool(xp, left) or tuple(left.shape) != tuple(value.shape):
         return Predicate.untied(xp, value)
     tie = (left != value) | (right != value)
+    apart = xp.zeros_like(tie)
+    for part in parts[1:]:
+        for name, there in (("left", "right"), ("right", "left")):
+            apart = apart | (side(name, part, there) != value)
+    apart = apart & ~tie
+    tie = tie | apart
+    left, right = left & ~apart, right | apart
     motion = _combined(xp, parts, value, side("along"))
     if motion is not None:
         tie = tie | (motion.along != value)
