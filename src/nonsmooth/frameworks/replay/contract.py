@@ -59,7 +59,7 @@ class Contract(Space):
                 raise UsageError(f"the direction of {known.name} must have its shape {known.shape}; found {shape}.")
             if self.xp.isdtype(leaf.dtype, "complex floating") or not self.finite(leaf):
                 raise UsageError(f"the direction of {known.name} must be real and finite.")
-            fitting.append(self.detached(self.xp.asarray(leaf)))
+            fitting.append(self.xp.asarray(self.detached(leaf)))
         return fitting
 
     def _along(self, program: Program, leaves: list[Any], directions: Sequence[Any], distance: float) -> list[Any]:

@@ -120,7 +120,7 @@ class Space(ABC):
 
     def unflatten_entries(self, x: Any, entries: Any) -> Any:
         """Put one number for each entry of the point into its structure."""
-        row = self.xp.reshape(self.detached(self.xp.asarray(entries)), (-1,))
+        row = self.xp.reshape(self.xp.asarray(self.detached(entries)), (-1,))
         return self._laid_out(x, lambda leaf, part: self.xp.astype(part, leaf.dtype, copy=False), row)
 
     def unflatten_flat(self, x: Any, vector: Any) -> Any:
