@@ -6,6 +6,7 @@ sweeps are compared with torch's and with those that shapes give.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import nonsmooth as ns
+from nonsmooth.cost.definitions import DEFINITIONS
+from nonsmooth.cost.sweeps import count_steps
+from nonsmooth.cost.tally import Sweep
 from tests.references.scalar_sweep import execute
 
 Call = tuple[str, Callable[..., Any], list[Any]]
@@ -333,18 +339,241 @@ def _points(shapes: list[Any], seed: int = 1) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
 
 
-@pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated:UserWarning")
-@pytest.mark.parametrize(("function", "shapes"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])
-def test_the_scalar_program_computes_what_torch_computes_and_runs_what_shapes_count(function, shapes) -> None:
-    """Value (compared step by step), gradient, and the counts of both sweeps."""
-    x, total = _points(shapes), _total(function)
-    program = ns.capture(total, x)
-    executed = execute(program, x)
+def _compared(function: Callable[..., Any], x: tuple[torch.Tensor, ...], data: tuple[torch.Tensor, ...]) -> None:
+    """Compare value (step by step), gradient, and the counts of both sweeps."""
+
+    def total(x: tuple[torch.Tensor, ...], *data: torch.Tensor) -> torch.Tensor:
+        return _total(function)((*x, *data))
+
+    program = ns.capture(total, x, *data)
+    executed = execute(program, x, data)
     gradient, pulled = executed.gradient()
     leaves = tuple(t.clone().requires_grad_() for t in x)
-    native = torch.autograd.grad(total(leaves), leaves, allow_unused=True)
+    native = torch.autograd.grad(total(leaves, *data), leaves, allow_unused=True)
     for found, wanted, leaf in zip(gradient, native, leaves, strict=True):
         expected = np.zeros(tuple(leaf.shape)) if wanted is None else wanted.numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
     assert +executed.tape.counts == +executed.stated.evaluation
     assert +pulled == +executed.stated.pull
+
+
+OLD = pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated:UserWarning")
+
+
+@OLD
+@pytest.mark.parametrize(("function", "shapes"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])
+def test_the_scalar_program_computes_what_torch_computes_and_runs_what_shapes_count(function, shapes) -> None:
+    """Where every operand moves."""
+    _compared(function, _points(shapes), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("matmul", lambda call: call.x.bilinear(call.operands[1], call.shape, 12, 8, lambda *_: ([0] * 12,) * 3)),
+        ("softmax", lambda call: call.x.apply("exp") / call.x.apply("exp").sum(1, keep=True) * 2.0),
+        ("conv1d", lambda call: call.x.bilinear(call.operands[1], call.shape, 1, 0, lambda *_: ([0], [0], [0]))),
+        ("max", lambda call: call.x.chosen((), 0)),
+    ],
+)
+def test_a_wrong_definition_is_found(name: str, wrong: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong values, or counts that are not those that ran, fail the comparison; so does a choice without comparisons."""
+    function, shapes = next(c[1:] for c in CALLS if c[0] == name)
+    _compared(function, _points(shapes), ())
+    monkeypatch.setitem(DEFINITIONS, name, wrong)
+    if name == "max":  # a count that is stated and wrong is found by its closed form alone
+        assert _sweep(function, *shapes)[name].evaluation["compare"] != 5
+        return
+    with pytest.raises(AssertionError):
+        _compared(function, _points(shapes), ())
+
+
+SEVERAL = [c for c in CALLS if len(c[2]) > 1]
+
+
+@OLD
+@pytest.mark.parametrize(("function", "shapes"), [c[1:] for c in SEVERAL], ids=[c[0] for c in SEVERAL])
+def test_where_one_operand_moves_and_the_others_are_data(function, shapes) -> None:
+    """What does not move has no cotangent."""
+    points = _points(shapes, seed=2)
+    _compared(function, points[:1], points[1:])
+
+
+# --- closed forms -----------------------------------------------------------------------------------------------------
+
+
+def _sweep(function: Callable[..., Any], *shapes: Any) -> dict[str, Sweep]:
+    """Count the steps of a call by operation."""
+    program = ns.capture(_total(function), tuple(torch.rand(s) for s in shapes))
+    return {c.step.operation.name: c.sweep for c in reversed(count_steps(program)) if c.sweep is not None}
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(3, 4, 5), (1, 7, 1), (6, 1, 2), (64, 32, 16)])
+def test_a_product_of_matrices_is_2_m_k_n_less_m_n(m: int, k: int, n: int) -> None:
+    """Forward 2 m k n - m n; back two products of the same size, and an addition for every one of them."""
+    sweep = _sweep(torch.matmul, (m, k), (k, n))["matmul"]
+    assert sweep.evaluation.total() == 2 * m * k * n - m * n
+    assert sweep.pull == Counter(mul=2 * m * k * n, add=2 * m * k * n + 2 * m * (k - 1) * n)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"), [(5, 3, 1, 0), (8, 3, 2, 1), (4, 3, 1, 1), (7, 2, 3, 1)]
+)
+def test_a_convolution_counts_the_pairs_that_meet(size: int, kernel: int, stride: int, padding: int) -> None:
+    """Along an axis the places of the kernel that lie inside of the image, counted one by one."""
+    results = (size + 2 * padding - kernel) // stride + 1
+    inside = [sum(0 <= o * stride - padding + k < size for k in range(kernel)) for o in range(results)]
+    products = 2 * 3 * 4 * sum(inside) ** 2
+    sums = products - 2 * 4 * sum(n > 0 for n in inside) ** 2
+    sweep = _sweep(lambda u, w: F.conv2d(u, w, None, stride, padding), (2, 3, size, size), (4, 3, kernel, kernel))[
+        "conv2d"
+    ]
+    assert sweep.evaluation == Counter(mul=products, add=sums)
+    if not padding:
+        assert products == 2 * 4 * 3 * (kernel * results) ** 2
+
+
+@pytest.mark.parametrize(("rows", "n"), [(3, 5), (1, 1), (4, 10)])
+def test_softmax_of_n_entries(rows: int, n: int) -> None:
+    """n - 1 comparisons, n - 1 additions, n each of -, exp and /; nothing is pulled back through the comparisons."""
+    sweep = _sweep(lambda u: u.softmax(1), (rows, n))["softmax"]
+    each = Counter(compare=n - 1, sub=n, exp=n, add=n - 1, div=n)
+    assert +sweep.evaluation == +Counter({name: rows * times for name, times in each.items()})
+    assert "compare" not in sweep.pull
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "shape", "comparisons"),
+    [
+        ("max", lambda u: u.max(), (2, 3), 5),
+        ("amax", lambda u: u.amax(1), (4, 7), 4 * 6),
+        ("cummax", lambda u: u.cummax(0), (5, 2), 2 * 4),
+        ("sort", lambda u: u.sort(1), (3, 8), 3 * 8 * 3),
+        ("sort", lambda u: u.sort(), (9,), 9 * 4),
+        ("topk", lambda u: u.topk(1), (2, 16), 2 * 15),
+        ("topk", lambda u: u.topk(3), (16,), 15 + 2 * 4),
+        ("kthvalue", lambda u: u.kthvalue(15), (16,), 15 + 4),
+        ("median", lambda u: u.median(), (16,), 16 * 4),
+        ("mode", lambda u: u.mode(), (16,), 16 * 4 + 15),
+        ("max_pool", lambda u: F.max_pool2d(u, 2), (3, 1, 4, 6), 3 * 6 * 3),
+        ("max_pool", lambda u: F.max_pool1d(u, 3, 1, 1), (1, 4), 2 * 1 + 2 * 2),
+    ],
+)
+def test_comparisons(name: str, function: Callable[..., Any], shape: tuple[int, ...], comparisons: int) -> None:
+    """What is chosen by comparing costs comparisons alone, and nothing back: it is another name of an entry."""
+    sweep = _sweep(function, shape)[name]
+    assert (+sweep.evaluation, +sweep.pull) == (Counter(compare=comparisons), Counter())
+
+
+@pytest.mark.parametrize(("heads", "queries", "keys", "width", "values"), [(2, 3, 4, 5, 6), (1, 1, 1, 1, 1)])
+def test_attention_is_two_products_a_scale_and_a_softmax(heads, queries, keys, width, values) -> None:
+    """L S (2 E - 1) + L S + L (5 S - 2) + L E_v (2 S - 1) for each head."""
+    shapes = (1, heads, queries, width), (1, heads, keys, width), (1, heads, keys, values)
+    sweep = _sweep(F.scaled_dot_product_attention, *shapes)["scaled_dot_product_attention"]
+    scores = queries * keys * (2 * width - 1) + queries * keys
+    expected = scores + queries * (5 * keys - 2) + queries * values * (2 * keys - 1)
+    assert sweep.evaluation.total() == heads * expected
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "n", "leading"),
+    [
+        ("lu_factor", lambda a: torch.linalg.lu_factor(a)[0], 40, 2 / 3),
+        ("linalg_cholesky", lambda a: torch.linalg.cholesky(_definite(a)), 40, 1 / 3),
+        ("linalg_inv", torch.linalg.inv, 40, 8 / 3),
+        ("linalg_qr", torch.linalg.qr, 40, 8 / 3),
+    ],
+)
+def test_the_leading_terms_of_linear_algebra(name: str, function: Callable[..., Any], n: int, leading: float) -> None:
+    """Coefficient of n^3, up to terms of lower order."""
+    program = ns.capture(_total(function), (torch.rand(n, n, dtype=torch.float64) + n * torch.eye(n),))
+    (total,) = {c.sweep.evaluation.total() for c in count_steps(program) if c.step.operation.name == name}
+    assert total == pytest.approx(leading * n**3, rel=0.15)
+
+
+def test_a_transform_of_n_complex_numbers_is_5_n_log2_n() -> None:
+    """And its pullback the same, with an addition for both parts of each number."""
+    sweep = _sweep(lambda u: torch.fft.fft(u).abs(), (3, 16))["fft_fft"]
+    assert sweep.evaluation.total() == 3 * 5 * 16 * 4
+    assert sweep.pull.total() == 3 * 5 * 16 * 4 + 3 * 2 * 16
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("linalg_eigh", lambda a: torch.linalg.eigh(a + a.mT)[0]),
+        ("eigvalsh", lambda a: torch.linalg.eigvalsh(a + a.mT)),
+        ("linalg_svd", lambda a: torch.linalg.svd(a, full_matrices=False)[1]),
+        ("svdvals", torch.linalg.svdvals),
+        ("linalg_pinv", torch.linalg.pinv),
+        ("linalg_matrix_exp", torch.linalg.matrix_exp),
+        ("linalg_eig", lambda a: torch.linalg.eigvals(a).abs()),
+    ],
+)
+def test_what_is_elementary_as_a_whole_grows_with_the_cube(name: str, function: Callable[..., Any]) -> None:
+    """Stated counts: of a stack as often as of one matrix, and eight times as much for twice the size, nearly."""
+    one, two, stack = (_sweep(function, s)[name] for s in ((8, 8), (16, 16), (3, 8, 8)))
+    assert stack.evaluation.total() == pytest.approx(3 * one.evaluation.total(), rel=0.01)
+    assert two.evaluation.total() == pytest.approx(8 * one.evaluation.total(), rel=0.01)
+    assert one.pull.total() > one.pull["add"] > 64
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_packed_sequences_of_one_length_count_as_a_plain_one(kind: str) -> None:
+    """The same steps on the same rows, whichever way they are laid."""
+    torch.manual_seed(0)
+    layer = getattr(torch.nn, kind)(2, 3, 2, bidirectional=True)
+    names = [n for n, _ in layer.named_parameters()]
+
+    def plain(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))[0]
+
+    def packed(x, *parameters):
+        sequences = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 4]))
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (sequences,))[0].data
+
+    shapes = [(4, 2, 2), *(tuple(p.shape) for p in layer.parameters())]
+    record = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[kind]
+    assert _sweep(plain, *shapes)[record] == _sweep(packed, *shapes)[record]
+
+
+# --- torch's own counter ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "shapes", "products"),
+    [
+        ("mm", torch.mm, [(3, 4), (4, 5)], lambda sweep: sweep.evaluation["mul"]),
+        ("bmm", torch.bmm, [(2, 3, 4), (2, 4, 5)], lambda sweep: sweep.evaluation["mul"]),
+        ("addmm", torch.addmm, [(5,), (3, 4), (4, 5)], lambda sweep: sweep.evaluation["mul"]),
+        ("conv2d", F.conv2d, [(2, 3, 6, 6), (4, 3, 3, 2)], lambda sweep: sweep.evaluation["mul"]),
+        (
+            "conv2d",
+            lambda u, w: F.conv2d(u, w, stride=2, groups=2),
+            [(2, 4, 6, 6), (4, 2, 3, 2)],
+            lambda s: s.evaluation["mul"],
+        ),
+        ("conv_transpose2d", F.conv_transpose2d, [(1, 2, 3, 3), (2, 3, 2, 2)], lambda sweep: sweep.evaluation["mul"]),
+        (
+            "scaled_dot_product_attention",
+            F.scaled_dot_product_attention,
+            [(1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4)],
+            lambda sweep: sweep.evaluation["mul"] - 2 * 3 * 5,  # the scale is no product of matrices
+        ),
+    ],
+)
+def test_torchs_counter_of_products_of_matrices_is_twice_ours(name, function, shapes, products) -> None:
+    """torch counts a product and an addition for every term, where n terms have n - 1 additions."""
+    arrays = [torch.rand(s) for s in shapes]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # which it sees as two products
+        function(*arrays)
+    assert counter.get_total_flops() == 2 * products(_sweep(function, *shapes)[name])
+
+
+def test_torchs_counter_takes_padding_for_entries() -> None:
+    """A padded convolution of torch's counter has a product for every place of the kernel, inside the image or not."""
+    image, kernel = torch.rand(1, 1, 3, 3), torch.rand(1, 1, 3, 3)
+    with FlopCounterMode(display=False) as counter:
+        F.conv2d(image, kernel, padding=1)
+    ours = _sweep(lambda u, w: F.conv2d(u, w, padding=1), (1, 1, 3, 3), (1, 1, 3, 3))["conv2d"].evaluation["mul"]
+    assert (counter.get_total_flops(), 2 * ours) == (2 * 81, 2 * 49)

@@ -259,27 +259,27 @@ def triangle(parts: list[Numbers], like: Numbers, lower: bool = True) -> Numbers
 
 @define("linalg_cholesky", "linalg_cholesky_ex")
 def cholesky(call: Called) -> Numbers:
-    """A = L L': n roots, n^3 / 3 operations; only one half of A is read."""
+    """A = L L': n roots, n^3 / 3 operations; only one half of A is read, and what is left of it is kept flat."""
     a, n, columns = call.x, call.x.shape[-1], []
     if not n:
         return a
-    first, second = np.tril_indices(n)
-    rest = a.alias((*a.shape[:-2], len(first)), lambda u: u[..., first, second])
+    stack = a.shape[:-2]
+
+    def half(u: Any) -> Any:
+        first, second = np.tril_indices(n)
+        return u[..., first, second]
+
+    rest = a.alias((*stack, n * (n + 1) // 2), half)
     for size in range(n, 0, -1):
-        first, second = np.tril_indices(size)
-        column = rest.alias((*a.shape[:-2], size), lambda u, f=first, s=second: u[..., s == 0])
-        pivot = column.alias((*a.shape[:-2], 1), lambda u: u[..., :1]).apply("sqrt")
-        below = column.alias((*a.shape[:-2], size - 1), lambda u: u[..., 1:])
-        if size == 1:
-            columns.append(pivot.alias((*a.shape[:-2], 1, 1), lambda u: u[..., None]))
-            break
-        below = below / pivot
-        whole = pivot.joined([below], (*a.shape[:-2], size, 1), lambda p, u: np.concatenate([p, u], -1)[..., None])
-        columns.append(whole)
-        f, s = np.tril_indices(size - 1)
-        shape = (*a.shape[:-2], len(f))
-        left, right = below.alias(shape, lambda u, f=f: u[..., f]), below.alias(shape, lambda u, s=s: u[..., s])
-        rest = rest.alias(shape, lambda u, k=second: u[..., k > 0]) - left * right
+        column = rest.alias((*stack, size), lambda u, n=size: u[..., np.tril_indices(n)[1] == 0])
+        pivot = column.alias((*stack, 1), lambda u: u[..., :1]).apply("sqrt")
+        below = column.alias((*stack, size - 1), lambda u: u[..., 1:]) / pivot
+        shape = (*stack, size, 1)
+        columns.append(pivot.joined([below], shape, lambda p, u: np.concatenate([p, u], -1)[..., None]))
+        shape = (*stack, size * (size - 1) // 2)
+        left = below.alias(shape, lambda u, n=size - 1: u[..., np.tril_indices(n)[0]])
+        right = below.alias(shape, lambda u, n=size - 1: u[..., np.tril_indices(n)[1]])
+        rest = rest.alias(shape, lambda u, n=size: u[..., np.tril_indices(n)[1] > 0]) - left * right
     return triangle(columns, a, not call.attributes.get("upper"))
 
 

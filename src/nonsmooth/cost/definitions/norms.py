@@ -57,8 +57,6 @@ def distances(call: Called) -> Numbers:
 def own_distances(call: Called) -> Numbers:
     """|u_i - u_j| for i < j."""
     n, width = call.x.shape
-    first, second = np.triu_indices(n, 1)
-    shape = (len(first), width)
-    return norm_along(
-        call.x.alias(shape, lambda a: a[first]) - call.x.alias(shape, lambda a: a[second]), _exponent(call), 1
-    )
+    shape = (n * (n - 1) // 2, width)
+    one, two = (call.x.alias(shape, lambda a, k=k: a[np.triu_indices(n, 1)[k]]) for k in (0, 1))
+    return norm_along(one - two, _exponent(call), 1)

@@ -114,15 +114,29 @@ def _interpolated(x: Numbers, entries: Sequence[Any], taps: Sequence[tuple[Any, 
 
 def _spread(call: Called, taps: Sequence[tuple[Any, Any]], image: Shape, result: Shape) -> Numbers:
     """Pull a cotangent back: each, times its weights, to the entries that its result came from."""
-    over = len(taps)
-    rest = prod(image[:-over])
-    if all(len(e) == 1 for e, _ in taps):
-        touched = rest * prod(len(np.unique(e)) for e, _ in taps)
-        return call.x.gathered(image, prod(result) - touched)
-    products = rest * prod(e.size for e, _ in taps)
+    over, shape = len(taps), tuple(w.shape for _, w in taps)
+    rest, each = prod(image[:-over]), prod(w.size for _, w in taps)
     touched = rest * prod(len(np.unique(e)) for e, _ in taps)
-    weights = call.x.known((prod(e.size for e, _ in taps),))
-    return call.x.bilinear(weights, image, products, max(products - touched, 0))
+
+    def places(*_: Any) -> Any:
+        at = np.indices([n for s in shape for n in s]).reshape(2 * over, -1)  # tap and result of every axis
+        entries = np.ravel_multi_index([e[at[2 * k], at[2 * k + 1]] for k, (e, _) in enumerate(taps)], image[-over:])
+        results = np.ravel_multi_index(at[1::2], result[-over:])
+        first = np.arange(rest)[:, None]
+        weights = np.broadcast_to(np.arange(each), (rest, each))
+        parts = first * prod(image[-over:]) + entries, first * prod(result[-over:]) + results, weights
+        return tuple(p.ravel() for p in parts)
+
+    if all(len(e) == 1 for e, _ in taps):
+        return call.x.gathered(image, max(rest * each - touched, 0), lambda *_: places()[:2])
+
+    def how(*_: Any) -> Any:
+        found = np.ones(())
+        for _, w in taps:
+            found = np.multiply.outer(found, w)
+        return found.ravel()
+
+    return call.x.bilinear(call.x.known((each,), how), image, rest * each, max(rest * each - touched, 0), places)
 
 
 def _filtered(call: Called, image: Shape, result: Shape, over: int, cubic: bool) -> Numbers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nonsmooth.cost.definitions.definition import Called, define
 from nonsmooth.cost.numbers import Axes, Numbers
 
@@ -22,7 +24,10 @@ def softmax(call: Called) -> Numbers:
         cotangent, value = call.operands
         weighed = cotangent * value
         return weighed - value * weighed.sum(axes, keep=True)
-    return softmax_along(call.x, axes)
+    x = call.x
+    if "mask" in call.attributes.get("given", ()):
+        x = call.operands[1].select(-math.inf, x)
+    return softmax_along(x, axes)
 
 
 @define("log_softmax")
