@@ -35,8 +35,8 @@ class Pairs:
 
     def sums(self, which: str, channels: int) -> int:
         """Count the additions into the results, the entries of the image or the places of the kernel that meet any."""
-        met = channels * prod(m.met(which) for m in self.axes)
-        return max(self.count - met, 0)
+        met: int = channels * prod(m.met(which) for m in self.axes)
+        return int(max(self.count - met, 0))
 
     def places(self, image: Numbers, kernel: Numbers, result: tuple[int, ...]) -> Three:
         """Give the flat places of results, entries and kernel in the order of all pairs, for whoever executes them."""

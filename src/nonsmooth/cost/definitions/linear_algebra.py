@@ -223,8 +223,8 @@ def logarithm_of_determinant(call: Called) -> list[Numbers]:
 def _determinant(call: Called, product: bool = True) -> tuple[Numbers, Numbers, Numbers]:
     """Give the determinant, its sign, and the pivots."""
     a, n = call.x, call.x.shape[-1]
-    order = a.known((*a.shape[:-2], n, 1), lambda *_: np.broadcast_to(np.arange(n)[:, None], (*a.shape[:-2], n, 1)))
-    packed, order = _eliminated(a, n, order) if n else (a, order)
+    start = a.known((*a.shape[:-2], n, 1), lambda *_: np.broadcast_to(np.arange(n)[:, None], (*a.shape[:-2], n, 1)))
+    packed, order = _eliminated(a, n, start)
     pivots = packed.alias((*a.shape[:-2], n), lambda u: np.diagonal(u, axis1=-2, axis2=-1))
 
     def parity(order: Any) -> Any:
@@ -234,7 +234,7 @@ def _determinant(call: Called, product: bool = True) -> tuple[Numbers, Numbers, 
             found[at] = (-1.0) ** sum(int(row[i] > row[j]) for i in range(n) for j in range(i + 1, n))
         return found
 
-    sign = pivots.known(a.shape[:-2], parity, order)
+    sign = pivots.known(a.shape[:-2], parity, start if order is None else order)
     if product:
         return pivots.product(-1) * sign, sign, pivots
     return pivots, pivots.detached().apply("sign").product(-1) * sign, pivots

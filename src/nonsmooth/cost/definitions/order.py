@@ -139,7 +139,7 @@ def mode(call: Called) -> Numbers:
     rows, n = _rows(call)
 
     def how(values: Any) -> Any:
-        axes = call.attributes.get("axes")
+        axes = call.attributes["axes"]
         flat = np.moveaxis(values, axes[0], -1).reshape(rows, n) if values.ndim else values.reshape(1, 1)
         places = np.arange(values.size).reshape(values.shape)
         places = np.moveaxis(places, axes[0], -1).reshape(rows, n) if values.ndim else places.reshape(1, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nonsmooth.cost.definitions.definition import Called, define
@@ -128,7 +130,7 @@ class Labelled:
         kept = "".join(dict.fromkeys(c for c, n in zip(self.letters, self.array.shape, strict=True) if n != 1))
         sizes, letters = self.sizes(), self.letters
 
-        def view(a: np.ndarray) -> np.ndarray:
+        def view(a: Any) -> Any:
             indices = np.indices(shape, sparse=True) if shape else ()
             places = dict(zip(kept, indices, strict=True))
             return a[tuple(places.get(c, 0) for c in letters)].reshape(shape)
@@ -186,7 +188,7 @@ def einsum(call: Called) -> Numbers:
         parts = [*parts, found] if call.attributes.get("path") else [found, *parts]
     final = parts[0].summed(set(result))
 
-    def view(a: np.ndarray) -> np.ndarray:
+    def view(a: Any) -> Any:
         order = [final.letters.index(c) for c in result if c in final.letters]
         return a.transpose(order).reshape(call.shape)
 

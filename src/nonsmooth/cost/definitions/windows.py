@@ -61,9 +61,9 @@ def windows(
 def geometry(attributes: Mapping[str, Any], results: Sequence[int] | None = None) -> list[Meetings]:
     """Give the meetings along every axis of a geometry."""
     names = ("spatial", "kernel", "stride", "padding", "base_dilation", "dilation")
-    rows = zip(*(attributes[n] for n in names), strict=True)
     sizes: Sequence[int | None] = [None] * len(attributes["spatial"]) if results is None else results
-    return [windows(*row, results=n) for row, n in zip(rows, sizes, strict=True)]
+    rows = zip(*(attributes[n] for n in names), sizes, strict=True)
+    return [windows(n, k, s, p, b, d, m) for n, k, s, p, b, d, m in rows]
 
 
 def flat_places(axes: Sequence[Meetings], which: str, sizes: Sequence[int]) -> Places:
@@ -73,4 +73,5 @@ def flat_places(axes: Sequence[Meetings], which: str, sizes: Sequence[int]) -> P
     grids = np.meshgrid(*(getattr(a, which) for a in axes), indexing="ij")
     if not prod(sizes):
         return np.zeros(0, dtype=np.int64)
-    return np.ravel_multi_index([g.ravel() for g in grids], tuple(sizes)).astype(np.int64)
+    found: Places = np.asarray(np.ravel_multi_index([g.ravel() for g in grids], tuple(sizes)), dtype=np.int64)
+    return found
