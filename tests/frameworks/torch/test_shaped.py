@@ -182,3 +182,36 @@ def test_packed_sequences_say_so():
 def test_given_names_the_arguments():
     found = call("layer_norm", lambda x, b: F.layer_norm(x, (3,), None, b), (2, 3), (3,))
     assert found.attributes["given"] == ("input", "bias")
+
+
+def test_a_mask_says_whether_it_chooses_or_is_added():
+    def attention(mask):
+        return lambda q: F.scaled_dot_product_attention(q, q, q, mask)
+
+    name, shape = "scaled_dot_product_attention", (1, 1, 2, 3)
+    assert call(name, attention(torch.ones(2, 2, dtype=torch.bool)), shape).attributes["boolean_mask"]
+    assert not call(name, attention(torch.ones(2, 2)), shape).attributes["boolean_mask"]
+    assert not call(name, attention(None), shape).attributes["boolean_mask"]
+
+
+def test_upsampling_says_whether_it_filters():
+    plain = call("upsample_bilinear2d", lambda u: F.interpolate(u, (2, 2), mode="bilinear"), (1, 1, 4, 4))
+    filtered = call(
+        "upsample_bilinear2d", lambda u: F.interpolate(u, (2, 2), mode="bilinear", antialias=True), (1, 1, 4, 4)
+    )
+    assert (plain.attributes["antialias"], filtered.attributes["antialias"]) == (False, True)
+
+
+def test_least_squares_take_both_arrays_though_the_record_looks_at_one():
+    found = call("linalg_lstsq", lambda a, b: torch.linalg.lstsq(a, b).solution, (4, 2), (4, 1))
+    assert [o.shape for o in found.operands] == [(4, 2), (4, 1)]
+
+
+def test_backward_kernels_in_a_program_say_that_they_are_pullbacks():
+    def slope(u):
+        return torch.autograd.grad(u.softmax(0).square().sum(), u, create_graph=True)[0]
+
+    program = ns.capture(lambda u: slope(u).square().sum(), torch.rand(3))
+    found = [TORCH.shaped(program, step) for step in program.steps]
+    marks = [c.attributes.get("pullback", False) for c in found if c.operation == "softmax"]
+    assert marks == [False, True]

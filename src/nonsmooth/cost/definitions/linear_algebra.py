@@ -141,9 +141,41 @@ def unpacked(call: Called) -> None:
 
 @define("linalg_inv", "linalg_inv_ex")
 def inverse(call: Called) -> Numbers:
-    """A^-1: elimination beside the identity, then substitution."""
-    n = call.x.shape[-1]
-    return _solved(call.x, _matrix(call, (n, n), lambda *_: np.eye(n)))
+    """A^-1 = U^-1 L^-1 P: 2 n^3 operations, a third each for L^-1, for elimination twice that, the rest for U^-1."""
+    a, n = call.x, call.x.shape[-1]
+    if not n:
+        return a
+    packed, order = _eliminated(a, n, _places(a))
+    found = solved_upper(packed, _inverse_of_unit(packed))
+
+    def back(ids: Any, order: Any) -> Any:
+        columns = np.broadcast_to(order.astype(int).swapaxes(-1, -2), ids.shape)
+        found = np.empty_like(ids)
+        np.put_along_axis(found, columns, ids, -1)
+        return found
+
+    assert order is not None
+    return found.alias(found.shape, back, order)
+
+
+def _places(a: Numbers) -> Numbers:
+    """Number the rows of every matrix."""
+    shape = (*a.shape[:-1], 1)
+    return a.known(shape, lambda *_: np.broadcast_to(np.arange(shape[-2])[:, None], shape))
+
+
+def _inverse_of_unit(lower: Numbers) -> Numbers:
+    """Invert a lower triangle with ones on its diagonal, only below which there is work."""
+    n, stack, done = lower.shape[-1], lower.shape[:-2], []
+    left = _part(lower, slice(None), slice(0, 0))
+    for i in range(n):
+        row, rest = _row(left, 0), _part(left, slice(1, None), slice(None))
+        shape = (*stack, 1, n - i)
+        done.append(_joined([row, lower.known(shape, lambda *_, s=shape: np.eye(1, s[-1]) + np.zeros(s))], -1))
+        factors = _part(lower, slice(i + 1, None), slice(i, i + 1))
+        if factors.shape[-2]:
+            left = _joined([rest - factors * row, -factors], -1)
+    return _joined(done, -2)
 
 
 @define("linalg_solve", "custom_linear_solve")
@@ -223,7 +255,7 @@ def logarithm_of_determinant(call: Called) -> list[Numbers]:
 def _determinant(call: Called, product: bool = True) -> tuple[Numbers, Numbers, Numbers]:
     """Give the determinant, its sign, and the pivots."""
     a, n = call.x, call.x.shape[-1]
-    start = a.known((*a.shape[:-2], n, 1), lambda *_: np.broadcast_to(np.arange(n)[:, None], (*a.shape[:-2], n, 1)))
+    start = _places(a)
     packed, order = _eliminated(a, n, start)
     pivots = packed.alias((*a.shape[:-2], n), lambda u: np.diagonal(u, axis1=-2, axis2=-1))
 
