@@ -39,7 +39,7 @@ def own_backward(program: Program, x: Any, data: tuple[Any, ...]) -> OwnBackward
     """Give what JAX runs for the value and the gradient of a program's function, from the jaxpr that it makes of them.
 
     Every equation counts that a result needs, as `jax.jit` keeps them, with loops unrolled and branches taken as they come
-    out at the point; before XLA fuses any. What neither point nor data reach is computed once, and is left out.
+    out at the point; before XLA fuses any, or folds those on constants.
 
     Raises:
         UsageError: JAX has no backward pass of the function (a `while_loop`).
@@ -107,10 +107,11 @@ class _Walk(Walk):
         """Walk one equation; the names that JAX gives to what it transposes and evaluates again say in which pass."""
         with self._in_pass(str(eqn.source_info.name_stack)):
             name = eqn.primitive.name
-            plain = name not in STRUCTURE and any(hasattr(s, "value") for s in inputs)
             if name in FUNCTIONS and known(self._described(eqn, inputs), wanted) is None:
                 return self._function(eqn, inputs, source, inside, wanted)
-            if not plain or name in _EFFECTS:
+            if name in STRUCTURE and name not in FUNCTIONS:
+                return STRUCTURE[name](self, eqn, inputs, source, inside, wanted)
+            if name in FUNCTIONS or name in _EFFECTS:
                 return super()._equation(eqn, inputs, source, inside, wanted)
             equation = self._described(eqn, inputs)
             reading = self._registered(name, inputs) or read(equation, wanted) or _itself(name, len(inputs))
