@@ -19,6 +19,7 @@ import torch
 
 from nonsmooth.cost.definitions import DEFINITIONS, Called, tally_of
 from nonsmooth.cost.numbers import Axes, Numbers, Shape, View
+from nonsmooth.cost.sweeps import differentiated
 from nonsmooth.cost.tally import Sweep, Tally
 from nonsmooth.frameworks.replay.arguments import fill, map_refs
 from nonsmooth.frameworks.torch.names import arguments_of
@@ -408,7 +409,7 @@ class _Run:
 
     def executed(self) -> Executed:
         """Run all steps."""
-        reached = self.program.framework.reached(self.program)
+        reached = differentiated(self.program)
         with torch.no_grad():
             for step in self.program.steps:
                 self._step(step, step.index in reached)
@@ -459,35 +460,36 @@ class _Run:
 
     def _write(self, step: Step, found: tuple[Any, ...], moved: Any) -> None:
         """Keep the numbers of the results, and compare their values with torch's."""
-        own = not step.results or step.results[0] in (None, *step.mutates)  # else what is changed stands beside the result
-        if step.mutates and found and own and step.mutates[0] in self.ids:
-            target = self.ids[step.mutates[0]]
-            target.copy_(torch.from_numpy(found[0].ids.astype(float)))
-            for result in step.results:
-                if result is not None:
-                    self.ids[result] = target
+        results = [r for r in step.results if r is not None]
+        if step.mutates and found and results in ([], [step.mutates[0]]):
+            if step.mutates[0] in self.ids:
+                self.ids[step.mutates[0]].copy_(torch.from_numpy(found[0].ids.astype(float)))
         else:
-            for k, result in enumerate(step.results):
-                if result is None or not isinstance(self.values[result], torch.Tensor):
-                    continue
-                tensor = self.values[result]
-                if tensor.is_complex():
-                    raise NotExecutable("complex numbers")
-                if not tensor.is_floating_point():
-                    continue
-                if k < len(found):
-                    like = torch.empty_like(tensor, dtype=torch.float64)  # with torch's strides, which views ask for
-                    self.ids[result] = like.copy_(torch.from_numpy(found[k].ids.astype(float)))
-                elif moved is not None and k < len(moved) and isinstance(moved[k], torch.Tensor):
-                    self.ids[result] = moved[k]
-                else:
-                    self._literal(result)
-            for value in step.mutates:
-                if found and value not in step.results:
-                    self._literal(value)
+            places = [k for k, r in enumerate(step.results) if r is not None]
+            for k, (place, result) in enumerate(zip(places, results, strict=True)):
+                self._keep(result, found[k] if k < len(found) else None, None if moved is None else moved[place])
+            for value in step.mutates if found else ():
+                self._literal(value)  # running statistics
         for value in (*step.results, *step.mutates):
             if value is not None and value in self.ids:
                 self._compare(step, value)
+
+    def _keep(self, result: int, found: Nodes | None, moved: Any) -> None:
+        """Keep the numbers of one result, with torch's strides, which views ask for."""
+        tensor = self.values[result]
+        if not isinstance(tensor, torch.Tensor):
+            return
+        if tensor.is_complex():
+            raise NotExecutable("complex numbers")
+        if not tensor.is_floating_point():
+            return
+        if found is not None:
+            like = torch.empty_like(tensor, dtype=torch.float64)
+            self.ids[result] = like.copy_(torch.from_numpy(found.ids.astype(float)))
+        elif isinstance(moved, torch.Tensor):
+            self.ids[result] = moved
+        else:
+            self._literal(result)
 
     def _compare(self, step: Step, value: int) -> None:
         """Compare the numbers of a value with torch's."""
@@ -570,7 +572,8 @@ class _Run:
                 queue = waiting.get(ref.value, [])
                 array = queue.pop(0) if len(queue) > 1 else queue[0] if queue else None
                 if array is not None:
-                    return torch.from_numpy(np.ascontiguousarray(array)).to(tensor.dtype).reshape(tensor.shape).clone()
+                    found = torch.tensor(array, dtype=tensor.dtype)
+                    return found.reshape(tensor.shape) if found.numel() == tensor.numel() else found
                 if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
                     return torch.zeros_like(tensor)
                 return tensor

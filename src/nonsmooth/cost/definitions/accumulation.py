@@ -73,9 +73,9 @@ def put(call: Called) -> Numbers | None:
         return None
     source, indices = _source(call), call.operands[1:-1]
     places = np.broadcast_shapes(*(i.shape for i in indices))
-    rest = call.x.shape[len(indices) :] if call.x.ndim >= len(indices) else ()
-    sent = source.shape if "source" in call.attributes else (*places, *rest)
-    return call.x.accumulated(source.alias(sent, lambda a: np.broadcast_to(a.reshape(a.shape), sent)))
+    rest = call.x.shape[len(indices) :] if "indices" in call.attributes.get("given", ("indices",)) else ()
+    sent = (*places, *rest)
+    return call.x.accumulated(source.alias(sent, lambda a: np.broadcast_to(a, sent)))
 
 
 @define("embedding")

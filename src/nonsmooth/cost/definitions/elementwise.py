@@ -86,7 +86,11 @@ def interpolate(call: Called) -> Numbers:
     """Give a + w (b - a)."""
     a, b = call.operands[:2]
     weight = call.operands[2] if len(call.operands) > 2 else call.attributes.get("weight", 0.5)
-    return a + (b - a) * weight
+    written = a
+    if a.size == b.size and a.shape != b.shape:  # what is written to in place may have turned its axes since
+        a = a.alias(b.shape)
+    found = a + (b - a) * weight
+    return found if found.shape == written.shape else found.alias(call.shape)
 
 
 @define("deg2rad")
