@@ -26,6 +26,9 @@ FLIPS = 24
 SECANTS = 8
 """How many steps are made to find a direction along a tie."""
 
+NOTHING = 1e-3
+"""How small a direction along a tie, relative to those that it is made of, is rounding: then there may be none."""
+
 NEARBY = (2.0**-9, 2.0**-14)
 """How far along the direction the function itself is run, in powers of the square root of rounding."""
 
@@ -186,8 +189,9 @@ def _joins_on_tie(
         steps = [(0.0, moved[0]), (moved[0] / p_u, 0.0)]
         for _ in range(SECANTS):
             s = steps[-1][0]
-            w = way.framework.combine((v() if callable(v) else v, u() if callable(u) else u), (1.0, -s))
-            found = along(w)
+            start = v() if callable(v) else v
+            w = way.framework.combine((start, u() if callable(u) else u), (1.0, -s))
+            found = along(w) if _size(way, w) > NOTHING * _size(way, start) else None
             if found is None:
                 break
             p, noise, met = found
@@ -262,6 +266,11 @@ def _apart(way: Way, one: Evaluation, other: Evaluation, turn: Turn, moved: tupl
         if bool(np.any(cross > error)):
             return "its branches do not join nearby: their derivatives differ along the tie"
     return ""
+
+
+def _size(way: Way, tree: Any) -> float:
+    """Give the largest absolute entry."""
+    return float(np.max(np.abs(_flat(way, tree)), initial=0.0))
 
 
 def _flat(way: Way, tree: Any) -> np.ndarray[Any, Any]:
