@@ -188,6 +188,35 @@ def red_figure(
         finish(result, as_json, output)
 
 
+@study.command()
+def cost(
+    output: Folder = None,
+    full: Annotated[bool, typer.Option("--full/--quick", help="More sizes and rounds, or under three minutes.")] = False,
+    framework: Annotated[
+        str | None, typer.Option("--framework", help="torch, jax or both, with a comma.", show_default="all installed")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option("--images", help="28x28 (digits in the shape of MNIST), digits, or mnist (fetched once).",
+                     show_default="28x28 and digits"),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="Of torch.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the batches.")] = 0,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Count, bound and measure what derivatives cost: networks by size, and every way to differentiate by p inputs."""
+    from nonsmooth.studies.cost import study_cost
+    from nonsmooth.studies.red_figure import read_list
+
+    with messages():
+        chosen = None if framework is None else read_list("framework", framework, str)
+        with progress_bar() as progress:
+            result = study_cost(
+                full=full, frameworks=chosen, images=images, threads=threads, seed=seed, progress=progress
+            )
+        finish(result, as_json, output)
+
+
 @study.command("keras")
 def keras_backends(
     targets: Annotated[
