@@ -36,6 +36,9 @@ LARGEST = 20_000_000
 BUDGET, FEWEST, MOST = 2.0, 7, 41
 """Seconds of one measurement if no number of rounds is given, and the least and most rounds that it makes."""
 
+TICK = 1e-9
+"""No call is said to take less: clocks of a GPU may see nothing."""
+
 WARMING = 2
 """How often each side runs before it is timed."""
 
@@ -280,7 +283,7 @@ def _in_turn(watch: Stopwatch, sides: Mapping[str, Run], rounds: int) -> dict[st
         for _ in range(rounds):
             shuffle(order)
             for what in order:
-                times[what].append(watch.seconds(sides[what]))
+                times[what].append(max(watch.seconds(sides[what]), TICK))
     finally:
         if collecting:
             gc.enable()
