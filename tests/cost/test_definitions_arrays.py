@@ -248,6 +248,8 @@ ALGEBRA: list[Call] = [
     ("slogdet", torch.linalg.slogdet, [(3, 3)]),
     ("lu_factor", lambda a: torch.linalg.lu_factor(a)[0], [(3, 3)]),
     ("lu_factor, tall", lambda a: torch.linalg.lu_factor(a)[0], [(4, 2)]),
+    ("lu", lambda a: torch.linalg.lu(a)[1:], [(3, 3)]),
+    ("lu, tall", lambda a: torch.linalg.lu(a)[1:], [(2, 3, 2)]),
     ("lu_factor, wide", lambda a: torch.linalg.lu_factor(a)[0], [(2, 3)]),
     ("lu_solve", lambda a, b: torch.linalg.lu_solve(*torch.linalg.lu_factor(a), b), [(3, 3), (3, 2)]),
     ("cholesky", lambda a: torch.linalg.cholesky(_definite(a)), [(3, 3)]),

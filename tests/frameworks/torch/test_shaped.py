@@ -215,3 +215,15 @@ def test_backward_kernels_in_a_program_say_that_they_are_pullbacks():
     found = [TORCH.shaped(program, step) for step in program.steps]
     marks = [c.attributes.get("pullback", False) for c in found if c.operation == "softmax"]
     assert marks == [False, True]
+
+
+def test_shapes_are_those_at_the_step_not_those_that_a_later_one_makes_in_place():
+    def function(x):
+        y = (x @ x.T).unsqueeze_(0).transpose_(0, 2)
+        return y.squeeze_(2) * 2.0
+
+    found = calls(function, torch.rand(2, 3))
+    assert found["matmul"].results == ((2, 2),)
+    assert found["unsqueeze"].results == ((1, 2, 2),)
+    assert found["transpose"].results[0] in ((3, 2), (2, 2, 1))
+    assert found["mul"].operands[0].shape == (2, 2)

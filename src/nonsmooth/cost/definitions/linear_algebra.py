@@ -135,8 +135,32 @@ def lu(call: Called) -> Numbers:
 
 
 @define("lu_unpack")
-def unpacked(call: Called) -> None:
-    """Moves alone."""
+def unpacked(call: Called) -> list[Numbers]:
+    """P, L and U out of one array: moves alone."""
+    packed, pivots = call.operands
+    m, n = packed.shape[-2:]
+    stack, k = packed.shape[:-2], min(m, n)
+
+    def order(pivots: Any) -> Any:
+        found = np.zeros((*stack, m, m))
+        for at in np.ndindex(stack):
+            rows = list(range(m))
+            for i, p in enumerate(pivots[at].astype(int) - 1):
+                rows[i], rows[p] = rows[p], rows[i]
+            found[(*at, rows, range(m))] = 1.0
+        return found
+
+    ones, zeros = (packed.known((), lambda *_, v=v: np.array(v)) for v in (1.0, 0.0))
+
+    def lower(one: Any, zero: Any, a: Any) -> Any:
+        a = np.where(np.tri(m, k, -1, dtype=bool), a[..., :k], zero)
+        return np.where(np.eye(m, k, dtype=bool), one, a)
+
+    def upper(one: Any, zero: Any, a: Any) -> Any:
+        return np.where(np.tri(k, n, -1, dtype=bool), zero, a[..., :k, :])
+
+    parts = [ones.joined([zeros, packed], (*stack, *s), v) for s, v in (((m, k), lower), ((k, n), upper))]
+    return [pivots.known(call.results[0], order, pivots), *parts]
 
 
 @define("linalg_inv", "linalg_inv_ex")

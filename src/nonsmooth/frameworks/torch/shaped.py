@@ -51,15 +51,47 @@ def shaped(program: Program, step: Step) -> ShapedCall:
         if not isinstance(item, Ref):
             return ShapedOperand(())
         value = values[item.value]
-        return ShapedOperand(value.shape, follows and value.differentiable and value.depends_on_point)
+        return ShapedOperand(
+            _shape(program, item.value, step.index), follows and value.differentiable and value.depends_on_point
+        )
 
     taken = _taken(step)
     operands = tuple(operand(item) for _, item in taken)
-    shapes = tuple(v.shape for v in (results or changed))
+    shown = [r for r in step.results if r is not None] or step.mutates
+    shapes = tuple(_shape(program, r, step.index + 1) for r in shown)
     attributes = {**_named(step), **step.attributes, "given": tuple(name for name, _ in taken)}
     plain = {k: v for k, v in attributes.items() if not _holds_arrays(v)}
     found = ShapedCall(step.operation.name, operands, shapes, plain)
     return ShapedCall(found.operation, operands, shapes, {**plain, **_canonical(program, step, found)})
+
+
+def _shape(program: Program, value: int, before: int) -> tuple[int, ...]:
+    """Give the shape that a value has before a step: what is known of it is the one that it has at the end."""
+    changes = program.__dict__.get("_torch_reshaping")
+    if changes is None:
+        changes = [s for s in program.steps if s.mutates and s.label in _RESHAPING]
+        program.__dict__["_torch_reshaping"] = changes
+    shape = list(program.values[value].shape)
+    for step in reversed(changes):
+        if step.index < before or value not in step.results:
+            continue
+        arguments = [v for k, v in _named(step).items() if k != "self"]
+        if step.label in ("unsqueeze_", "squeeze_"):
+            ndim = len(shape) + (step.label == "squeeze_")
+            axes = [a for v in arguments for a in ([v] if isinstance(v, int) else v)]
+            for axis in sorted(a % max(ndim, 1) for a in axes):
+                if step.label == "squeeze_":
+                    shape.insert(axis, 1)
+                else:
+                    del shape[axis]
+        elif len(shape) > 1:
+            one, two = arguments or (0, 1)
+            shape[one], shape[two] = shape[two], shape[one]
+    return tuple(shape)
+
+
+_RESHAPING = frozenset("unsqueeze_ squeeze_ t_ transpose_ swapaxes_ swapdims_".split())
+"""Operators that change the shape of an array in place; an axis that is squeezed is taken to have had the size 1."""
 
 
 def _named(step: Step) -> dict[str, Any]:
