@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import nonsmooth as ns
+from nonsmooth.cost.hard_instances import network_of_formula
 from nonsmooth.derivatives.clarke import Clarke
 from nonsmooth.errors import NoField, NonsmoothError
 from tests.adapters import Adapter, adapter, served
@@ -452,6 +453,19 @@ def test_single_precision() -> None:
     found = ns.clarke(zero, torch.zeros(3))
     low, high = found.inner.box() if found.inner is not None else (np.zeros(3), np.zeros(3))
     assert max(abs(low).max(), abs(high).max()) < 1e-5
+
+
+def test_membership_in_single_precision() -> None:
+    """Vertices that were summed in float32 are elements, though they are a few units of it beside the exact ones."""
+    network = network_of_formula([(1, 2), (-1, 2), (1, -2)])
+    for dtype in (torch.float32, torch.float64):
+        x = torch.zeros(3, dtype=dtype)
+        found = ns.clarke(network, x)
+        assert found.contains([0.0, 0.0, 1.0]) is True
+        assert found.contains([0.0, 0.01, 1.0]) is False
+        field = ns.field(network, x)
+        assert field.contains(field.support([0.0, 1.0, 1.0]).point) is True
+        assert field.contains([0.0, 0.0, 3.01]) is False
 
 
 def test_thousands_of_kinks() -> None:

@@ -138,7 +138,7 @@ class Clarke(ConvexSet):
 
         Args:
             v: shape (space,) or in the structure of the point.
-            tol: how far from the set it may be.
+            tol: how far from the set it may be; by default the rounding of the gradients.
 
         >>> import torch
         >>> import nonsmooth as ns
@@ -150,6 +150,9 @@ class Clarke(ConvexSet):
         if self._set is None:
             return False if self.trusted and self.outer.contains(v, tol) is False else None
         return super().contains(v, tol)
+
+    def _rounding(self) -> float | None:
+        return self.outer.rounding
 
     def _vertices(self, limit: int) -> Floats:
         if self._set is None or self.equality is None:

@@ -140,6 +140,9 @@ class Field(ConvexSet):
         """
         return self.contains(np.zeros(self.space), self.rounding if tol is None else tol)
 
+    def _rounding(self) -> float | None:
+        return self.rounding
+
     @property
     def rounding(self) -> float | None:
         """How far rounding may have moved the set, in single precision or less; None where it is double."""

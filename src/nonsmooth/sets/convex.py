@@ -184,7 +184,8 @@ class ConvexSet(ABC):
         Args:
             v: shape (space,) or in the structure of the owner.
             tol: the largest distance that counts as inside; by default 1e-10 of the largest length among v and the
-                elements met. One below rounding (1e-12 of it) is raised to that.
+                elements met, or the rounding of a set that was computed in single precision. One below rounding (1e-12
+                of it) is raised to that.
 
         Raises:
             UsageError: v has another length, or holds nan or infinity; tol is negative or nan.
@@ -199,6 +200,7 @@ class ConvexSet(ABC):
         if tol is not None and not 0 <= tol < math.inf:
             raise UsageError(f"contains was asked with tol={tol!r}; pass a finite number that is not negative.")
         target = self._vector(v, "a vector")
+        tol = self._rounding() if tol is None else tol
         found = self._nearest(target, TOLERANCE, LIMIT, tol)
         least = 2 * TOLERANCE * found.scale
         bound = MEMBERSHIP * found.scale if tol is None else max(tol, least)
@@ -361,6 +363,10 @@ class ConvexSet(ABC):
     def _enclosing(self) -> ConvexSet | None:
         """Give an exact set that contains C, if one is known; C itself where it is exact."""
         return self if self.exact else None
+
+    def _rounding(self) -> float | None:
+        """Give how far rounding may have moved the set; None where it is that of double precision."""
+        return None
 
     def _nearest(self, target: Vector, tolerance: float, limit: int, threshold: float | None) -> MinimumNorm:
         """Give the nearest element; the lower bound of a bracketed set is better where an enclosing set is known."""
