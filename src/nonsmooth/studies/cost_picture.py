@@ -86,7 +86,9 @@ def _overheads(axes: Any, axis: str, found: Sequence[NetworkCost], high: float, 
         line = sorted((n for n in found if n.network == kind), key=lambda n: getattr(n, axis))
         x = [getattr(n, axis) for n in line]
         apart = [v * 1.06 ** (number - (len(kinds) - 1) / 2) for v in x]
-        axes.plot(x, [n.counted for n in line], color=COLOURS[kind], linewidth=4.2 - 1.4 * number, zorder=3)
+        axes.plot(
+            x, [n.counted for n in line], color=COLOURS[kind], linewidth=1.8 + 1.2 * (len(kinds) - 1 - number), zorder=3
+        )
         middle = [min(n.gradient.ratio, 0.96 * high) for n in line]
         for place, n in zip(apart, line, strict=True):
             if n.gradient.ratio > 0.96 * high:
@@ -155,7 +157,7 @@ def _ways(axes: Any, study: CostStudy, framework: str, what: str, limits: tuple[
         axes.plot(sizes, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, zorder=3)
         slopes = [s for s in study.slopes if (s.framework, s.way, s.kind) == (framework, way, what)]
         slope = slopes[-1].slope if slopes else None
-        ends.append((values[-1], name + ("" if slope is None else f":  $p^{{{slope + 0.0:.2f}}}$"), colour))
+        ends.append((values[-1], name + ("" if slope is None else f":  $p^{{{round(slope, 2) + 0.0:.2f}}}$"), colour))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_ylim(*limits)

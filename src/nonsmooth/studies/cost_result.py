@@ -186,7 +186,7 @@ class CostStudy(Reported):
         counted = [n.counted for n in self.networks]
         yield (
             f"Counted, a gradient costs {min(counted):.2f} to {max(counted):.2f} values of the network in "
-            f"{len(self.networks)} networks; the bounds are {_span(n.bound for n in self.networks)} (proved)."
+            f"{len(self.networks)} networks; bounded by {_span(n.bound for n in self.networks)} (proved)."
         )
         if over:
             yield f"{len(over)} COUNTS EXCEED THEIR BOUND: this is a defect of nonsmooth; please report it."
@@ -199,8 +199,10 @@ class CostStudy(Reported):
                 f"{ours[-1]:.2f} (at most {ours[len(ours) // 2]:.2f})."
             )
         for name in self.versions:
-            grown = [f"{way} p^{_both(self.slopes, name, way)}" for way in ("subgradient", "tangents", "lexicographic")]
-            yield f"{name}: the overheads of relu networks of p inputs grow as {', '.join(grown)} (counted, measured)."
+            yield f"{name}, relu networks of p inputs (counted; measured): " + ", ".join(
+                f"{way} {_both(self.slopes, name, way)}"
+                for way in ("backprop", "subgradient", "tangents", "lexicographic")
+            )
 
     def _overheads(self, axis: str) -> Table:
         """Give the overheads along one axis."""
@@ -225,7 +227,7 @@ class CostStudy(Reported):
     def _slopes(self) -> Table:
         """Give the slopes."""
         rows = [
-            (s.framework, s.way, s.kind, f"{s.least} - {s.most}", f"{s.slope + 0.0:.2f}", f"{s.error:.2f}")
+            (s.framework, s.way, s.kind, f"{s.least} - {s.most}", f"{round(s.slope, 2) + 0.0:.2f}", f"{s.error:.2f}")
             for s in self.slopes
         ]
         lines = "; ".join(f"{way}: {what}" for way, what in WAYS.items())
@@ -279,6 +281,6 @@ def _ratio(value: float | None) -> str:
 
 
 def _both(slopes: Sequence[Slope], framework: str, way: str) -> str:
-    """Print the counted and the measured slope of a way, over the larger half of the p."""
-    found = {s.kind: f"{s.slope:.2f}" for s in slopes if (s.framework, s.way) == (framework, way)}
-    return ", ".join(found.get(kind, "-") for kind in ("counted", "measured"))
+    """Print the counted and the measured power of p, each over the larger half of the p where that was fitted."""
+    found = {s.kind: f"p^{round(s.slope, 2) + 0.0:.2f}" for s in slopes if (s.framework, s.way) == (framework, way)}
+    return f"({found.get('counted', '-')}; {found.get('measured', '-')})"

@@ -49,12 +49,11 @@ def _ours(watch: Stopwatch, program: Program, problem: Problem) -> Run:
     return compiled or Run(lambda: value_and_backprop(program, problem.x, *problem.data, at_kinks=0.5))
 
 
-def compare_ways(
-    framework: str, p: int, rounds: int | None, seed: int = 0, *, exact: bool = True
-) -> tuple[WayCost, ...]:
+def compare_ways(framework: str, p: int, rounds: int, slow_rounds: int, seed: int = 0) -> tuple[WayCost, ...]:
     """Count the ways to differentiate a relu network of p inputs, p wide, at 0, and measure them.
 
-    Without `exact`, those that carry p directions one-sidedly, exact at kinks, are counted alone.
+    Those that carry p directions exactly, one after the other, are measured in rounds of their own; without such rounds
+    they are counted alone.
     """
     problem = relu_network(framework, p, seed=seed)
     program, x = capture(problem.f, problem.x), problem.x
@@ -62,20 +61,21 @@ def compare_ways(
     counted = count_cost(program, x, own=False, directions=[1, p])
     directions = [contract.draw(x, k) for k in range(p)]
     with measuring(contract, problem.f, program, x, ()) as watch:
-        calls: dict[str, Callable[[], Any]] = {"subgradient": lambda: subgradient(program, x)[:2]}
-        if exact:
-            calls |= {
-                "coordinate derivatives": lambda: coordinate_derivatives(program, x),
-                "lexicographic": lambda: lexicographic(program, x, directions),
-                "forward subgradient": lambda: forward_subgradient(program, x),
-            }
         native = iter(native_sides(watch, contract).items())
-        sides = dict([next(native), ("gradient", next(native)[1])])
+        value, sides = dict([next(native)]), {"gradient": next(native)[1]}
         sides |= {"backprop": _ours(watch, program, problem), "tangents": watch.forward(directions)}
-        sides |= {way: Run(call) for way, call in calls.items()}
-        measured = measure_sides(watch, sides, rounds)
+        sides["subgradient"] = Run(lambda: subgradient(program, x)[:2])
+        exact: dict[str, Callable[[], Any]] = {
+            "coordinate derivatives": lambda: coordinate_derivatives(program, x),
+            "lexicographic": lambda: lexicographic(program, x, directions),
+            "forward subgradient": lambda: forward_subgradient(program, x),
+        }
+        rows = {row.what: row for row in measure_sides(watch, value | sides, rounds).rows}
+        if slow_rounds:
+            slow = measure_sides(watch, value | {way: Run(call) for way, call in exact.items()}, slow_rounds)
+            rows |= {row.what: row for row in slow.rows}
     return tuple(
-        WayCost(framework, p, way, operations, operations / counted.evaluation, measured.find(way))
+        WayCost(framework, p, way, operations, operations / counted.evaluation, rows.get(way))
         for way, operations in _counts(counted, p)
     )
 
