@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from nonsmooth.dictionary import Kind, Operation
+from nonsmooth.dictionary import OPERATIONS, Kind, Operation
 from nonsmooth.errors import ResultError, UsageError
 from nonsmooth.frameworks.jax.control_flow import STRUCTURE
 from nonsmooth.frameworks.jax.equations import is_inexact
@@ -80,6 +80,7 @@ class _Walk(Walk):
     passes: list[tuple[Phase, bool, bool]] = field(default_factory=list)
     _phase: Phase = "forward"
     _again: bool = False
+    _depth: int = 0
     _filling: bool = False
 
     def calls(self, program: Program) -> Iterator[OwnCall]:
@@ -109,12 +110,14 @@ class _Walk(Walk):
             name = eqn.primitive.name
             if name in FUNCTIONS and known(self._described(eqn, inputs), wanted) is None:
                 return self._function(eqn, inputs, source, inside, wanted)
+            if name == "custom_linear_solve":
+                return self._solver(eqn, inputs, source, wanted)
             if name in STRUCTURE and name not in FUNCTIONS:
                 return STRUCTURE[name](self, eqn, inputs, source, inside, wanted)
             if name in FUNCTIONS or name in _EFFECTS:
                 return super()._equation(eqn, inputs, source, inside, wanted)
             equation = self._described(eqn, inputs)
-            reading = self._registered(name, inputs) or read(equation, wanted) or _itself(name, len(inputs))
+            reading = self._registered(name, inputs) or read(equation, wanted) or _itself(eqn)
             self._filling = name in _FILLING and is_inexact(equation.inputs[0])
             target = Bind(eqn.primitive, tuple(v.aval for v in eqn.invars))
             return self.step(eqn, reading, target, name, inputs, source, eqn.params)
@@ -127,17 +130,26 @@ class _Walk(Walk):
         jaxpr, constants = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
         return self.run(jaxpr, constants, inputs, source, inside, wanted)
 
+    def _solver(self, eqn: Any, inputs: list[Any], source: Any, wanted: tuple[bool, ...]) -> list[Any]:
+        """Walk into the function that solves, whose factors were found before."""
+        lengths, solve = eqn.params["const_lengths"], eqn.params["jaxprs"].solve
+        start = lengths.matvec + lengths.vecmat
+        taken = [*inputs[start : start + lengths.solve], *inputs[sum(lengths) :]]
+        return self.run(solve.jaxpr, solve.consts, taken, source, True, wanted)
+
     @contextmanager
     def _in_pass(self, stack: str) -> Iterator[None]:
-        """Note in which pass equations run; what they hold runs in the same one."""
+        """Note in which pass equations run; what they hold runs in the same one, also a gradient inside of the function."""
         before = self._phase, self._again
-        if "transpose(" in stack:
-            self._phase = "backward"
+        if self._depth == 0:
+            self._phase = "backward" if stack.startswith("transpose(") else "forward"
         self._again = self._again or "rematted_computation" in stack
+        self._depth += 1
         try:
             yield
         finally:
             self._phase, self._again = before
+            self._depth -= 1
 
     def _write(self, *args: Any, **named: Any) -> Step:
         """Append a step, with its pass."""
@@ -146,6 +158,9 @@ class _Walk(Walk):
         return super()._write(*args, **named)
 
 
-def _itself(name: str, operands: int) -> Reading:
-    """Read a primitive that is no record as an operation of its own name."""
-    return Reading(Operation(name=name, kind=Kind.SMOOTH), tuple(range(operands)), {})
+def _itself(eqn: Any) -> Reading:
+    """Read a primitive that is no record: as integer work if it gives whole numbers, else as an operation of its name."""
+    places = tuple(range(len(eqn.invars)))
+    if not any(is_inexact(v.aval) for v in eqn.outvars):
+        return Reading(OPERATIONS["integer"], places, {})
+    return Reading(Operation(name=eqn.primitive.name, kind=Kind.SMOOTH), places, {})
