@@ -53,7 +53,7 @@ def draw_overheads(path: Path, study: CostStudy) -> None:
         figure.text(0.25 / width, 1 - 0.2 / height, title, size=14, weight="bold", va="top", color=INK)
         words = (
             "Cross-entropy on a batch of images, differentiated with respect to all weights. Lines: scalar operations, counted;\n"
-            "signs: the framework's own gradient over the value in time, median and quartiles. No count can be above the dashed "
+            "marks: the framework's own gradient over the value in time, median and quartiles. No count can be above the dashed "
             "line (proved)."
         )
         figure.text(0.25 / width, 1 - 0.5 / height, words, size=9, va="top", color=FAINT, linespacing=1.4)
