@@ -649,6 +649,24 @@ def cut_off(xp: Adapter, x: Array) -> Array:
     return slope + x[0]
 
 
+def written_through_a_view(xp: Adapter, x: Array) -> Array:
+    y = x.new_zeros(3)
+    y[:2] = x.detach() * x  # here
+    return y[0] + xp.relu(y).sum()
+
+
+def changed_through_views(xp: Adapter, x: Array) -> Array:
+    y = x.new_zeros(3, 1)
+    y.view(3)[1:].mul_(x).add_(x.detach())  # here
+    return (y * x[0]).sum()
+
+
+def mask_written_by_parts(xp: Adapter, x: Array) -> Array:
+    mask = x.new_zeros(2) > 0
+    mask[:1] = x[:1] > 0  # here
+    return xp.where(mask, x + 1, x)[0]
+
+
 def straight_through(xp: Adapter, x: Array) -> Array:
     rounded = xp.round(x[0] + 0.25)
     return x[0] + xp.stop_gradient(rounded - x[0])  # here
@@ -773,6 +791,9 @@ REFUSED: dict[str, Refused] = {
     "if: predicate without derivative": Refused(Spelled(square_by_if, square_by_cond), PAIR, "flat"),
     "detach": Refused(lambda xp, x: x[0] - xp.stop_gradient(x[0]) / 2, PAIR, "detached", False),
     "no grad": Refused(torch_only(cut_off), PAIR, "detached", False),
+    "cut off, and written through a view": Refused(torch_only(written_through_a_view), PAIR, "detached", False),
+    "changed through views": Refused(torch_only(changed_through_views), PAIR, "detached", False),
+    "mask written by parts": Refused(torch_only(mask_written_by_parts), PAIR, "jump"),
     "straight through": Refused(straight_through, PAIR, "detached", False),
     "item": Refused(torch_only(escaped), PAIR, "escaped"),
     "float": Refused(torch_only(escaped_float), PAIR, "escaped"),

@@ -19,7 +19,6 @@ import torch
 
 from nonsmooth.cost.definitions import DEFINITIONS, Called, tally_of
 from nonsmooth.cost.numbers import Axes, Numbers, Shape, View
-from nonsmooth.cost.sweeps import differentiated
 from nonsmooth.cost.tally import Sweep, Tally
 from nonsmooth.frameworks.replay.arguments import fill, map_refs
 from nonsmooth.frameworks.torch.names import arguments_of
@@ -409,7 +408,7 @@ class _Run:
 
     def executed(self) -> Executed:
         """Run all steps."""
-        reached = differentiated(self.program)
+        reached = self.program.framework.reached(self.program)
         with torch.no_grad():
             for step in self.program.steps:
                 self._step(step, step.index in reached)

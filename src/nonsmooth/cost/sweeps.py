@@ -9,7 +9,7 @@ from nonsmooth.cost.definitions import tally_of
 from nonsmooth.cost.tally import Sweep, Tally
 from nonsmooth.program import Program, Step
 
-__all__ = ["CountedStep", "count_steps", "differentiated"]
+__all__ = ["CountedStep", "count_steps"]
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,8 @@ def count_steps(program: Program) -> list[CountedStep]:
 
     What the result does not depend on is evaluated, for it stands in the program, and not differentiated.
     """
-    reached, counted = differentiated(program), []
+    reached, counted = program.framework.reached(program), []
     for step in program.steps:
         tally = tally_of(program.framework.shaped(program, step))
         counted.append(CountedStep(step, tally if tally is None or step.index in reached else tally.still()))
     return counted
-
-
-def differentiated(program: Program) -> set[int]:
-    """Give the steps through which a reverse sweep runs: those that the result depends on.
-
-    Of a program that writes in place all of them: what is written through a view is not followed to what it shows.
-    """
-    if any(step.mutates for step in program.steps):
-        return {step.index for step in program.steps}
-    return program.framework.reached(program)  # type: ignore[no-any-return]

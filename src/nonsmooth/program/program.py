@@ -147,7 +147,8 @@ class Program:
     """A captured function: the steps, and what is needed to evaluate them again.
 
     Constants are the tensors from outside that the function reads, as they are at each evaluation; of those that the
-    steps change (`rewritten`) every evaluation starts from copies.
+    steps change (`rewritten`) every evaluation starts from copies. `shared` gives, for a value in memory that a step writes
+    to, the other values that show that memory.
 
     It prints as Python text. It is valid on the piece of the function on which every guard comes out as recorded; an
     evaluation elsewhere captures again.
@@ -166,6 +167,7 @@ class Program:
     findings: tuple[Finding, ...] = ()
     proof: Proof | None = None
     rewritten: frozenset[int] = frozenset()
+    shared: Mapping[int, frozenset[int]] = field(default_factory=dict, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property

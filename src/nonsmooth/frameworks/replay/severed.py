@@ -63,10 +63,12 @@ class Dependences:
         self.compared = {c for g in program.guards for c in g.comparisons}
         self.moving = moving_values(program)
         self._seen: dict[tuple[int, bool], int] = {}
-        self._writers: dict[int, list[Step]] = {}
+        self._writers: dict[int, list[tuple[Step, int]]] = {}
         for step in program.steps:
             for value in {*step.results, *step.mutates} - {None}:
-                self._writers.setdefault(value, []).append(step)  # type: ignore[arg-type]
+                assert value is not None
+                for shown in {value, *program.shared.get(value, ())} if value in step.mutates else {value}:
+                    self._writers.setdefault(shown, []).append((step, value))
         self._walk([(r.value, False) for r in refs_of(program.result)], len(program.steps))
         for guard in program.guards:
             self._guard(program.steps[guard.step], guard.outcome)
@@ -82,12 +84,12 @@ class Dependences:
             if self._seen.get((value, predicate), -1) >= before or not self.program.values[value].depends_on_point:
                 continue
             self._seen[value, predicate] = before
-            for step in self._writers.get(value, ()):
+            for step, written in self._writers.get(value, ()):
                 if step.index < before:
-                    stack += [(*item, step.index) for item in self._step(step, value, predicate)]
+                    stack += [(*item, step.index) for item in self._step(step, written, predicate)]
 
     def _step(self, step: Step, value: int, predicate: bool) -> Iterator[tuple[int, bool]]:
-        """Say what a value depends on through one of the steps that write it."""
+        """Say what a value depends on through one of the steps that write it, or memory that it shows."""
         refs = list(refs_of((step.args, dict(step.kwargs))))
         if step.label.rstrip("_") in self.written_only:
             refs = [r for r in refs if r.value not in step.mutates]

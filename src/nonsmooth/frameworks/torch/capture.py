@@ -99,6 +99,7 @@ def _record(
         guards=tuple(tape.guards),
         findings=tuple(tape.findings.values()),
         rewritten=tape.rewritten,
+        shared=tape.shared(v for step in tape.steps for v in step.mutates),
         options={
             "randomness": randomness,
             "forced": dict(forced or {}),

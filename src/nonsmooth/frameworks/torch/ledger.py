@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +67,11 @@ class Ledger:
     def sharing(self, tensor: torch.Tensor) -> list[int]:
         """List the values that share the memory of a tensor."""
         return self._by_storage.get(storage_of(tensor), [])
+
+    def shared(self, changed: Iterable[int]) -> dict[int, frozenset[int]]:
+        """Give, for every value in the memory of changed ones, the other values that show that memory."""
+        groups = {storage_of(self.tensors[v]): frozenset(self.sharing(self.tensors[v])) for v in changed}
+        return {v: group - {v} for group in groups.values() for v in group if len(group) > 1}
 
     def aliased(self, tensor: torch.Tensor) -> int | None:
         """Find the number of another tensor that shows exactly the same memory (`.data`, numpy and back)."""
