@@ -1,7 +1,7 @@
 """Eigenproblems, singular values, the matrix exponential: elementary as a whole, with counts that are stated.
 
 No finite scalar program gives eigenvalues: what stands here are the leading terms of the usual algorithms, half of them
-products and half additions (Golub and Van Loan, Matrix Computations, 4th edition: 8.3.3 for symmetric matrices, 7.5.6 for
+products and half additions (Golub and Van Loan, Matrix Computations: for symmetric matrices, for
 others, 8.6.3 for singular values). Pullbacks are those of the formulas by which frameworks differentiate them, by the
 number of their products of matrices.
 """
