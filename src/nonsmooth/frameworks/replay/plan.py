@@ -118,7 +118,8 @@ def moving_values(program: Program) -> set[int]:
         chosen = step.operands[:1] if isinstance(step.operation, Select) else ()
         reads = [r for r in references((step.args, dict(step.kwargs))) if r not in chosen]
         if step.operation.name != "create" and any(r.value in moving for r in reads):
-            for value in {*step.results, *step.mutates} - {None}:
+            shown = {v for m in step.mutates for v in program.shared.get(m, ())}
+            for value in {*step.results, *step.mutates, *shown} - {None}:
                 if program.values[value].dtype.startswith(("float", "bfloat", "complex")):  # type: ignore[index]
                     moving.add(value)
     return moving
