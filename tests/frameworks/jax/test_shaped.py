@@ -202,6 +202,12 @@ DIFFERENT: dict[str, tuple[Twin, str, str]] = {
 """Formulas of which JAX writes a part otherwise: what torch counts more, what JAX counts more."""
 
 
+@pytest.fixture(autouse=True)
+def without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the proof of capture to its own tests: it compiles every formula, forward and backward, at two points."""
+    monkeypatch.setattr("nonsmooth.frameworks.jax.capture.prove", lambda *_, **__: None)
+
+
 def counted(f: Callable[[Any], Any], x: Any) -> tuple[Counter[str], Counter[str]]:
     """Count a program and its reverse sweep; all of it."""
     evaluation, pull = Counter[str](), Counter[str]()
