@@ -704,6 +704,28 @@ def jump_at_a_corner_of_cond(xp: Adapter, x: Array) -> Array:
     return xp.cond((x[0] > 0) & (x[1] > 0), lambda x: x[0] + x[1], lambda x: 0 * x[0], x)  # here
 
 
+def jump_beside_a_corner(xp: Adapter, x: Array) -> Array:
+    if x[0] > 0 and x[1] > 0:  # here
+        return x[1] + 0
+    return 0 * x[0]
+
+
+def jump_beside_a_corner_of_cond(xp: Adapter, x: Array) -> Array:
+    inner = lambda x: xp.cond(x[1] > 0, lambda x: x[1] + 0, lambda x: 0 * x[0], x)  # noqa: E731
+    return xp.cond(x[0] > 0, inner, lambda x: 0 * x[0], x)  # here
+
+
+def three_at_once(xp: Adapter, x: Array) -> Array:
+    if x[0] > 0 and x[1] > 0 and x[0] + x[1] > 0:  # here
+        return x[1] + 0
+    return 0 * x[0]
+
+
+def three_at_once_of_cond(xp: Adapter, x: Array) -> Array:
+    every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
+    return xp.cond(every, lambda x: x[1] + 0, lambda x: 0 * x[0], x)  # here
+
+
 def equal_by_if(xp: Adapter, x: Array) -> Array:
     if x[0] == 0:  # here
         return -x[0]
@@ -787,6 +809,10 @@ REFUSED: dict[str, Refused] = {
     "if: jump": Refused(Spelled(jump_by_if, jump_by_cond), PAIR, "jump"),
     "if: branches part nearby": Refused(Spelled(branches_part, branches_of_cond_part), PAIR, "jump", False),
     "if: jump at a corner": Refused(Spelled(jump_at_a_corner, jump_at_a_corner_of_cond), PAIR, "jump", False),
+    "if: jump beside a corner": Refused(
+        Spelled(jump_beside_a_corner, jump_beside_a_corner_of_cond), PAIR, "jump", False
+    ),
+    "if: three at once": Refused(Spelled(three_at_once, three_at_once_of_cond), PAIR, "several", False),
     "if: equality": Refused(Spelled(equal_by_if, equal_by_cond), PAIR, "equality", False),
     "if: predicate without derivative": Refused(Spelled(square_by_if, square_by_cond), PAIR, "flat"),
     "detach": Refused(lambda xp, x: x[0] - xp.stop_gradient(x[0]) / 2, PAIR, "detached", False),

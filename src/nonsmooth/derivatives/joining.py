@@ -26,6 +26,9 @@ FLIPS = 24
 SECANTS = 8
 """How many steps are made to find a direction along a tie."""
 
+PAIR = 2
+"""How many ties that decide together are asked on all their sides."""
+
 NOTHING = 1e-3
 """How small a direction along a tie, relative to those that it is made of, is rounding: then there may be none."""
 
@@ -60,13 +63,15 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
     """Say why the branches of tied guards do not join, if they do not.
 
     Each tied outcome is flipped alone, all others following the direction. If that piece does not fit, it may be one
-    that no point near the tie has: then both sides of a direction along the tie are asked. So they are if other outcomes
-    count with this one: those behind the same guard (`a & b`), and those first met beyond it (`a and b`), which are
-    flipped in their turn. With one witness (a derivative along one direction) only ties that the direction leaves tied
+    that no point near the tie has: then both sides of a direction along the tie are asked. So they are if another outcome
+    counts with this one: one behind the same guard (`a & b`), or one that is met on one side of it alone (`a and b`);
+    those first met beyond it are flipped in their turn. Of three and more outcomes that count together two sides are not
+    all: they are left open. With one witness (a derivative along one direction) only ties that the direction leaves tied
     are looked at.
     """
     assert evaluation.program is not None
-    reasons = []
+    reasons: list[Reason] = []
+    together = _Together()
     flips = [_Flip(evaluation, turn, other, moved) for turn in evaluation.turns for other, moved in turn.others]
     flips = [f for f in flips if witnesses > 1 or f.turn.choice is None]
     for number, flip in enumerate(flips):  # which grows
@@ -80,11 +85,12 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
         try:
             flipped = follow(way, evaluation.program, outcomes_upto(flip.base.turns, turn, kept), kept)
             text = _apart(way, flip.base, flipped, turn, flip.moved, witnesses)
-            beyond, beside = _with(flip, flipped, kept) if witnesses > 1 else ([], False)
-            if sided and (text or beside or beyond):
+            beyond, coupled = _with(flip, flipped, kept) if witnesses > 1 else ([], set())
+            together.join({turn.key, *flip.before, *coupled})
+            if sided and (text or coupled):
                 must = bool(text) and not flip.before
                 text = _apart_on_tie(way, evaluation.program, turn, flip.other, flip.moved, must)
-                if not text and (beside or beyond or flip.before):  # one more line along the tie
+                if not text and (coupled or flip.before):  # one more line along the tie
                     second = replace(way, directions=way.directions[1:])
                     text = _apart_on_tie(second, evaluation.program, turn, flip.other, flip.moved[1:], False)
         except Exception as error:  # the user's own function may fail where it never runs by itself
@@ -94,7 +100,27 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
             reasons.append(Reason(rule, f"an `if` on data ties ({step.where}): {text}", step.source))
         else:
             flips += beyond
+    left = next((f.turn.step for f in flips if len(together.with_(f.turn.key)) > PAIR), None)
+    if left is not None and not reasons:
+        text = f"an `if` on data ties ({left.where}): three and more comparisons that tie decide together"
+        reasons.append(Reason("several", text, left.source))
     return reasons
+
+
+class _Together:
+    """Which tied outcomes count together: classes of their keys."""
+
+    def __init__(self) -> None:
+        self.classes: list[set[tuple[int, int]]] = []
+
+    def join(self, keys: set[tuple[int, int]]) -> None:
+        """Put some keys, and all that count with one of them, into one class."""
+        apart = [c for c in self.classes if not c & keys]
+        self.classes = [*apart, keys.union(*(c for c in self.classes if c & keys))]
+
+    def with_(self, key: tuple[int, int]) -> set[tuple[int, int]]:
+        """Give the class of a key."""
+        return next((c for c in self.classes if key in c), {key})
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +134,17 @@ class _Flip:
     before: Mapping[tuple[int, int], int | None] = field(default_factory=dict)
 
 
-def _with(flip: _Flip, flipped: Evaluation, kept: Mapping[tuple[int, int], int | None]) -> tuple[list[_Flip], bool]:
-    """List the outcomes first met beyond a flipped one, and tell whether others tie behind the same guard."""
+def _with(
+    flip: _Flip, flipped: Evaluation, kept: Mapping[tuple[int, int], int | None]
+) -> tuple[list[_Flip], set[tuple[int, int]]]:
+    """List the outcomes first met beyond a flipped one, and all that count with it: met on one side, or at its guard."""
     assert flipped.program is not None
     met, place = {t.key for t in flip.base.turns}, flip.turn.step.index
     shared = {c for g in flipped.program.guards if place in g.comparisons for c in g.comparisons}
     rest = [t for t in flipped.turns if t.key not in kept]
     beyond = [t for t in rest if t.key not in met]
-    beside = any(t.step.index in shared for t in rest)
-    return [_Flip(flipped, turn, other, moved, kept) for turn in beyond for other, moved in turn.others], beside
+    coupled = (met ^ {t.key for t in flipped.turns}) - set(kept) | {t.key for t in rest if t.step.index in shared}
+    return [_Flip(flipped, turn, other, moved, kept) for turn in beyond for other, moved in turn.others], coupled
 
 
 def join_values(way: Way, own: Evaluation, along: Evaluation) -> list[Reason]:
