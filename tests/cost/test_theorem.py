@@ -108,9 +108,14 @@ def counted(program: Program) -> float:
     return overhead(evaluation, pull, [w for step in steps if step.tally is not None for w in step.tally.wholes])
 
 
-@pytest.mark.parametrize("block", range(5))
+def blocks(count: int) -> list[Any]:
+    """Give blocks of seeds, of which all but the first are slow."""
+    return [pytest.param(k, marks=[pytest.mark.slow] if k else []) for k in range(count)]
+
+
+@pytest.mark.parametrize("block", blocks(5))
 def test_random_programs(block: int) -> None:
-    """Random programs with many kinks, branches and loops: 200 of them, executed."""
+    """Random programs with many kinks, branches and loops: 200 of them in all, executed."""
     ratios = []
     for seed in range(40 * block, 40 * (block + 1)):
         written = random_program(seed)
@@ -175,7 +180,7 @@ def composed(seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return f
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", blocks(4))
 def test_random_compositions(block: int) -> None:
     """Random compositions of many operations: value, gradient, counts and the inequality."""
     for seed in range(25 * block, 25 * (block + 1)):
