@@ -176,3 +176,10 @@ def test_plain_data_are_constants_that_are_checked() -> None:
     program = ns.capture(f, PAIR, "abs", jnp.ones(2))
     assert ns.backprop(program, PAIR, "abs", jnp.ones(2)).tolist() == [1.0, -1.0]
     assert ns.backprop(program, PAIR, "plain", jnp.ones(2)).tolist() == [1.0, 1.0]
+
+
+def test_values_that_cancel_are_compared_with_their_terms() -> None:
+    """A cross product of parallel vectors is rounding noise, which compiled and single operations make differently."""
+    u = jnp.asarray(np.random.default_rng(2).normal(size=(2, 3)))
+    program = ns.capture(lambda x: jnp.cross(x[0], x[1]).sum(), (u, 3 * u))
+    assert program.proof is not None and program.proof.value_error <= program.proof.tolerance

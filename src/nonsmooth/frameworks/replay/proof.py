@@ -24,6 +24,9 @@ NEARBY = (0.1, 0.1, 0.01, 0.01, 1e-3, 1e-4, 1e-5)
 LOST_AMONG = 1e-3
 """The part of the largest gradient below which a gradient is compared with that part: next to nothing is rounding."""
 
+CANCELLED = 64.0
+"""How many units of rounding of the terms of a value, where they cancel, may part the program from its function."""
+
 Found = tuple[list[Any], list[Any]]
 """Results, and the gradient of their sum, each entry weighed by a fixed number so that none cancels."""
 
@@ -35,7 +38,7 @@ class Comparison(ABC):
     """What makes a program differ from its function in this framework."""
 
     def __init__(self, leaves: list[Any], items: list[Any], eps: float) -> None:
-        self.leaves, self.items = leaves, items
+        self.leaves, self.items, self.eps = leaves, items, eps
         self.tolerance = 1e-9 if eps < 1e-15 else float(min(0.05, 2e3 * eps))
 
     @abstractmethod
@@ -95,7 +98,16 @@ class Comparison(ABC):
         if found is None:
             return None
         (ours, gradient), (theirs, native) = found
-        return self._distance(ours, theirs, 0.0), self._distance(gradient, native, LOST_AMONG)
+        slack = CANCELLED * self.eps * self._reach(leaves, native)
+        return self._distance(ours, theirs, 0.0, slack), self._distance(gradient, native, LOST_AMONG)
+
+    def _reach(self, leaves: list[Any], gradient: list[Any]) -> float:
+        """Give sum |g_i x_i|, the size of the terms that may have cancelled in a value; 0 where no gradient is known."""
+        pairs = list(zip(leaves, gradient, strict=False))
+        if len(leaves) != len(gradient) or any(np.shape(x) != np.shape(g) for x, g in pairs):
+            return 0.0
+        total = sum(float(np.nansum(np.abs(self.hosted(x) * self.hosted(g)))) for x, g in pairs)
+        return total if np.isfinite(total) else 0.0
 
     def _judge(self, program: Program, errors: Sequence[tuple[float, float] | None]) -> None:
         """Refuse a program that differs from its function by more than rounding."""
@@ -111,8 +123,8 @@ class Comparison(ABC):
                     + str(program)[:4000]
                 )
 
-    def _distance(self, a: list[Any], b: list[Any], part: float) -> float:
-        """Give the largest relative difference of two lists of arrays, nan equal to nan.
+    def _distance(self, a: list[Any], b: list[Any], part: float, slack: float = 0.0) -> float:
+        """Give the largest relative difference of two lists of arrays beyond some slack, nan equal to nan.
 
         It is relative to the largest entry of an array, but at least to a part of the largest entry of all.
         """
@@ -120,17 +132,17 @@ class Comparison(ABC):
             return float("inf")
         differing = [(u, v) for u, v in zip(a, b, strict=True) if not self.same(u, v)]
         floor = part * max(_size(self.hosted(v)) for v in b) if differing else 0.0
-        return max((_relative(self.hosted(u), self.hosted(v), floor) for u, v in differing), default=0.0)
+        return max((_relative(self.hosted(u), self.hosted(v), floor, slack) for u, v in differing), default=0.0)
 
 
-def _relative(u: Any, v: Any, floor: float) -> float:
-    """Give the largest difference of two arrays, relative to the largest entry, or to the floor where that is more."""
+def _relative(u: Any, v: Any, floor: float, slack: float) -> float:
+    """Give the largest difference of two arrays beyond the slack, relative to the largest entry or to the floor."""
     bad = ~(np.isfinite(u) & np.isfinite(v))
     if not np.array_equal(u[bad], v[bad], equal_nan=True):
         return float("inf")
     u, v = u[~bad], v[~bad]
     scale = max(_size(u), _size(v), floor)
-    return float(np.abs(u - v).max()) / scale if u.size and scale else 0.0
+    return max(float(np.abs(u - v).max()) - slack, 0.0) / scale if u.size and scale else 0.0
 
 
 def _size(array: Any) -> float:
