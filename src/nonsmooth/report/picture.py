@@ -324,6 +324,8 @@ def _draw_bars(axes: Any, title: str, bars: Sequence[Bar], *, logarithmic: bool)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_yticks(range(len(bars)), [label(b.name, 2 * LETTERS) for b in bars], size=8)
     axes.set_title(title, size=10, color=INK, pad=6, loc="left")
+    if not logarithmic:
+        axes.xaxis.set_major_formatter("{x:,.0f}" if max(positive) < 1e7 else "{x:.3g}")
     axes.tick_params(axis="x", labelsize=7, colors=FAINT)
     axes.tick_params(axis="y", length=0, colors=INK)
     axes.grid(axis="x", which="major", color="#e6e9ec", linewidth=0.8, zorder=0)
