@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nonsmooth.cost.definitions import DEFINITIONS, define, tally_of
@@ -30,6 +32,15 @@ def test_a_scalar_program_of_another_shape_is_refused() -> None:
 def test_an_operation_without_a_scalar_program_is_not_counted() -> None:
     """The user's own operation has no tally, rather than an empty one."""
     assert tally_of(ShapedCall("unheard_of", (ShapedOperand((3,), True),), ((3,),))) is None
+
+
+def test_integer_and_logical_work_is_free() -> None:
+    """The same operation counts on real numbers, and on whole ones it does not."""
+    for operation, result in (("add", (3,)), ("compare", (3,)), ("sum", ())):
+        call = ShapedCall(operation, (ShapedOperand((3,)), ShapedOperand((3,))), (result,), {"axes": (0,)})
+        real, whole = tally_of(call), tally_of(replace(call, discrete=True))
+        assert real is not None and whole is not None
+        assert real.sweep().evaluation.total() > 0 == whole.sweep().evaluation.total()
 
 
 COUNTS = {

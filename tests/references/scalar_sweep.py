@@ -444,7 +444,7 @@ class _Run:
         own = Tally()
         ask = self._ask(step)
         operands = tuple(Nodes(n, m, self.tape, own, ask, k) for k, (n, m) in enumerate(nodes))
-        given = definition(Called(operands, call.attributes, call.results, own))
+        given = None if call.discrete else definition(Called(operands, call.attributes, call.results, own))
         for (name, _), times in own.scalars.items():
             self.tape.counts[name] += times  # what a definition states beside arrays: comparisons
         moves = given is None and any(v in self.ids for v in _refs(step)) and step.operation.name not in _MADE

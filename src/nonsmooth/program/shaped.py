@@ -37,12 +37,15 @@ class ShapedCall:
     * convolutions: `spatial` (sizes of the input's spatial axes), `kernel`, `stride`, `padding` ((low, high) for each
       axis), `base_dilation`, `dilation`, `groups`, `transposed`, `channels` (of input and output), `batch`;
     * reductions and what runs along axes: `axes`.
+
+    `discrete` says that no array and no number among operands and results is real or complex: integer and logical work.
     """
 
     operation: str
     operands: tuple[ShapedOperand, ...]
     results: tuple[tuple[int, ...], ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    discrete: bool = False
 
     @property
     def size(self) -> int:

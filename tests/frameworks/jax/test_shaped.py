@@ -252,6 +252,23 @@ def test_nothing_moves_where_no_result_is_differentiated() -> None:
     assert [o.moving for o in calls["mul"].operands] == [True, False]
 
 
+def test_the_arithmetic_of_indices_is_free() -> None:
+    """Negative indices, iota and one-hot codes are whole numbers and truth values; comparisons of real numbers count."""
+    index = jnp.array([2, -1])
+    evaluation, pull = counted(lambda x, i=index: x[i + 0].sum(), jnp.ones((3, 2)))
+    assert (evaluation, pull) == (counter("3 add"), counter("6 add"))
+
+    def coded(x: jax.Array, labels: jax.Array) -> jax.Array:
+        return (nn.one_hot(labels, 3) * jnp.where(x > 0, x, 2.0)).sum()
+
+    program = ns.capture(coded, jnp.ones((2, 3)), index)
+    calls = [shaped(program, s) for s in program.steps]
+    assert [c.discrete for c in calls if c.operation == "compare"].count(False) == 1
+    sweeps = [s.sweep for s in count_steps(program)]
+    evaluation = sum((s.evaluation for s in sweeps if s is not None), Counter[str]())
+    assert +evaluation == counter("6 compare 6 select 6 mul 5 add")
+
+
 def test_no_array_is_an_attribute() -> None:
     """Attributes are numbers, words and tuples of them, axes counted from the front."""
     program = ns.capture(lambda x: nn.softmax(x, axis=-1).std(axis=-1).sum() + jnp.sort(x, axis=-2)[0, 0], jnp.eye(3))

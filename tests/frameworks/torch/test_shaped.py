@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import nonsmooth as ns
+from nonsmooth.cost.definitions import tally_of
+from nonsmooth.cost.sweeps import count_steps
 from nonsmooth.frameworks.torch import TORCH
 from nonsmooth.program.shaped import ShapedCall
 
@@ -215,6 +217,34 @@ def test_backward_kernels_in_a_program_say_that_they_are_pullbacks():
     found = [TORCH.shaped(program, step) for step in program.steps]
     marks = [c.attributes.get("pullback", False) for c in found if c.operation == "softmax"]
     assert marks == [False, True]
+
+
+def test_whole_numbers_and_truth_values_are_discrete():
+    batches, index = torch.tensor(0), torch.tensor([2, 0])
+
+    def function(x):
+        batches.add_(1)
+        chosen = x[(index + 1) % 3]
+        labels = F.one_hot(index, 3)
+        return (chosen * (x[:2] > 0.5) + (index > 0.5) * labels.sum(1) + (index < 1)).sum()
+
+    program = ns.capture(function, torch.rand(3, 2))
+    found = [TORCH.shaped(program, step) for step in program.steps]
+    discrete = {c.operation: [d.discrete for d in found if d.operation == c.operation] for c in found}
+    assert discrete["add"] == [True, True, False, False]  # the counter and the index, then two of real numbers
+    assert discrete["remainder"] == [True]
+    assert discrete["compare"][-3:] == [False, False, True]  # with 0.5, also of whole numbers, and with 1
+    assert discrete["sum"] == [True, False]
+    counted = {s.operation.name for s, c in zip(program.steps, found, strict=True) if tally_of(c).sweep().evaluation}
+    assert counted == {"add", "mul", "compare", "sum"}
+
+
+def test_batches_are_counted_by_no_operation():
+    layer = torch.nn.BatchNorm1d(3)
+    f, x = ns.objective(layer, step=lambda m, u: m(u).square().sum())
+    program = ns.capture(f, x, torch.rand(4, 3))
+    (count,) = [s for s in count_steps(program) if s.step.operation.name == "add"]
+    assert count.sweep.backprop.total() == 0
 
 
 def test_shapes_are_those_at_the_step_not_those_that_a_later_one_makes_in_place():

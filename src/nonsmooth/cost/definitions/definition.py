@@ -82,13 +82,21 @@ def define(*names: str) -> Callable[[Definition], Definition]:
 def tally_of(call: ShapedCall) -> Tally | None:
     """Count the scalar operations of a call; None for an operation without a definition.
 
+    Integer and logical work is free, whatever operation it runs: an addition of indices, a comparison of labels.
+
+    >>> counter = ShapedCall("add", (), ((),), discrete=True)
+    >>> tally_of(counter).sweep().evaluation.total()
+    0
+
     Raises:
         RegistrationError: the definition gives results of other shapes than the program's.
     """
+    tally = Tally()
+    if call.discrete:
+        return tally
     definition = DEFINITIONS.get(call.operation)
     if definition is None:
         return None
-    tally = Tally()
     operands = tuple(Numbers(o.shape, o.moving, tally) for o in call.operands)
     given = definition(Called(operands, call.attributes, call.results, tally))
     found = () if given is None else (given,) if isinstance(given, Numbers) else tuple(given)

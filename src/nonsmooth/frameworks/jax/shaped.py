@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend import core
 
 from nonsmooth.frameworks.jax.walk import Bind, Reordered, Whole
+from nonsmooth.frameworks.replay.discrete import is_discrete
 from nonsmooth.program import Program, Ref, Step
 from nonsmooth.program.shaped import ShapedCall, ShapedOperand
 
@@ -53,7 +54,7 @@ def shaped(program: Program, step: Step) -> ShapedCall:
     elif isinstance(below, Whole):
         attributes |= _inside(below.equation)
     attributes |= _axes(attributes, operands[0].shape if operands else ())
-    return ShapedCall(name, tuple(operands), results, attributes)
+    return ShapedCall(name, tuple(operands), results, attributes, is_discrete(program, step))
 
 
 def _operand(program: Program, argument: Any, follows: bool) -> ShapedOperand:

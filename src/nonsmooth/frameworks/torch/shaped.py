@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from nonsmooth.frameworks.replay.arguments import refs_of
+from nonsmooth.frameworks.replay.discrete import is_discrete
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
 from nonsmooth.program import Program, Ref, Step
 from nonsmooth.program.shaped import ShapedCall, ShapedOperand
@@ -62,7 +64,7 @@ def shaped(program: Program, step: Step) -> ShapedCall:
     attributes = {**_named(step), **step.attributes, "given": tuple(name for name, _ in taken)}
     plain = {k: v for k, v in attributes.items() if not _holds_arrays(v)}
     found = ShapedCall(step.operation.name, operands, shapes, plain)
-    return ShapedCall(found.operation, operands, shapes, {**plain, **_canonical(program, step, found)})
+    return replace(found, attributes={**plain, **_canonical(program, step, found)}, discrete=is_discrete(program, step))
 
 
 def _shape(program: Program, value: int, before: int) -> tuple[int, ...]:
