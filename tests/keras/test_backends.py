@@ -68,12 +68,28 @@ def test_the_report(study: KerasStudy, tmp_path: Path) -> None:
 
 
 @needs_backends
-@pytest.mark.parametrize(
-    ("name", "words"), [("unbuilt", "not built"), ("no_model", "must return"), ("nothing", "no name")]
-)
-def test_what_cannot_be_compared_is_said_so(name: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        study_keras([f"{PROGRAM}:{name}"], backends=["torch"])
+def test_the_seed_is_that_of_the_weights() -> None:
+    """The values, to the last bit: with one seed they repeat, with another they do not."""
+
+    def values(seed: int) -> list[float]:
+        found = study_keras([f"{PROGRAM}:convolutional", f"{PROGRAM}:differing"], backends=["torch"], seed=seed)
+        return [model.values["torch"] for model in found.models]
+
+    first = values(0)
+    assert values(0) == first
+    assert not set(values(1)) & set(first)
+
+
+@needs_backends
+def test_what_cannot_be_compared_is_said_so(tmp_path: Path) -> None:
+    """What the process of a backend writes down is raised; one process meets all of them."""
+    wrong = {"unbuilt": "not built", "no_model": "must return", "nothing": "no name"}
+    job = {"targets": [f"{PROGRAM}:{name}" for name in wrong], "seed": 0}
+    (tmp_path / "job.json").write_text(json.dumps(job), "utf-8")
+    with pytest.raises(UsageError, match=r"on the torch backend: .*not built"):
+        keras_backends._run(tmp_path, "torch")
+    said = json.loads((tmp_path / "torch.json").read_text("utf-8"))["found"]
+    assert all(words in one["error"] for one, words in zip(said, wrong.values(), strict=True)), said
 
 
 @pytest.mark.parametrize("backends", [(), ("torch", "torch"), ("numpy",)])

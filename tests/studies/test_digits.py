@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,25 @@ import pytest
 import torch
 
 from nonsmooth.errors import UsageError
+from nonsmooth.studies import digits
 from nonsmooth.studies.digits import study_digits
 from nonsmooth.studies.training import TrainingStudy
 
+AUDITED = 64
+"""The images of an audit here; a study has 256."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fewer_images() -> Iterator[None]:
+    """Audit over fewer images; the initialisations run in this process, so that it holds for them too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "AUDITED", AUDITED)
+        yield
+
 
 @pytest.fixture(scope="module")
-def study() -> TrainingStudy:
-    return study_digits(steps=2, initialisations=2)
+def study(fewer_images: None) -> TrainingStudy:
+    return study_digits(steps=2, initialisations=2, workers=1)
 
 
 def test_the_first_relu_is_found_by_itself(study: TrainingStudy) -> None:
@@ -27,7 +40,7 @@ def test_the_first_relu_is_found_by_itself(study: TrainingStudy) -> None:
     assert (effect.operation, effect.module, effect.moves_most) == ("relu", "relu1", "conv1.bias")
     assert effect.largest.relative is not None and 0.3 <= effect.largest.relative <= 0.8
     row = next(r for r in start.audit.kinks if r.step == effect.step)
-    assert 0.10 <= row.share <= 0.20 and row.elements == 256 * 16 * 8 * 8
+    assert 0.10 <= row.share <= 0.20 and row.elements == AUDITED * 16 * 8 * 8
     assert start.audit.moved_most["conv1.bias"][0] == effect.group
     (finding,) = start.audit.find("kink")
     assert "conv1.bias is all zero" in finding.message and finding.fix.startswith(
@@ -43,7 +56,7 @@ def test_the_figures_agree_with_the_network_by_hand(study: TrainingStudy) -> Non
     with torch.random.fork_rng():
         torch.manual_seed(0)
         task = _Task(*split(load("digits"), 0))
-    images, labels = task.images[:256], task.labels[:256]
+    images, labels = task.images[:AUDITED], task.labels[:AUDITED]
     hidden = task.model.conv1(images)
     assert study.points[0].audit.kinks[0].active == int((hidden == 0).sum())
     assert study.points[0].loss == pytest.approx(task.loss(task.model(images), labels).item(), rel=1e-5)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from nonsmooth import cli
 from nonsmooth.errors import UsageError
+from nonsmooth.studies import ridge as ridge_study
 from nonsmooth.studies.ridge import RidgeStudy, study_ridge
 from nonsmooth.studies.ridge_problems import problems
 
@@ -75,7 +76,9 @@ def test_the_report(study: RidgeStudy, tmp_path: Path) -> None:
     assert "<table>" in study._repr_html_()
 
 
-def test_the_command() -> None:
+def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two of the six problems: the others are the study's above."""
+    monkeypatch.setattr(ridge_study, "problems", lambda seed: problems(seed)[:2])
     arguments = ["study", "ridge", "--steps", "2", "--batch", "8", "--width", "4", "--samples", "2", "--json"]
     found = CliRunner().invoke(cli.app, arguments, prog_name="nonsmooth")
     assert found.exit_code == 0 and json.loads(found.stdout)["setting"]["steps"] == 2
