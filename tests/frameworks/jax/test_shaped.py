@@ -269,6 +269,30 @@ def test_the_arithmetic_of_indices_is_free() -> None:
     assert +evaluation == counter("6 compare 6 select 6 mul 5 add")
 
 
+@pytest.mark.parametrize("right", [np.ones(5), SQUARE[:, :2]], ids=["one", "two"])
+def test_a_system_of_ones_own_counts_as_any_other(right: Any) -> None:
+    """One elimination and the substitutions, whatever else the functions of `custom_linear_solve` close over."""
+
+    def own(a: jax.Array) -> jax.Array:
+        solve = lambda _, b: jnp.linalg.solve(a, b)  # noqa: E731
+        turned = lambda _, b: jnp.linalg.solve(a.T, b)  # noqa: E731
+        return lax.custom_linear_solve(lambda u: a @ u, jnp.asarray(right), solve, turned).sum()
+
+    with jax.enable_x64(True):
+        plain = counted(lambda a: jnp.linalg.solve(a, jnp.asarray(right)).sum(), jnp.asarray(SQUARE))
+        assert counted(own, jnp.asarray(SQUARE)) == plain
+        bare = ns.capture(
+            lambda x: (
+                lax.custom_linear_solve(lambda u: x * u, jnp.asarray(right), lambda _, b: (b.T / x).T).sum()
+                if right.ndim == 1
+                else x.sum()
+            ),
+            jnp.ones(5),
+        )
+    systems = [s for s in count_steps(bare) if s.step.label == "custom_linear_solve"]
+    assert all(s.sweep is None for s in systems) and len(systems) == (right.ndim == 1)
+
+
 def test_no_array_is_an_attribute() -> None:
     """Attributes are numbers, words and tuples of them, axes counted from the front."""
     program = ns.capture(lambda x: nn.softmax(x, axis=-1).std(axis=-1).sum() + jnp.sort(x, axis=-2)[0, 0], jnp.eye(3))

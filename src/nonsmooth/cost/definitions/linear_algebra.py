@@ -204,10 +204,10 @@ def _inverse_of_unit(lower: Numbers) -> Numbers:
 
 @define("linalg_solve", "custom_linear_solve")
 def solution(call: Called) -> Numbers:
-    """A X = B, or X A = B."""
+    """A X = B, or X A = B: elimination beside B, then substitution."""
     if len(call.operands) == 4:
         return _tridiagonal(call)
-    a, b = call.operands[-2:] if len(call.operands) == 2 else call.operands[:2]
+    a, b = call.operands[:2]
     vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
     if vector:
         b = b.alias((*b.shape, 1), lambda u: u[..., None])

@@ -45,6 +45,8 @@ def shaped(program: Program, step: Step) -> ShapedCall:
     name, attributes = step.operation.name, _plain(step.attributes)
     if isinstance(below, Bind):
         primitive = below.primitive.name
+        if primitive == "custom_linear_solve":
+            name, operands = _system(operands, results)
         name = OTHER.get(primitive, lambda params, record: record)(step.kwargs, name)
         reader = READERS.get(primitive)
         if reader is not None:
@@ -195,9 +197,21 @@ def _transform(params: Mapping[str, Any], record: str) -> str:
 
 OTHER: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "fft": _transform,
-    "custom_linear_solve": lambda params, record: "custom_linear_solve",
 }
 """Primitives that count as another operation than their record, for it stands for several."""
+
+
+def _system(operands: list[ShapedOperand], results: tuple[Shape, ...]) -> tuple[str, list[ShapedOperand]]:
+    """Read a system of equations: the matrix of one side, if its functions close over one that fits, and the other side.
+
+    One that is given by functions alone has a name of its own, which nothing defines: its cost is theirs.
+    """
+    right = operands[-1]
+    sizes = right.shape[-2:] if len(right.shape) > 1 else right.shape
+    fits = [o for o in operands[:-1] if len(o.shape) > 1 and o.shape[-1] == o.shape[-2] == sizes[0]] if sizes else []
+    if len(results) != 1 or not fits:
+        return "matrix_free_solve", operands
+    return "custom_linear_solve", [max(fits, key=lambda o: o.moving), right]
 
 
 # --- functions --------------------------------------------------------------------------------------------------------

@@ -54,7 +54,6 @@ WHOLE = frozenset(
 RECORDS = {
     "_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention",
     "_cdist_forward": "cdist",
-    "_linalg_eigh": "linalg_eigh",
     "__and__": "logic",
     "__or__": "logic",
     "__xor__": "logic",

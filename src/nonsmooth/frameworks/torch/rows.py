@@ -348,12 +348,12 @@ OPENED: frozenset[str] = frozenset(
 
 
 def _rows() -> dict[str, Row]:
-    """Build the table: every record under its own name, the aliases, then the special rows."""
+    """Build the table: every record under its own name, the aliases, the rows of what they are, then the special rows."""
     table = {name: Row(name) for name in OPERATIONS}
     table |= {name: Row(record) for name, record in ALIASES.items()}
-    table |= SPECIAL
     for name, other in ALIASES.items():
         table |= {name + key[len(other) :]: row for key, row in SPECIAL.items() if key.split(".")[0] == other}
+    table |= SPECIAL
     for name in OPENED:
         table.pop(name, None)
     return table
