@@ -140,6 +140,8 @@ def judge_gradient(
         return GradientVerdict(
             "artifact", "artifact: the vector holds nan or infinity", shown, None, None, float("inf"), known
         )
+    if not known.trusted:  # nothing is known to contain dF(x), nor to lie inside it
+        return _undecided(shown, known, known.outer.reasons)
     scales = _scales(framework, x, known, vector)
     shrunk = vector / scales
     inside, near = _place(known, scales, shrunk, ROUNDING * framework.eps(x) if tol is None else tol)
@@ -149,8 +151,7 @@ def judge_gradient(
             message = "certified: it equals a certified subgradient, a limit of gradients along a direction"
             return GradientVerdict("certified", message, shown, Bounded(0.0), None, 0.0, known)
         reasons = known.reasons or (Reason("between", "the vector lies between an inner and an outer set of dF(x)"),)
-        message = f"undecided: {'; '.join(str(r) for r in reasons[:3])}"
-        return GradientVerdict("undecided", message, shown, None, None, 0.0, known, "undecided", reasons)
+        return _undecided(shown, known, reasons)
     if inside:
         message = f"certified: it lies in {_name(known)}, up to rounding"
         return GradientVerdict("certified", message, shown, Bounded(0.0), None, 0.0, known)
@@ -161,6 +162,12 @@ def judge_gradient(
     message = f"artifact: it is outside {_outer_name(known)} by {gap:.3g} or more"
     unit = framework.unflatten_flat(x, direction / length)
     return GradientVerdict("artifact", message, shown, Bounded(gap, float("inf")), unit, gap, known)
+
+
+def _undecided(shown: Any, known: Clarke, reasons: tuple[Reason, ...]) -> GradientVerdict:
+    """Say that a vector cannot be judged, and why."""
+    message = f"undecided: {'; '.join(str(r) for r in reasons[:3])}"
+    return GradientVerdict("undecided", message, shown, None, None, 0.0, known, "undecided", reasons)
 
 
 def _scales(framework: Framework, x: Any, known: Clarke, vector: Floats) -> Floats:
