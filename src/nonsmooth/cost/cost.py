@@ -46,8 +46,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Derivative:
-    """What one way to differentiate costs, evaluation included: `ratio` is relative to evaluating alone."""
+    """What one way to differentiate costs, evaluation included: `ratio` is relative to evaluating alone.
 
+    `kind` is gradient, subgradient, directional or lexicographic; `directions` how many it carries, 0 for a gradient.
+    """
+
+    kind: str
+    directions: int
     what: str
     operations: float
     ratio: float | None
@@ -286,19 +291,21 @@ def _derivatives(
     """
     value = prices.total(sweep.evaluation)
 
-    def priced(what: str, counts: Counter[str]) -> Derivative:
+    def priced(kind: str, p: int, what: str, counts: Counter[str]) -> Derivative:
         cost = prices.total(counts)
-        return Derivative(what, cost, cost / value if value else None)
+        return Derivative(kind, p, what, cost, cost / value if value else None)
 
-    yield priced("gradient by a reverse sweep", sweep.backprop)
+    yield priced("gradient", 0, "gradient by a reverse sweep", sweep.backprop)
     tangent = sweep.forward(1) + Counter(compare=kinks) if kinks else sweep.evaluation
-    yield priced("subgradient with certificate", tangent + sweep.pull)
+    yield priced("subgradient", 1, "subgradient with certificate", tangent + sweep.pull)
     for p in directions:
-        yield priced(f"{p:,} directional derivative{'s' if p > 1 else ''}{_why(p, entries)}", sweep.forward(p))
+        what = f"{p:,} directional derivative{'s' if p > 1 else ''}{_why(p, entries)}"
+        yield priced("directional", p, what, sweep.forward(p))
     for p in directions:
         if p > 1:
             compared = sweep.forward(p) + Counter(compare=p * kinks)
-            yield priced(f"lexicographic derivative, {p:,} directions{_why(p, entries)}", compared)
+            what = f"lexicographic derivative, {p:,} directions{_why(p, entries)}"
+            yield priced("lexicographic", p, what, compared)
 
 
 def _why(directions: int, entries: int) -> str:

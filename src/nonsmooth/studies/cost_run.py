@@ -82,15 +82,11 @@ def compare_ways(framework: str, p: int, rounds: int, slow_rounds: int, seed: in
 
 def _counts(cost: Cost, p: int) -> Iterator[tuple[str, float]]:
     """Give the operations of every way; p coordinate derivatives are p forward sweeps along one direction each."""
-    found = {d.what: d.operations for d in cost.derivatives}
-
-    def of(beginning: str) -> float:
-        return next(operations for what, operations in found.items() if what.startswith(beginning))
-
+    found = {(d.kind, d.directions): d.operations for d in cost.derivatives}
     yield "gradient", cost.backprop
     yield "backprop", cost.backprop
-    yield "subgradient", of("subgradient")
-    yield "coordinate derivatives", p * of("1 directional")
-    yield "tangents", of(f"{p:,} directional")
-    yield "lexicographic", of("lexicographic")
-    yield "forward subgradient", of("lexicographic")
+    yield "subgradient", found["subgradient", 1]
+    yield "coordinate derivatives", p * found["directional", 1]
+    yield "tangents", found["directional", p]
+    yield "lexicographic", found["lexicographic", p]
+    yield "forward subgradient", found["lexicographic", p]
