@@ -11,6 +11,7 @@ from nonsmooth.cost.definitions import (  # noqa: F401  (they fill the table)
     convolutions,
     elementwise,
     fourier,
+    kernels,
     linear_algebra,
     losses,
     moves,

@@ -19,7 +19,7 @@ def attention(call: Called) -> Numbers:
     A boolean mask, and the causal one, choose between scores and -inf; heads in groups share keys and values.
     """
     query, key, value = call.operands[:3]
-    if call.attributes.get("enable_gqa"):
+    if call.attributes.get("enable_gqa") or (query.ndim > 2 and key.shape[-3:-2] not in ((1,), query.shape[-3:-2])):
         key, value = _shared(key, query), _shared(value, query)
     scale = call.attributes.get("scale")
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)

@@ -128,6 +128,18 @@ def median(call: Called) -> Numbers:
     return call.x.chosen(call.shape, rows * sorting(n), _ranked(call, lambda m: (m - 1) // 2))
 
 
+@define("nanmedian")
+def nanmedian(call: Called) -> Numbers:
+    """The lower median of what is a number: a comparison of each entry with itself, and a sort.
+
+    It is a kernel that the dictionary opens: counted in the framework's own passes alone.
+    """
+    dim = call.attributes.get("dim")
+    n = call.x.size if dim is None else call.x.shape[dim] if call.x.ndim else 1
+    call.tally.add("compare", "", call.x.size // max(n, 1) * (n + sorting(n)))
+    return call.x.like(call.shape)
+
+
 def _selection(n: int, k: int) -> int:
     """Count the comparisons that find the k-th of n entries by a tournament, never more than a sort."""
     return min(max(n - 1, 0) + max(k - 1, 0) * max(n - 1, 0).bit_length(), sorting(n))

@@ -167,6 +167,18 @@ for _name, _over, _kind in (
     _upsampling(_name, _over, _kind)
 
 
+def _filtering(name: str) -> None:
+    """Define the backward of an interpolation that filters; a kernel, counted in the framework's own passes alone."""
+
+    @define(f"_upsample_{name}2d_aa_backward")
+    def definition(call: Called) -> Numbers:
+        return _filtered(call, call.shape, call.x.shape, 2, cubic=name == "bicubic")
+
+
+for _name in ("bilinear", "bicubic"):
+    _filtering(_name)
+
+
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 
@@ -191,8 +203,15 @@ def affine_grid(call: Called) -> Numbers:
 def grid_sample(call: Called) -> Numbers:
     """Images at the points of a grid, each coordinate in [-1, 1]: neighbours weighed, those outside 0."""
     grid, image = call.operands
-    over, a = grid.shape[-1], call.attributes
-    sizes = image.shape[2:]
+    at, mode, image_of = _points(call, grid, image)
+    if mode == 1:
+        return _gathered(image, [u.rounded("round") for u in at], call.shape)[0]
+    return _weighed(image, at, mode == 2, image_of, call.shape)
+
+
+def _points(call: Called, grid: Numbers, image: Numbers) -> tuple[list[Numbers], int, tuple[Shape, bool, int]]:
+    """Give the places of all points along each axis of the image, the mode, and sizes, alignment and padding."""
+    over, a, sizes = grid.shape[-1], call.attributes, image.shape[2:]
     aligned, padding, mode = (
         bool(a.get("align_corners")),
         int(a.get("padding_mode", 0)),
@@ -203,9 +222,33 @@ def grid_sample(call: Called) -> Numbers:
         place = over - 1 - axis  # the last axis of the image is the first coordinate
         u = grid.alias(grid.shape[:-1], lambda g, p=place: g[..., p])
         at.append(_padded(_pixels(u, sizes[axis], aligned), sizes[axis], aligned, padding if mode != 2 else 0))
+    return at, mode, (sizes, aligned, padding)
+
+
+@define("grid_sampler_2d_backward", "grid_sampler_3d_backward")
+def grid_sample_backward(call: Called) -> None:
+    """Each cotangent, times its weights, added to the entries that were weighed, and their slopes along each coordinate.
+
+    The weights are found again. Where the grid moves, each weighed entry meets the slope of its weight along each axis. A
+    kernel of the backward pass: counted in the framework's own passes alone.
+    """
+    grad, image, grid = call.operands[:3]
+    at, mode, _ = _points(call, grid, image)
+    over, wanted = len(at), call.attributes.get("output_mask", (True, True))
     if mode == 1:
-        return _gathered(image, [u.rounded("round") for u in at], call.shape)[0]
-    return _weighed(image, at, mode == 2, (sizes, aligned, padding), call.shape)
+        for u in at:
+            u.rounded("round")
+        call.tally.add("add", "", grad.size if wanted[0] else 0)
+        return
+    for u in at:
+        part = u - u.rounded("floor")
+        _ = _cubic_of(part) if mode == 2 else [1.0 - part]
+    corners = (4 if mode == 2 else 2) ** over
+    points = at[0].size
+    call.tally.add("mul", "", points * corners * (over - 1))
+    call.tally.add("mul", "", grad.size * corners * (bool(wanted[0]) + 2 * over * bool(wanted[1])))
+    call.tally.add("add", "", grad.size * corners * (bool(wanted[0]) + over * bool(wanted[1])))
+    call.tally.add("mul", "", points * over if wanted[1] else 0)
 
 
 def _pixels(u: Numbers, size: int, aligned: bool) -> Numbers:

@@ -47,9 +47,12 @@ WHOLE = frozenset(
     "replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward reflection_pad1d_backward "
     "reflection_pad2d_backward reflection_pad3d_backward value_selecting_reduction_backward softshrink_backward "
     "hardshrink_backward _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward "
-    "_upsample_nearest_exact3d_backward".split()
+    "_upsample_nearest_exact3d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward "
+    "grid_sampler_2d_backward grid_sampler_3d_backward _weight_norm_interface_backward multi_margin_loss_backward "
+    "_ctc_loss_backward _embedding_bag _embedding_bag_backward _embedding_bag_per_sample_weights_backward scatter_reduce "
+    "index_reduce segment_reduce _segment_reduce_backward nanmedian linalg_lu _trilinear".split()
 )
-"""Backward kernels that are counted by a definition of their own name."""
+"""Kernels, backward ones above all, that are counted by a definition of their own name."""
 
 RECORDS = {
     "_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention",
