@@ -1,9 +1,10 @@
 """Eigenproblems, singular values, the matrix exponential: elementary as a whole, with counts that are stated.
 
-No finite scalar program gives eigenvalues: what stands here are the leading terms of the usual algorithms, half of them
-products and half additions (Golub and Van Loan, Matrix Computations: for symmetric matrices, for
-others, 8.6.3 for singular values). Pullbacks are those of the formulas by which frameworks differentiate them, by the
-number of their products of matrices.
+No finite scalar program gives eigenvalues. What stands here are conventions that are stated, not derived: the leading terms
+of the usual algorithms, half of them products and half additions, whatever a library runs and however often it iterates.
+Pullbacks are those of the formulas by which frameworks differentiate them, by the number of their products of matrices.
+
+Source: GolubVanLoan2013.
 """
 
 from __future__ import annotations
@@ -85,9 +86,11 @@ def pseudoinverse(call: Called) -> list[Numbers]:
 
 @define("linalg_matrix_exp")
 def exponential(call: Called) -> list[Numbers]:
-    """Give exp A by five products, Taylor's polynomial of degree 18, before any squaring, whose number depends on the values.
+    """Give exp A by Taylor's polynomial of degree 18 in five products, which is stated: squarings depend on the values.
 
     Back, the exponential of a matrix of twice the size with a zero block: three products for each.
+
+    Source: BaderBlanesCasas2019.
     """
     n = call.x.shape[-1]
     return _whole(call, "linalg_matrix_exp", 5 * _product(n, n, n), 15 * _product(n, n, n))
