@@ -30,18 +30,17 @@ def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text("utf-8"))
     found: list[Any] = []
     for number, target in enumerate(job["targets"]):
+        keras.utils.set_random_seed(job["seed"])
         try:
             with open_problem(target) as (model, loss, data):
-                found.append(measure(model, loss, data, job["seed"], folder / str(number), target))
+                found.append(measure(model, loss, data, folder / str(number), target))
         except NonsmoothError as error:
             found.append({"error": str(error)})
     backend = str(keras.config.backend())
     (folder / f"{backend}.json").write_text(to_json({"version": _version(backend), "found": found}), "utf-8")
 
 
-def measure(
-    model: Any, loss: Any, data: tuple[Any, ...], seed: int, handed: Path, target: str = "the target"
-) -> dict[str, Any]:
+def measure(model: Any, loss: Any, data: tuple[Any, ...], handed: Path, target: str = "the target") -> dict[str, Any]:
     """Give the value and the kinks; the gradients go to a file beside the weights, which the first process hands on."""
     import keras
 
