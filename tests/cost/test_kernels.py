@@ -109,6 +109,21 @@ def test_no_kernel_is_left_out(name: str) -> None:
     assert own.ratio is not None and own.forward > 0
 
 
+def test_a_fused_lstm_counts_what_its_steps_do() -> None:
+    """In single precision torch runs a layer as one kernel: forward as the program; backward less than the scalar sweep."""
+    lstm = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    f, x = ns.objective(lstm, step=lambda m, u: m(u)[0].square().sum())
+    inputs = torch.rand(5, 2, 3)
+    program = ns.capture(f, x, inputs)
+    ran = {entry.call.operation for entry in program.framework.own_backward(program, x, (inputs,)).entries}
+    own = compare_backward(program, x, (inputs,))
+    assert own.uncounted == ()
+    assert own.forward == own.evaluation
+    assert 0 < own.backward < own.pull
+    if "mkldnn_rnn_layer" not in ran:
+        pytest.skip("this build of torch has no fused layer")
+
+
 @pytest.mark.parametrize("operation", ["bilinear", "weight_norm"])
 def test_kernels_count_what_the_program_counts(operation: str) -> None:
     """The forward pass below differentiation is the program's own count."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from nonsmooth.cost.definitions.definition import Called, define
 from nonsmooth.cost.numbers import Numbers
+from nonsmooth.errors import RegistrationError
 
 __all__: list[str] = []
 
@@ -153,3 +154,44 @@ def _layer(name: str, step: Cell, states: int) -> None:
 for _name, _step, _states in (("lstm", _lstm, 2), ("gru", _gru, 1), ("rnn_tanh", _tanh, 1)):
     _cell(f"{_name}_cell", _step, _states)
     _layer(_name, _step, _states)
+
+
+# --- kernels that the dictionary opens, counted in the framework's own passes alone -------------------------------------
+
+_LSTM = 2
+"""The mode of torch's fused layers that is an lstm."""
+
+
+@define("mkldnn_rnn_layer")
+def fused_layer(call: Called) -> list[Numbers]:
+    """One layer of an lstm in one direction, in one kernel."""
+    _check_lstm(call)
+    x, start, parameters = call.x, call.operands[5:7], call.operands[1 : 5 if call.attributes["has_biases"] else 3]
+    state = tuple(s.alias(s.shape[-2:]) for s in start)
+    return [_along(x, state, parameters, _lstm, bool(call.attributes["reverse"]))[0]]
+
+
+@define("mkldnn_rnn_layer_backward")
+def fused_layer_backward(call: Called) -> None:
+    """Back through the steps: 23 operations for each entry of the state, and the four products of the gates' cotangents.
+
+    With t = tanh c: dc = dc + dh o (1 - t t), do = dh t o (1 - o), df = dc c f (1 - f), di = dc g i (1 - i),
+    dg = dc i (1 - g g), and dc f is what goes to the step before.
+    """
+    _check_lstm(call)
+    x, width = call.x, int(call.attributes["hidden_size"])
+    rows = x.size // max(x.shape[-1], 1)
+    for name, each in (("mul", 16), ("sub", 5), ("add", 2)):
+        call.tally.add(name, "", each * rows * width)
+    gates = x.like((rows, 4 * width))
+    for inputs in (x.like((rows, x.shape[-1])), x.like((rows, width))):
+        gates.contracted(inputs, inputs.shape, 4 * width)
+        gates.contracted(inputs, (4 * width, inputs.shape[1]), rows)
+    if call.attributes["has_biases"]:
+        gates.sum(0)
+
+
+def _check_lstm(call: Called) -> None:
+    """Leave other modes uncounted."""
+    if call.attributes["mode"] != _LSTM:
+        raise RegistrationError(f"a fused layer of mode {call.attributes['mode']} has no scalar program.")

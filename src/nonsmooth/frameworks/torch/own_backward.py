@@ -50,7 +50,8 @@ WHOLE = frozenset(
     "_upsample_nearest_exact3d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward "
     "grid_sampler_2d_backward grid_sampler_3d_backward _weight_norm_interface_backward multi_margin_loss_backward "
     "_ctc_loss_backward _embedding_bag _embedding_bag_backward _embedding_bag_per_sample_weights_backward scatter_reduce "
-    "index_reduce segment_reduce _segment_reduce_backward nanmedian linalg_lu _trilinear".split()
+    "index_reduce segment_reduce _segment_reduce_backward nanmedian linalg_lu _trilinear "
+    "mkldnn_rnn_layer mkldnn_rnn_layer_backward".split()
 )
 """Kernels, backward ones above all, that are counted by a definition of their own name."""
 
