@@ -15,6 +15,7 @@ import nonsmooth as ns
 from tests.references.abs_normal import abs_normal as exact_form
 from tests.references.abs_normal import model as exact_model
 from tests.references.field import native, random_program
+from tests.shortened import shortened
 
 SWITCHES = ("relu", "abs", "max", "min", "sort")
 ADOLC = json.loads((Path(__file__).parents[1] / "cases" / "adolc.json").read_text(encoding="utf-8"))["cases"]
@@ -66,7 +67,7 @@ def test_increments_are_those_of_adolc(number: int) -> None:
         assert form(d) == pytest.approx(case["y"] + along["increment"], rel=1e-12, abs=1e-10)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", shortened(range(60), 20))
 def test_models_are_those_of_the_transcription(seed: int) -> None:
     """At points with and without active kinks, near and far."""
     program, point = random_program(seed, variables=4, kinks=8, operations=SWITCHES, homogeneous=bool(seed % 2))
@@ -78,7 +79,7 @@ def test_models_are_those_of_the_transcription(seed: int) -> None:
         assert form(tensor(fractions)) == pytest.approx(float(exact_model(exact, fractions)[0]), rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", shortened(range(40), 15))
 def test_the_model_is_value_plus_directional_derivative(seed: int) -> None:
     """For small v the model is F(x) + F'(x; v); `directional` gives the second term."""
     program, point = random_program(seed + 100, variables=4, kinks=8, homogeneous=False)

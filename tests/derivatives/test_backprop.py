@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 import nonsmooth as ns
 from nonsmooth.errors import ConventionError, ResultError, UsageError
+from tests.shortened import shortened
 
 ZERO = torch.tensor(0.0, dtype=torch.float64)
 
@@ -74,7 +76,7 @@ def test_every_selection_by_hand() -> None:
         assert torch.allclose(found, expected)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", shortened(range(40), 20))
 def test_random_programs_have_convex_fields(seed: int) -> None:
     """On random programs of switches the gradient is affine in the weight of one step, as multi-affinity says."""
     generator = torch.Generator().manual_seed(seed)
@@ -155,6 +157,29 @@ def test_transforms() -> None:
     assert float(ns.grad(program, at_kinks=0.0)(ZERO)) == -1.0
     with pytest.raises(UsageError, match="argnums"):
         ns.grad(f, argnums=2)(ZERO, point)
+
+
+def test_what_is_handed_on_and_what_is_named() -> None:
+    """`has_aux`, and keyword arguments, which are data: a program serves other values of them."""
+
+    def f(x: torch.Tensor, w: float = 1.0, *, scale: Any, mode: str = "plain") -> Any:
+        return scale * w * torch.abs(x).sum(), {"twice": 2 * x, "largest": torch.argmax(x), "mode": x + len(mode)}
+
+    x = torch.tensor([0.0, 2.0])
+    both = ns.value_and_grad(f, has_aux=True, at_kinks=0.75)
+    for scale in (3.0, torch.tensor(3.0), torch.tensor(5.0)):
+        (value, aux), gradient = both(x, 2.0, scale=scale)
+        assert float(value) == 4 * float(scale) and gradient.tolist() == [float(scale), 2 * float(scale)]
+        assert aux["twice"].tolist() == [0, 4] and not aux["twice"].requires_grad and int(aux["largest"]) == 1
+    assert both(x, 2.0, scale=3.0, mode="ab").value[1]["mode"].tolist() == [2, 4]
+    gradient, aux = ns.grad(f, has_aux=True, argnums=1)(x, torch.tensor(2.0), scale=3.0)
+    assert (float(gradient), aux["mode"].tolist()) == (6.0, [5, 7])
+    (value, aux), gradient = ns.value_and_grad(ns.capture(lambda x: f(x, scale=1.0), x), has_aux=True)(x)
+    assert float(value) == 2 and gradient.tolist() == [0, 1] and sorted(aux) == ["largest", "mode", "twice"]
+    with pytest.raises(UsageError, match=r"must return \(value, aux\)"):
+        ns.grad(torch.sum, has_aux=True)(x)
+    with pytest.raises(UsageError, match="no keyword arguments; found scale"):
+        ns.grad(ns.capture(torch.abs, ZERO))(ZERO, scale=1.0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from nonsmooth.derivatives.groups import Groups
 from nonsmooth.derivatives.linearisation import Linearisation, linearise
 from nonsmooth.kinks.selection import _randomly
 from tests.programs.generator import random_program
+from tests.shortened import shortened
 
 DTYPE = torch.float64
 Rules = dict[int, dict[str, Any]]
@@ -99,7 +100,7 @@ def check(f: Callable[..., Any], x: Any, *data: Any, seed: int = 0, ends: bool =
     return system.count
 
 
-@pytest.mark.parametrize("block", range(6))
+@pytest.mark.parametrize("block", shortened(range(6), 3))
 def test_random_programs(block: int) -> None:
     kinks = [
         check(p.function(), p.x(), seed=seed, ends=seed % 2 == 1)

@@ -26,6 +26,7 @@ from nonsmooth.sets import (
 )
 from nonsmooth.sets.mixture import shortest_mixture
 from tests.sets.test_cones import KINDS, Draw
+from tests.shortened import shortened
 
 
 def draw_set(rng: np.random.Generator, space: int, free: int) -> ConvexSet:
@@ -91,7 +92,7 @@ def test_v_is_the_shortest(seed: int) -> None:
     assert found.norm.upper - found.norm.lower < 1e-7
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", shortened((0, 1, 2, 3, 5, 6, 7, 8, 9, 4), 6))  # 4 takes longest
 def test_sets_that_are_no_polytopes(seed: int) -> None:
     rng = np.random.default_rng([seed, 9])
     ball = Ball(np.r_[3.0, rng.standard_normal(2)], 2.0)
