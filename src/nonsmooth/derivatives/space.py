@@ -47,6 +47,8 @@ class Space:
 
     def copies(self, data: tuple[Any, ...]) -> Any:
         """Copy data, so that nobody's are changed."""
+        if not data:
+            return data
         items, structure = self._flatten(data)
         return self._unflatten([self._copy(t) for t in items], structure) if items else data
 

@@ -32,13 +32,19 @@ __all__ = [
 Tree = Any
 
 
+LEAF = pytree.tree_flatten(None)[1]
+"""The structure of what is one leaf: it is told at once, since most points and results are one tensor."""
+
+
 def flatten(tree: Tree) -> tuple[list[Any], Any]:
     """Give the leaves of a tree and its structure."""
-    return pytree.tree_flatten(tree)
+    return ([tree], LEAF) if type(tree) is torch.Tensor else pytree.tree_flatten(tree)
 
 
 def unflatten(leaves: list[Any], structure: Any) -> Tree:
     """Put leaves back into their structure."""
+    if structure is LEAF and len(leaves) == 1:
+        return leaves[0]
     return pytree.tree_unflatten(leaves, structure)
 
 
