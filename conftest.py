@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +26,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--framework", choices=FRAMEWORKS, help="run what belongs to one framework; all of them without")
 
 
+COMPILED_CODE = {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).with_name(".pytest_cache") / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""JAX keeps what it has compiled, most of its time, for the other worker and for the next run."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the backend of Keras, which it reads once, at its first import."""
+    """Choose what the libraries read once, at their first import: the backend of Keras, where JAX keeps compiled code."""
     chosen = config.getoption("--framework")
     if chosen and not is_installed(chosen):
         raise pytest.UsageError(f"{chosen} is not installed; installed are: {', '.join(installed())}")
     os.environ.setdefault("KERAS_BACKEND", chosen or "torch")
+    for name, value in COMPILED_CODE.items():
+        os.environ.setdefault(name, value)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -86,6 +97,13 @@ COMPILED = pytest.mark.slow
 SINGLE_IN_JAX = "tests/derivatives/test_subgradient.py::test_closed_forms_in_single_precision[jax-"
 """The table that runs in JAX in single precision as well: by default every third case of it."""
 
+TABLES_IN_JAX = {
+    "tests/derivatives/test_every_statement.py": 1,
+    "tests/derivatives/test_directional.py": 1,
+    "tests/derivatives/test_subgradient.py": 0,
+}
+"""The files whose tables run by halves in JAX, and which half: each case is met in one of the files at every run."""
+
 DYNAMIC_INDEX = pytest.mark.xfail(
     reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=False
 )
@@ -98,6 +116,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if place % 3:
             item.add_marker(COMPILED)
     for item in items:
+        if waits_in_jax(item):
+            item.add_marker(COMPILED)
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if parameters.get("xp") == "jax" and parameters.get("precision") == "single":
             item.add_marker(COMPILED)
@@ -109,6 +129,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if belongs_to(item) == chosen]
     config.hook.pytest_deselected(items=[item for item in items if belongs_to(item) != chosen])
     items[:] = kept
+
+
+def waits_in_jax(item: pytest.Item) -> bool:
+    """Tell a case of a table that JAX leaves to the slow run: by its name, so that files which share halves share cases."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    half, name = TABLES_IN_JAX.get(item.nodeid.partition("::")[0]), parameters.get("name")
+    if half is None or name is None or parameters.get("xp") != "jax" or item.nodeid.startswith(SINGLE_IN_JAX):
+        return False
+    return zlib.crc32(name.encode()) % 2 != half
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
