@@ -195,6 +195,32 @@ def test_a_step_gets_the_model() -> None:
     assert [row.operation for row in ns.kinks(f, x, jnp.ones((1, 2))) if row.count] == ["abs"]
 
 
+class LinenTrained(linen.Module):
+    """As in training: batch statistics are written, dropout draws."""
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = linen.BatchNorm(use_running_average=False)(linen.Dense(4)(x))
+        return linen.Dense(1)(linen.Dropout(0.5, deterministic=False)(linen.relu(x)))
+
+
+def test_a_bound_module_keeps_what_may_change_and_its_keys() -> None:
+    inputs, target = jnp.linspace(-1, 1, 12).reshape(6, 2), jnp.ones((6, 1))
+    module, keys = LinenTrained(), {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = module.init(keys, inputs)
+    bound = module.bind(variables, rngs={"dropout": jax.random.key(2)}, mutable=["batch_stats"])
+    f, x = ns.objective(bound, squares)
+    before = jax.tree.map(np.asarray, bound.variables)
+    expected = squares(
+        module.apply(variables, inputs, rngs={"dropout": jax.random.key(2)}, mutable=["batch_stats"])[0], target
+    )
+    assert float(f(x, inputs, target)) == float(f(x, inputs, target)) == pytest.approx(float(expected))
+    assert ns.subgradient(f, x, inputs, target).certificate.status == "computed"
+    found, native = ns.backprop(f, x, inputs, target), jax.grad(f)(x, inputs, target)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, native)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, bound.variables))
+
+
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [

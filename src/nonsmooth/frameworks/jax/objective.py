@@ -96,7 +96,10 @@ def _pytree(model: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def _flax(model: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Read a module of Flax: of linen bound to its variables, or of nnx."""
+    """Read a module of Flax: of linen bound to its variables, or of nnx.
+
+    Each evaluation binds anew: draws begin with the same keys, and what is written to mutable collections is dropped.
+    """
     if hasattr(model, "unbind"):
         if model.scope is None:
             raise UsageError(
@@ -104,8 +107,9 @@ def _flax(model: Any) -> tuple[Any, Callable[[Any], Any]]:
                 "model.init gave."
             )
         module, variables = model.unbind()
-        rest = {k: v for k, v in variables.items() if k != "params"}
-        return variables.get("params", {}), lambda tree: module.bind({**rest, "params": tree})
+        rest, bound = {k: v for k, v in variables.items() if k != "params"}, model.scope
+        options = {"rngs": dict(bound.rngs), "mutable": bound.mutable}
+        return variables.get("params", {}), lambda tree: module.bind({**rest, "params": tree}, **options)
     from flax import nnx
 
     graph, *states = nnx.split(model, nnx.Param, ...)
