@@ -13,6 +13,7 @@ from torch import nn
 
 import nonsmooth as ns
 from nonsmooth.errors import ChangedInput, NonsmoothError, PointError, ResultError, UsageError
+from tests.adapters import served
 
 ONES = torch.ones(3)
 
@@ -124,6 +125,35 @@ def test_other_uses() -> None:
         ns.capture(lambda x: torch.log(x - 1).sum(), ONES)
     with pytest.raises(UsageError, match="randomness"):
         ns.capture(lambda x: x.sum(), ONES, randomness="yes")
+
+
+@pytest.mark.skipif("jax" not in served(), reason="jax is not installed")
+def test_two_frameworks() -> None:
+    """Point, data, function and direction of two frameworks: the error, or a note on it, says so."""
+    import jax
+    from jax import numpy as jnp
+
+    points = {"torch": torch.ones(2), "jax": jnp.ones(2)}
+    words = {"torch": r"from_numpy", "jax": r"jnp\.asarray"}
+    relus = {"torch": torch.relu, "jax": jax.nn.relu}
+    for own, other in (("torch", "jax"), ("jax", "torch")):
+        x, y = points[own], points[other]
+        for call in (ns.backprop, lambda f, *args: ns.grad(f)(*args), ns.kinks):
+            with pytest.raises(UsageError, match=rf"point is of {own}, and the data hold a {other}.*{words[own]}"):
+                call(lambda x, y: (x * y["a"]).sum(), x, {"a": y})
+            with pytest.raises(TypeError) as raised:
+                call(lambda x, relu=relus[other]: relu(x).sum(), x)
+            assert any(f"the point is made of {own}." in n and f"calls {other}" in n for n in raised.value.__notes__)
+        with pytest.raises(UsageError, match=f"must be a {own} .*found a .*like the point"):
+            ns.directional(lambda x: (x * x).sum(), x, y)
+        with pytest.raises(ZeroDivisionError) as plain:
+            ns.backprop(lambda x: x.sum() * (1 / 0), x)
+        assert not any("the point is made of" in n for n in plain.value.__notes__)
+    with pytest.raises(PointError, match="torch and of jax"):
+        ns.backprop(lambda x: x[0].sum(), list(points.values()))
+    for x in (np.ones(2), 1.0):
+        with pytest.raises(PointError, match=r"must be made of tensors \(in JAX: arrays\).*jnp\.asarray"):
+            ns.grad(lambda x: (x * x).sum())(x)
 
 
 def test_own_errors_pass_through() -> None:

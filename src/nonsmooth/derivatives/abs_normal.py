@@ -158,16 +158,17 @@ def abs_normal(f: Callable[..., Any] | Program, x: Any, *data: Any) -> AbsNormal
 def _check(system: Linearisation) -> None:
     """Refuse what is no switch."""
     evaluation, n = system.sweeps.evaluation, int(system.first_z[-1])
+    library = {"jax": "jax.numpy"}.get(system.framework.name, system.framework.name)
     if evaluation.ties:
         raise UsageError(
             f"abs_normal: an `if` on data ties at {evaluation.ties[0].step}; the form is of one program. Write the `if` as "
-            "torch.where."
+            f"{library}.where."
         )
     for call, block in zip(system.calls, system.blocks, strict=True):
         if block.orientation is None and block.own is None:
             raise UsageError(
                 f"abs_normal: {call.step} has an active kink ({block.kink}) that is no switch. Write a maximum of two by "
-                "torch.maximum; for other kinks use ns.field and ns.clarke."
+                f"{library}.maximum; for other kinks use ns.field and ns.clarke."
             )
     if n > SWITCHES:
         raise UsageError(f"abs_normal: the program has {n} switching variables; the form is kept for up to {SWITCHES}.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nonsmooth.errors import UsageError
@@ -116,17 +117,30 @@ def backprop(
 
 
 def value_and_grad(
-    f: Callable[..., Any] | Program, *, at_kinks: AtKinks = "framework", argnums: int = 0
+    f: Callable[..., Any] | Program, *, at_kinks: AtKinks = "framework", argnums: int = 0, has_aux: bool = False
 ) -> Callable[..., ValueAndGradient]:
     """Transform a function into one that returns its value and gradient under a selection.
 
     In torch the program is captured at the first call, and again when shapes or structures change. In JAX the result is
-    a transform as `jax.value_and_grad` is: it can be compiled, mapped and differentiated (`jax.jit`, `jax.vmap`).
+    a transform as `jax.value_and_grad` is: it can be compiled, mapped and differentiated (`jax.jit`, `jax.vmap`). There
+    `at_kinks="random"` draws as the function is traced: once for each compilation, the same for every row that is mapped.
+
+    Args:
+        f: a scalar function, or its captured program. Its other arguments and its keyword arguments are data.
+        at_kinks: the selection, as in `value_and_backprop`.
+        argnums: the position of the argument that is differentiated.
+        has_aux: the function returns (value, aux): the value is differentiated, the arrays of aux are handed on, and the
+            result is ((value, aux), gradient).
+
+    Raises:
+        UsageError: a position that is none, or no pair where has_aux says so. Else as `value_and_backprop`.
 
     >>> import torch
     >>> import nonsmooth as ns
     >>> ns.value_and_grad(torch.abs, at_kinks="jax")(torch.tensor(0.0))
     ValueAndGradient(value=tensor(0.), gradient=tensor(1.))
+    >>> ns.value_and_grad(lambda x, *, slope: (torch.abs(x), slope * x), has_aux=True)(torch.tensor(2.0), slope=3.0)
+    ValueAndGradient(value=(tensor(2.), tensor(6.)), gradient=tensor(1.))
 
     Source: BoltePauwels2020b.
     """
@@ -137,31 +151,69 @@ def value_and_grad(
     programs: dict[Any, Program] = {}
 
     @functools.wraps(f if callable(f) else value_and_grad)
-    def transformed(*args: Any) -> ValueAndGradient:
+    def transformed(*args: Any, **options: Any) -> ValueAndGradient:
         if not -len(args) <= argnums < len(args):
             raise UsageError(f"argnums={argnums}, but the function was called with {len(args)} argument(s).")
         place = argnums % len(args)
         x, data = args[place], (*args[:place], *args[place + 1 :])
         if isinstance(f, Program):
-            return value_and_backprop(f, x, *data, at_kinks=at_kinks)
+            if options:
+                raise UsageError(f"a captured program takes no keyword arguments; found {', '.join(options)}.")
+            return _evaluated(f, x, data, at_kinks, has_aux)
 
         def moved(point: Any, *rest: Any) -> Any:
-            return f(*rest[:place], point, *rest[place:])
+            named = rest[-1] if options else {}
+            return f(*rest[:place], point, *rest[place : len(data)], **named)
 
+        function = f if place == 0 and not options else moved
+        given = (*data, options) if options else data  # a program serves any data: what is named is data, too
         framework = find_framework(x)
         if framework.traces:
             select = selection(at_kinks, framework.name)
-            return ValueAndGradient(*framework.value_and_grad(f if place == 0 else moved, x, data, select))
-        key = framework.signature(x, data)
+            if has_aux:
+                function = _checked_pair(function)
+            return ValueAndGradient(*framework.value_and_grad(function, x, given, select, has_aux))
+        key = framework.signature(x, given)
         if key not in programs:
-            programs[key] = framework.capture(f if place == 0 else moved, x, data)
-        return value_and_backprop(programs[key], x, *data, at_kinks=at_kinks)
+            programs[key] = framework.capture(function, x, given)
+        return _evaluated(programs[key], x, given, at_kinks, has_aux)
 
     return transformed
 
 
-def grad(f: Callable[..., Any] | Program, *, at_kinks: AtKinks = "framework", argnums: int = 0) -> Callable[..., Any]:
-    """Transform a function into its gradient under a selection.
+def _checked_pair(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a result that is no pair."""
+
+    def checked(*args: Any) -> Any:
+        return _pair(function(*args))
+
+    return checked
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    """Give a value and what is handed on beside it."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        what = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
+        raise UsageError(f"has_aux=True: the function must return (value, aux); found {what}.")
+    return result
+
+
+def _evaluated(program: Program, x: Any, data: tuple[Any, ...], at_kinks: AtKinks, has_aux: bool) -> ValueAndGradient:
+    """Evaluate a program under a selection; of a pair the first is differentiated."""
+    if not has_aux:
+        return value_and_backprop(program, x, *data, at_kinks=at_kinks)
+    framework = program.framework
+    evaluation = framework.evaluate(program, x, data, select=selection(at_kinks, framework.name))
+    value, aux = _pair(evaluation.result)
+    gradient = framework.pull(replace(evaluation, result=value))
+    leaves, structure = framework.flatten((value, aux))
+    return ValueAndGradient(framework.unflatten([framework.detached(t) for t in leaves], structure), gradient)
+
+
+def grad(
+    f: Callable[..., Any] | Program, *, at_kinks: AtKinks = "framework", argnums: int = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """Transform a function into its gradient under a selection; with `has_aux` into (gradient, aux).
 
     >>> import torch
     >>> import nonsmooth as ns
@@ -170,10 +222,11 @@ def grad(f: Callable[..., Any] | Program, *, at_kinks: AtKinks = "framework", ar
 
     Source: BoltePauwels2020b.
     """
-    both = value_and_grad(f, at_kinks=at_kinks, argnums=argnums)
+    both = value_and_grad(f, at_kinks=at_kinks, argnums=argnums, has_aux=has_aux)
 
     @functools.wraps(both)
-    def gradient(*args: Any) -> Any:
-        return both(*args).gradient
+    def gradient(*args: Any, **options: Any) -> Any:
+        found = both(*args, **options)
+        return (found.gradient, found.value[1]) if has_aux else found.gradient
 
     return gradient

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from nonsmooth.dictionary.operation import Array, Call, Rule
 from nonsmooth.dictionary.weights import Block, Floats
 from nonsmooth.errors import PointError
@@ -210,10 +212,11 @@ class Framework(Protocol):
         ...
 
     def value_and_grad(
-        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None
+        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None, has_aux: bool = False
     ) -> tuple[Any, Any]:
         """Give the value and the gradient of a function under a selection, where the framework `traces` functions.
 
+        With `has_aux` the function gives a pair, of which the first is differentiated.
         It may be called with tracers: inside of the framework's own transformations.
         """
         ...
@@ -440,13 +443,25 @@ def find_framework(x: Any) -> Framework:
     Raises:
         PointError: no leaf of the point is an array of a framework that is served.
     """
-    first = None
-    for framework in _loaded():
-        first = framework if first is None else first
-        if any(map(framework.holds, framework.flatten(x)[0])):
-            return framework
-    if first is not None:  # what the point is made of is said by the check of the point
-        return first
+    loaded = list(_loaded())
+    holding = [framework for framework in loaded if any(map(framework.holds, framework.flatten(x)[0]))]
+    if len(holding) > 1:
+        raise PointError(
+            f"the point x holds arrays of {' and of '.join(f.name for f in holding)}: make all of them of one."
+        )
+    if holding:
+        return holding[0]
+    plain = [
+        t for framework in loaded for t in framework.flatten(x)[0] if isinstance(t, float | np.ndarray | np.generic)
+    ]
+    if len(loaded) > 1 and plain:
+        raise PointError(
+            f"the point x is differentiated, so that it must be made of tensors (in JAX: arrays); found a "
+            f"{type(plain[0]).__name__}, which does not tell the framework: pass torch.as_tensor(...) or jnp.asarray(...). "
+            "Pass what is not differentiated as data: f(x, *data)."
+        )
+    if loaded:  # what the point is made of is said by the check of the point
+        return loaded[0]
     raise PointError(
         f"the point is a {type(x).__module__}.{type(x).__name__}; nonsmooth differentiates programs of PyTorch and JAX: "
         "pass a torch.Tensor or a jax.Array, or a tree of them."

@@ -237,7 +237,8 @@ def _randomly(generator: np.random.Generator) -> Callable[[Step, str, Call], Rul
         operation = _operation(step)
 
         def uniform(shape: tuple[int, ...]) -> Any:
-            drawn = call.xp.asarray(generator.uniform(0.001, 0.999, shape), device=call.result.device)
+            device = getattr(call.result, "device", None)  # a tracer of jax has none
+            drawn = call.xp.asarray(generator.uniform(0.001, 0.999, shape), device=device)
             return call.xp.astype(drawn, call.result.dtype)
 
         if operation.kind is Kind.ORDER:

@@ -399,3 +399,13 @@ def test_compiled_subgradients_see_near_ties() -> None:
         f = lambda u: nn.relu((u[0] + u[1]) + u[2]) - nn.relu(u[0] + (u[1] + u[2]))  # noqa: E731
         fast, slow = both(f, x)
         assert (fast.certificate.status, slow.certificate.status) == ("undecided", "undecided")
+
+
+def test_the_normal_form_speaks_jax() -> None:
+    def tied(x):
+        return lax.cond(x[0] > 0, lambda a: a[0] + a[1], lambda a: 2 * a[0] + a[1], x)
+
+    for f, words in ((jnp.max, "jax.numpy.maximum"), (tied, "jax.numpy.where")):
+        with pytest.raises(ns.errors.UsageError, match=words) as raised:
+            ns.abs_normal(f, jnp.zeros(2))
+        assert "torch" not in str(raised.value)

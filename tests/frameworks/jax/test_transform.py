@@ -12,6 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 
 import nonsmooth as ns
+from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.jax.transform import selected
 
 POINT = jnp.array([0.0, 1.0, 1.0, -1.0])
@@ -90,3 +91,32 @@ def test_a_mapped_loop_goes_on_while_any_of_its_rows_does() -> None:
     weighed = selected(f, lambda step, call, masks: None)
     np.testing.assert_allclose(jax.jvp(weighed, (x,), (jnp.ones(2),)), (float(f(x)), 3.0))
     assert ns.subgradient(f, jnp.array([1.0, 3.0])).certificate.status == "undecided"
+
+
+def test_random_weights_are_drawn_as_the_function_is_traced() -> None:
+    f = ns.grad(jnp.abs, at_kinks="random")
+    alone = float(f(jnp.array(0.0)))
+    assert -1 < alone < 1
+    assert float(jax.jit(f)(jnp.array(0.0))) == pytest.approx(alone)
+    assert jax.vmap(f)(jnp.array([0.0, 1.0, 0.0])).tolist() == pytest.approx([alone, 1.0, alone])
+
+
+def test_what_is_handed_on_and_what_is_named() -> None:
+    """`has_aux` and keyword arguments as in jax, eagerly and compiled."""
+
+    def f(x, w=1.0, *, scale, mode="plain"):
+        return scale * w * jnp.abs(x).sum(), {"twice": 2 * x, "largest": jnp.argmax(x)}
+
+    x = jnp.array([1.0, -3.0, 2.0])
+    for native, ours in (
+        (jax.value_and_grad(f, has_aux=True), ns.value_and_grad(f, has_aux=True, at_kinks=0.5)),
+        (jax.grad(f, has_aux=True), ns.grad(f, has_aux=True)),
+        (jax.jit(jax.grad(f, has_aux=True)), jax.jit(ns.grad(f, has_aux=True, at_kinks=0.5))),
+    ):
+        expected, found = native(x, 2.0, scale=jnp.array(3.0)), ours(x, 2.0, scale=jnp.array(3.0))
+        assert jax.tree.structure(tuple(expected)) == jax.tree.structure(tuple(found))
+        jax.tree.map(np.testing.assert_allclose, tuple(expected), tuple(found))
+    gradient, aux = ns.grad(f, has_aux=True, at_kinks=0.5)(jnp.zeros(2), scale=2.0, mode="other")
+    assert gradient.tolist() == [0.0, 0.0] and aux["twice"].tolist() == [0.0, 0.0]
+    with pytest.raises(UsageError, match=r"must return \(value, aux\)"):
+        ns.grad(jnp.sum, has_aux=True)(x)

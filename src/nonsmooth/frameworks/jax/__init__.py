@@ -39,6 +39,7 @@ from nonsmooth.frameworks.jax.tree import (
     split_data,
     unflatten,
 )
+from nonsmooth.frameworks.one_framework import one_framework
 from nonsmooth.frameworks.replay.contract import Contract
 from nonsmooth.frameworks.replay.forcing import unforced
 from nonsmooth.frameworks.replay.pieces import compared_values
@@ -93,7 +94,7 @@ class JaxFramework(JaxSpace, Contract):
         return capture_function(self, function, x, data, **options)
 
     def value_and_grad(
-        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None
+        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None, has_aux: bool = False
     ) -> tuple[Any, Any]:
         """Give the value and the gradient of a function under a selection, by a transform that jax can trace."""
         weighed = function if select is None else selected(function, select)
@@ -101,7 +102,9 @@ class JaxFramework(JaxSpace, Contract):
         for leaf in leaves:
             if not is_array(leaf) and not isinstance(leaf, float):
                 raise UsageError(f"grad differentiates arrays; found a {type(leaf).__name__} in the point.")
-        return jax.value_and_grad(weighed)(unflatten([jnp.asarray(t) for t in leaves], structure), *data)
+        point = unflatten([jnp.asarray(t) for t in leaves], structure)
+        with one_framework("jax", data):
+            return jax.value_and_grad(weighed, has_aux=has_aux)(point, *data)
 
     def evaluate(
         self,
@@ -277,6 +280,7 @@ class JaxFramework(JaxSpace, Contract):
 
 def _fitting(program: Program, arrays: list[Any], values: tuple[int, ...]) -> list[Any]:
     """Check shapes and types against those of the capture."""
+    arrays = [jnp.asarray(a) for a in arrays]  # those of numpy, too, by jax's own types
     for array, value in zip(arrays, values, strict=True):
         known = program.values[value]
         if tuple(array.shape) != known.shape or str(array.dtype) != known.dtype:
@@ -285,7 +289,7 @@ def _fitting(program: Program, arrays: list[Any], values: tuple[int, ...]) -> li
                 f"{tuple(array.shape)} and type {array.dtype}. A program serves any values of the same shapes; capture "
                 "again for others."
             )
-    return [jnp.asarray(a) for a in arrays]
+    return arrays
 
 
 JAX = JaxFramework()

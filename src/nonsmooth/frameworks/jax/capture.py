@@ -24,6 +24,7 @@ from nonsmooth.frameworks.jax.tree import (
     unflatten,
 )
 from nonsmooth.frameworks.jax.walk import Walk
+from nonsmooth.frameworks.one_framework import one_framework
 from nonsmooth.program import Program, Ref
 from nonsmooth.program.names import identifier
 
@@ -106,7 +107,8 @@ def traced(function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> tuple
         return outputs
 
     try:
-        return jax.make_jaxpr(flat)(leaves, arrays), found[0]
+        with one_framework("jax", data):
+            return jax.make_jaxpr(flat)(leaves, arrays), found[0]
     except NonsmoothError:
         raise
     except _CONCRETE as error:

@@ -55,8 +55,12 @@ class Contract(Space):
         for leaf, value in zip(leaves, program.inputs, strict=True):
             known = program.values[value]
             if not self.is_array(leaf) or tuple(leaf.shape) != known.shape:
-                shape = tuple(leaf.shape) if self.is_array(leaf) else type(leaf).__name__
-                raise UsageError(f"the direction of {known.name} must have its shape {known.shape}; found {shape}.")
+                found = f"the shape {tuple(leaf.shape)}" if self.is_array(leaf) else f"a {type(leaf).__qualname__}"
+                other = "" if self.is_array(leaf) else f": a direction is made of {self.array_word}s like the point"
+                raise UsageError(
+                    f"the direction of {known.name} must be a {self.name} {self.array_word} of its shape {known.shape}; found "
+                    f"{found}{other}."
+                )
             if self.xp.isdtype(leaf.dtype, "complex floating") or not self.finite(leaf):
                 raise UsageError(f"the direction of {known.name} must be real and finite.")
             fitting.append(self.xp.asarray(self.detached(leaf)))

@@ -18,6 +18,7 @@ __all__ = ["Space"]
 class Space(ABC):
     """The points of a framework; its hooks are what an array of it is, and how one is made, read and differentiated."""
 
+    name: str
     xp: Any
     array_word: str
     """What the framework calls an array."""

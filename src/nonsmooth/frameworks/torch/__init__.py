@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -98,12 +99,15 @@ class TorchFramework(TorchSpace, Contract):
             return capture_function(self, function, x, data, **options)
 
     def value_and_grad(
-        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None
+        self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], select: Select | None, has_aux: bool = False
     ) -> tuple[Any, Any]:
         """Give the value and the gradient of a function under a selection, captured for this one call."""
         evaluation = self.evaluate(self.capture(function, x, data), x, data, select=select)
-        gradient = self.pull(evaluation)
-        return self.scalar(evaluation).detach(), gradient
+        (value, aux) = evaluation.result if has_aux else (evaluation.result, None)
+        evaluation = replace(evaluation, result=value)
+        gradient, number = self.pull(evaluation), self.scalar(evaluation).detach()
+        leaves, structure = flatten(aux)
+        return (number, unflatten([t.detach() for t in leaves], structure)) if has_aux else number, gradient
 
     def evaluate(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nonsmooth.errors import CaptureError, ChangedInput, NonsmoothError, RandomnessError, ResultError, UsageError
+from nonsmooth.frameworks.one_framework import one_framework
 from nonsmooth.frameworks.torch.interception import CALLS_BACKWARD
 from nonsmooth.frameworks.torch.proof import Native, prove
 from nonsmooth.frameworks.torch.tape import Tape
@@ -114,7 +115,8 @@ def _record(
 def _called(function: Callable[..., Any], x: Any, data: Any) -> Any:
     """Call the user's function; an error of its own passes through with a note on what was being done."""
     try:
-        return function(x, *data)
+        with one_framework("torch", data):
+            return function(x, *data)
     except NonsmoothError:
         raise
     except Exception as error:
