@@ -68,6 +68,8 @@ BY_HAND: dict[str, tuple[str, Shapes, Shapes, dict[str, Any], str]] = {
         {"interpolation_mode": 1, "output_mask": [True, True]},
         "32 add 32 add 64 mul 32 sub 32 round",
     ),
+    "half a transform": ("fft_fft", ((16,),), ((9,),), {"axes": (0,), "onesided": True}, "64 mul 96 add"),
+    "a transform": ("fft_fft", ((16,),), ((16,),), {"axes": (0,), "forward": True}, "128 mul 192 add"),
     "L and U": ("linalg_lu", ((2, 2),), ((2, 2), (2, 2), (2, 2)), {}, "3 abs compare div mul sub"),
 }
 """Kernel, shapes of operands and results, attributes, and the scalar operations, by hand."""
