@@ -61,5 +61,14 @@ def unbuilt() -> tuple[Any, ...]:
     return keras.Sequential([keras.layers.Dense(2)], name="bare"), keras.losses.MeanSquaredError(), *digits()
 
 
+def drawing() -> tuple[Any, ...]:
+    import keras
+
+    images = keras.Input((8, 8, 1))
+    drawn = keras.layers.Dropout(0.5)(keras.layers.Flatten()(images), training=True)
+    model = keras.Model(images, keras.layers.Dense(10)(drawn), name="net")
+    return model, keras.losses.SparseCategoricalCrossentropy(from_logits=True), *digits()
+
+
 def no_model() -> tuple[Any, ...]:
     return (lambda x: x), None, *digits()

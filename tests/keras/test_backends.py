@@ -78,13 +78,14 @@ def test_the_seed_is_that_of_the_weights() -> None:
 @needs_backends
 def test_what_cannot_be_compared_is_said_so(tmp_path: Path) -> None:
     """What the process of a backend writes down is raised; one process meets all of them."""
-    wrong = {"unbuilt": "not built", "no_model": "must return", "nothing": "no name"}
+    wrong = {"unbuilt": "not built", "no_model": "must return", "nothing": "no name", "drawing": "program ns.capture"}
     job = {"targets": [f"{PROGRAM}:{name}" for name in wrong], "seed": 0}
     (tmp_path / "job.json").write_text(json.dumps(job), "utf-8")
     with pytest.raises(UsageError, match=r"on the torch backend: .*not built"):
         keras_backends._run(tmp_path, "torch")
     said = json.loads((tmp_path / "torch.json").read_text("utf-8"))["found"]
     assert all(words in one["error"] for one, words in zip(said, wrong.values(), strict=True)), said
+    assert said[-1]["error"].startswith("capture: `dropout` draws")  # without what Keras' layers write around it
 
 
 @pytest.mark.parametrize("backends", [(), ("torch", "torch"), ("numpy",)])

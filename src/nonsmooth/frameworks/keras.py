@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nonsmooth.errors import UsageError
+from nonsmooth.errors import NonsmoothError, UsageError
 
 __all__ = ["BACKENDS", "KerasObjective", "is_keras", "make_objective", "named_layers", "named_variables", "supervised"]
 
@@ -59,7 +59,17 @@ class KerasObjective:
         """Evaluate the objective."""
         mapping = [(variable, parameters[name]) for name, variable in named_variables(self.model).items()]
         with sys.modules["keras"].StatelessScope(state_mapping=mapping, collect_losses=True):
-            return self.step(self.model, *data)
+            try:
+                return self.step(self.model, *data)
+            except NonsmoothError as error:
+                raise _unwrapped(error) from None
+
+
+def _unwrapped(error: NonsmoothError) -> NonsmoothError:
+    """Give an error of this library without the text, in bold type for terminals, that Keras' layers wrap it in."""
+    text = str(error)
+    _, bold, message = text.partition("\x1b[1m")
+    return type(error)(message.partition("\x1b[0m")[0]).with_traceback(error.__traceback__) if bold else error
 
 
 def make_objective(

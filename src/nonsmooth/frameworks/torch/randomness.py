@@ -35,7 +35,8 @@ def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool
         raise refusal(
             RandomnessError,
             f"`{name}` draws random numbers, so that the function has no one value at x",
-            "switch it off (model.eval()), or pass randomness='freeze' to keep the draws of this capture",
+            "switch it off (model.eval(); for Keras training=False), or keep the draws of one capture: pass the program "
+            "ns.capture(f, x, *data, randomness='freeze') in the place of f",
         )
     if name == "rrelu_with_noise":
         return _with_drawn_slopes(tape, mode, func, args, kwargs)
