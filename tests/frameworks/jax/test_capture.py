@@ -183,3 +183,9 @@ def test_values_that_cancel_are_compared_with_their_terms() -> None:
     u = jnp.asarray(np.random.default_rng(2).normal(size=(2, 3)))
     program = ns.capture(lambda x: jnp.cross(x[0], x[1]).sum(), (u, 3 * u))
     assert program.proof is not None and program.proof.value_error <= program.proof.tolerance
+
+
+@pytest.mark.parametrize("rounds", [50_001, 1_000_000])
+def test_a_loop_that_is_too_long_is_refused_at_once(rounds: int) -> None:
+    with pytest.raises(ns.errors.CaptureError, match=f"a loop of {rounds} rounds .*test_capture.py"):
+        ns.capture(lambda x: lax.fori_loop(0, rounds, lambda i, c: jnp.abs(c) * 0.5, x), jnp.array(1.0))

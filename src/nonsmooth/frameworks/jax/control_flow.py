@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jax import numpy as jnp
 
 from nonsmooth.dictionary import opaque
+from nonsmooth.errors import CaptureError
 from nonsmooth.frameworks.jax.rows import Reading
 from nonsmooth.frameworks.jax.sources import is_library
 from nonsmooth.program import Finding, Source
@@ -90,7 +92,11 @@ def _scan(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bo
     fixed, carried, sliced = _split(inputs, p["num_consts"], p["num_carry"])
     body, rows = p["jaxpr"], []
     order = range(p["length"] - 1, -1, -1) if p["reverse"] else range(p["length"])
+    written = []
     for k in order:
+        written.append(len(walk.steps))
+        if len(written) == 3:
+            _admit(walk, min(b - a for a, b in pairwise(written)), p["length"], source)
         parts = [walk.apply(lambda a, k=k: a[k], [s], source)[0] for s in sliced]
         outputs = walk.run(body.jaxpr, body.consts, [*fixed, *carried, *parts], source, inside)
         carried = outputs[: p["num_carry"]]
@@ -103,6 +109,17 @@ def _scan(walk: Walk, eqn: Any, inputs: Slots, source: Source | None, inside: bo
             continue
         stacked += walk.apply(lambda *parts: jnp.stack(parts), [row[place] for row in rows], source)
     return [*carried, *stacked]
+
+
+def _admit(walk: Walk, steps: int, rounds: int, source: Source | None) -> None:
+    """Refuse at once a loop that is too long, by the steps of its first rounds."""
+    from nonsmooth.frameworks.jax.walk import LIMIT
+
+    if steps * rounds > LIMIT:
+        raise CaptureError(
+            f"capture: more than {LIMIT} steps, at a loop of {rounds} rounds ({source or 'an unknown line'}): loops are "
+            "unrolled, and this one is too long. Shorten the loop, or differentiate its body."
+        )
 
 
 def _split(inputs: Slots, first: int, second: int) -> tuple[Slots, Slots, Slots]:
