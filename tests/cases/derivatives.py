@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.adapters import Adapter
-from tests.cases.spelling import Array, Program, Spelled, torch_only, words
+from tests.cases.spelling import Array, Program, Spelled, jax_only, torch_only, words
 
 Vector = tuple[float, ...]
 Limits = Sequence[Vector] | Callable[[np.ndarray], bool]
@@ -70,7 +70,7 @@ def two_slopes(f: Program, t: float, right: float, left: float) -> Closed:
 def of_entry(f: Program) -> Program:
     """Read the first entry of the point."""
     if isinstance(f, Spelled):
-        return Spelled(of_entry(f.torch), of_entry(f.jax) if f.jax else None)
+        return Spelled(of_entry(f.torch) if f.torch else None, of_entry(f.jax) if f.jax else None)
     return lambda xp, x: f(xp, x[0])
 
 
@@ -181,6 +181,69 @@ def minus_one(t: Array) -> Array:
     return t.new_tensor(-1.0)
 
 
+def whole(xp: Adapter, t: Array) -> Array:
+    """Turn to whole numbers."""
+    return t.long() if xp.name == "torch" else t.astype(int)
+
+
+def mapped(f: Callable[[Adapter, Array], Array]) -> Spelled:
+    """Name a function of JAX that is mapped over an axis."""
+
+    def jax_alone(xp: Adapter, t: Array) -> Array:
+        import jax
+
+        return jax.vmap(lambda t: f(xp, t))(t[None]).sum()
+
+    return jax_only(jax_alone)
+
+
+def bent_by_cond(xp: Adapter, t: Array) -> Array:
+    return xp.cond(t > 0, lambda t: 3 * t + t * t, lambda t: 2 * t, t)
+
+
+def three_by_switch(xp: Adapter, t: Array) -> Array:
+    from jax import lax
+
+    branches = [lambda t: -t, lambda t: t * t, lambda t: 2 * t - 1]
+    return lax.switch(whole(xp, t > 0) + whole(xp, t > 1), branches, t)
+
+
+def interpolated(xp: Adapter, t: Array) -> Array:
+    from jax import numpy as jnp
+
+    return jnp.interp(t, jnp.array([0.0, 1.0, 2.0]), jnp.array([0.0, 1.0, 4.0]))
+
+
+def piecewise(xp: Adapter, t: Array) -> Array:
+    from jax import numpy as jnp
+
+    return jnp.piecewise(t, [t < 0, t >= 0], [lambda t: -t, lambda t: t * t])
+
+
+def of_table(xp: Adapter, t: Array) -> Array:
+    return xp.same(np.array([1.0, 5.0, 2.0, 7.0]), t)[whole(xp, xp.floor(t))] * t
+
+
+def if_whole(xp: Adapter, t: Array) -> Array:
+    if whole(xp, xp.floor(t)) == 2:
+        return t * t - 2 * t
+    return t / 2
+
+
+def cond_whole(xp: Adapter, t: Array) -> Array:
+    return xp.cond(whole(xp, xp.floor(t)) == 2, lambda t: t * t - 2 * t, lambda t: t / 2, t)
+
+
+def if_number(xp: Adapter, t: Array) -> Array:
+    if whole(xp, t > 0) == 1:
+        return 3 * t
+    return t
+
+
+def cond_number(xp: Adapter, t: Array) -> Array:
+    return xp.cond(whole(xp, t > 0) == 1, lambda t: 3 * t, lambda t: t, t)
+
+
 SCALE, ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
 CLOSED: dict[str, Closed] = {
@@ -256,6 +319,29 @@ CLOSED: dict[str, Closed] = {
         Spelled(lambda xp, t: max([t, -t, t * 0]), lambda xp, t: largest(xp, largest(xp, t, -t), t * 0)), 0, 1, -1
     ),
     "while": two_slopes(Spelled(loop, while_loop), 0, 1, 2),
+    # whole numbers and masks: piecewise constant values, which tie only where what they are made of does
+    "number of a comparison": two_slopes(lambda xp, t: xp.where(whole(xp, t > 0) == 1, t * t, 2 * t), 2, 4, 4),
+    "number of a comparison, tied": two_slopes(lambda xp, t: xp.where(whole(xp, t > 0) == 1, 3 * t, t), 0, 3, 1),
+    "scaled mask": two_slopes(lambda xp, t: xp.where(1 - 2.0 * (t > 0) < 0, t * t, 2 * t), 2, 4, 4),
+    "scaled mask, tied": two_slopes(lambda xp, t: xp.where(1 - 2.0 * (t > 0) < 0, 3 * t, t), 0, 3, 1),
+    "where on a floor": two_slopes(lambda xp, t: xp.where(xp.floor(t) == 2, t * t - 2 * t, t / 2), 2.5, 3, 3),
+    "where on a sign": two_slopes(lambda xp, t: xp.where(2 * xp.sign(t) - 2 == 0, t, -t), 0.5, 1, 1),
+    "where on a cast": two_slopes(lambda xp, t: xp.where(whole(xp, t) == 1, t * t, t), 1.5, 3, 3),
+    "cast at zero": two_slopes(lambda xp, t: t * (whole(xp, t) + 2), 0, 2, 2),
+    "times a cast": two_slopes(lambda xp, t: t * whole(xp, t), 1.5, 1, 1),
+    "floor of a floor": two_slopes(lambda xp, t: t * xp.floor(xp.floor(t)), 1.5, 1, 1),
+    "relu of a floor": two_slopes(lambda xp, t: t + xp.relu(xp.floor(t)) + xp.sqrt(xp.floor(t)), 0.5, 1, 1),
+    "rest of a division": two_slopes(lambda xp, t: xp.remainder(t, 0.7), 1.5, 1, 1),
+    "entry of a table": two_slopes(of_table, 1.5, 5, 5),
+    "if on a floor": two_slopes(Spelled(if_whole, cond_whole), 2.5, 3, 3),
+    "if on a number": two_slopes(Spelled(if_number, cond_number), 2, 3, 3),
+    "if on a number, tied": two_slopes(Spelled(if_number, cond_number), 0, 3, 1),
+    "mapped cond": two_slopes(mapped(bent_by_cond), 1, 5, 5),
+    "mapped cond, other branch": two_slopes(mapped(bent_by_cond), -1, 2, 2),
+    "mapped cond, tied": two_slopes(mapped(bent_by_cond), 0, 3, 2),
+    "mapped switch": two_slopes(mapped(three_by_switch), 0.5, 1, 1),
+    "piecewise": two_slopes(jax_only(piecewise), 2, 4, 4),
+    "interpolation": two_slopes(jax_only(interpolated), 1.5, 3, 3),
     # in place
     "relu in place": two_slopes(torch_only(written), 0, 1, 1),
     "entries written": two_slopes(Spelled(written_entries, set_entries), 0, 3, 3),
@@ -776,6 +862,36 @@ def other_data_by_sort(xp: Adapter, x: Array) -> Array:
     return (x * 2 + 1)[order][0] + xp.stack([x[1], -x[1]])[order][1]
 
 
+def entry_at_jump(xp: Adapter, x: Array) -> Array:
+    place = xp.floor(x[0])  # here
+    return xp.same(np.array([1.0, 5.0, 2.0, 7.0]), x)[whole(xp, place)] * x[0]
+
+
+def piecewise_at_jump(xp: Adapter, x: Array) -> Array:
+    from jax import numpy as jnp
+
+    sides = [x[0] < 0, x[0] >= 0]  # here
+    return jnp.piecewise(x[0], sides, [lambda t: -t, lambda t: t * t])
+
+
+def interpolated_at_knot(xp: Adapter, x: Array) -> Array:
+    from jax import numpy as jnp
+
+    return jnp.interp(x[0], jnp.array([0.0, 1.0, 2.0]), jnp.array([0.0, 1.0, 4.0]))  # here
+
+
+def cast_by_if(xp: Adapter, x: Array) -> Array:
+    number = x[0].long()  # here
+    if number == 1:
+        return x[0] * 1
+    return 2 * x[0]
+
+
+def cast_by_cond(xp: Adapter, x: Array) -> Array:
+    number = x[0].astype(int)  # here
+    return xp.cond(number == 1, lambda x: x[0] * 1, lambda x: 2 * x[0], x)
+
+
 REFUSED: dict[str, Refused] = {
     "where: predicate without derivative": Refused(
         lambda xp, x: xp.where(x[0] * x[0] > 0, x[0], 2 * x[0]), PAIR, "flat"
@@ -803,6 +919,28 @@ REFUSED: dict[str, Refused] = {
     "hardshrink": Refused(torch_only(lambda xp, x: xp.hardshrink(x[0])), (0.5, 0.0), "jump"),
     "remainder": Refused(lambda xp, x: xp.remainder(x[0], 1.0), (1.0, 0.0), "jump"),
     "comparison as a number": Refused(lambda xp, x: (x[0] > 0) * (x[0] + 1), PAIR, "jump"),
+    "number of a jump": Refused(
+        lambda xp, x: xp.where(xp.floor(x[0]) == 2, x[0] * x[0] - 2 * x[0], x[0] / 2), (2.0, 0.0), "jump"
+    ),
+    "times a cast": Refused(
+        Spelled(lambda xp, x: x[0] * x[0].long(), lambda xp, x: x[0] * x[0].astype(int)), (2.0, 0.0), "jump"
+    ),
+    "where on a cast": Refused(
+        Spelled(
+            lambda xp, x: xp.where(x[0].long() == 1, x[0], 2 * x[0] - 1),
+            lambda xp, x: xp.where(x[0].astype(int) == 1, x[0], 2 * x[0] - 1),
+        ),
+        (1.0, 0.0),
+        "jump",
+    ),
+    "count of comparisons": Refused(lambda xp, x: xp.where((x > 0).sum() == 1, x[0], 2 * x[0]), PAIR, "jump"),
+    "sum of comparisons": Refused(
+        lambda xp, x: xp.where(whole(xp, x[0] > 0) + whole(xp, x[1] > 0) == 1, x[0], 2 * x[0]), PAIR, "jump"
+    ),
+    "if on a cast": Refused(Spelled(cast_by_if, cast_by_cond), (1.0, 0.0), "jump"),
+    "entry of a table": Refused(entry_at_jump, (1.0, 0.0), "jump"),
+    "piecewise": Refused(jax_only(piecewise_at_jump), PAIR, "jump"),
+    "interpolation at a knot": Refused(jax_only(interpolated_at_knot), (1.0, 0.0), "jump"),
     "mask without gradient": Refused(Spelled(masked_by_number, masked_by_stopped_number), PAIR, "jump"),
     "indices of ties": Refused(other_data_by_argmax, PAIR, "jump"),
     "indices of a sort": Refused(other_data_by_sort, PAIR, "jump"),

@@ -10,7 +10,18 @@ import pytest
 
 from tests.adapters import Adapter, served
 
-__all__ = ["Array", "Function", "Program", "Spelled", "on_each", "said_in", "spelled", "torch_only", "words"]
+__all__ = [
+    "Array",
+    "Function",
+    "Program",
+    "Spelled",
+    "jax_only",
+    "on_each",
+    "said_in",
+    "spelled",
+    "torch_only",
+    "words",
+]
 
 Array: TypeAlias = Any
 Function: TypeAlias = Callable[[Array], Array]
@@ -19,7 +30,7 @@ Function: TypeAlias = Callable[[Array], Array]
 class Spelled(NamedTuple):
     """One program in the words of each framework: an `if` on data is a `cond` in JAX. None where it has none."""
 
-    torch: Callable[..., Array]
+    torch: Callable[..., Array] | None
     jax: Callable[..., Array] | None
 
 
@@ -30,6 +41,11 @@ Program: TypeAlias = Callable[..., Array] | Spelled
 def torch_only(f: Callable[..., Array]) -> Spelled:
     """Mark what can be said in torch alone: writing in place, values that leave, functions that JAX has not."""
     return Spelled(f, None)
+
+
+def jax_only(f: Callable[..., Array]) -> Spelled:
+    """Mark what can be said in JAX alone: transforms, and functions that torch has not."""
+    return Spelled(None, f)
 
 
 def said_in(f: Program, framework: str) -> bool:

@@ -22,6 +22,8 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "l1": lambda x: F.l1_loss(x, torch.zeros(3), reduction="sum"),
     "where": lambda x: torch.where((x > 0) | (x > 5), x, 2 * x),
     "where not": lambda x: torch.where(~(x <= 0), x, 2 * x),
+    "where on a number": lambda x: torch.where((x > 0).long() == 1, 3 * x, x),
+    "where on a mask": lambda x: torch.where(2 * (x > 0).float() - 1 > 0, 3 * x, x),
     "masked fill": lambda x: (2 * x).masked_fill(x < 0, 0.0),
     "maximum": lambda x: torch.maximum(x, -x),
     "max": lambda x: x.max(),
@@ -47,6 +49,25 @@ def test_the_same_as_the_program(name: str, convention: object) -> None:
     expected = ns.backprop(lambda u: f(u).sum(), point, at_kinks=convention)
     assert x.grad is not None
     assert torch.allclose(x.grad, expected, equal_nan=True)
+
+
+STEPS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "number": lambda x: (x > 0).long() == 1,
+    "floor": lambda x: x.floor() == 2,
+    "scaled floor": lambda x: 2 * x.floor() - 4 == 0,
+    "division": lambda x: x // 1 == 2,
+    "rounded division": lambda x: torch.div(x, 1.0, rounding_mode="trunc") == 2,
+    "sign": lambda x: torch.sign(x) == 1,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_is_piecewise_constant_ties_nowhere(name: str) -> None:
+    """A comparison of steps ties at the steps alone."""
+    x = torch.tensor([2.5], requires_grad=True)
+    with ns.at_kinks(0.5):
+        torch.where(STEPS[name](x), x * x, x / 2).sum().backward()
+    assert x.grad is not None and x.grad.item() == 5.0
 
 
 def test_training_changes_only_at_kinks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nonsmooth.dictionary.operation import Array, Call, Kind, Singularity, device_of
 
@@ -12,6 +13,11 @@ __all__ = ["JUMPS"]
 def _jump(name: str, kink: str, distance: Callable[[Call], Array], summary: str) -> Singularity:
     """Record a jump."""
     return Singularity(name=name, kind=Kind.JUMP, kink=kink, distance=distance, summary=summary)
+
+
+def _steps(name: str, kink: str, distance: Callable[[Call], Array], summary: str) -> Singularity:
+    """Record a jump from constant to constant."""
+    return replace(_jump(name, kink, distance, summary), piecewise_constant=True)
 
 
 def _to_integer(call: Call) -> Array:
@@ -82,22 +88,22 @@ def _to_other_pivot(call: Call) -> Array:
 
 
 JUMPS: tuple[Singularity, ...] = (
-    _jump("sign", "0", lambda c: c.xp.abs(c.operands[0]), "-1, 0 or 1"),
-    _jump("heaviside", "0", lambda c: c.xp.abs(c.operands[0]), "0 for u < 0, 1 for u > 0"),
-    _jump("copysign_sign", "0", lambda c: c.xp.abs(c.operands[1]), "|a| with the sign of b, a constant"),
-    _jump("norm_zero", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the number of entries that are not 0"),
-    _jump("floor", "integer", _to_integer, "the largest integer below"),
-    _jump("ceil", "integer", _to_integer, "the smallest integer above"),
-    _jump("round", "half integer", _to_half, "the nearest integer"),
-    _jump("trunc", "integer", _to_nonzero_integer, "the integer part"),
+    _steps("sign", "0", lambda c: c.xp.abs(c.operands[0]), "-1, 0 or 1"),
+    _steps("heaviside", "0", lambda c: c.xp.abs(c.operands[0]), "0 for u < 0, 1 for u > 0"),
+    _steps("copysign_sign", "0", lambda c: c.xp.abs(c.operands[1]), "|a| with the sign of b, a constant"),
+    _steps("norm_zero", "zero entry", lambda c: c.xp.abs(c.operands[0]), "the number of entries that are not 0"),
+    _steps("floor", "integer", _to_integer, "the largest integer below"),
+    _steps("ceil", "integer", _to_integer, "the smallest integer above"),
+    _steps("round", "half integer", _to_half, "the nearest integer"),
+    _steps("trunc", "integer", _to_nonzero_integer, "the integer part"),
     _jump("frac", "integer", _to_nonzero_integer, "u - trunc(u)"),
     _jump("mode", "equal entries", _to_equal, "the most frequent entry, the smallest of them"),
     _jump("frexp", "power of 2", _to_power_of_two, "the mantissa of a number"),
     _jump("lu_factor", "tied pivots", _to_other_pivot, "the factors of an elimination with row pivots"),
-    _jump("floor_divide", "multiple", _to_multiple, "floor(a / b)"),
+    _steps("floor_divide", "multiple", _to_multiple, "floor(a / b)"),
     _jump("remainder", "multiple", _to_multiple, "a - b floor(a / b)"),
     _jump("fmod", "multiple", _to_nonzero_multiple, "a - b trunc(a / b)"),
-    _jump("trunc_divide", "multiple", _to_nonzero_multiple, "trunc(a / b)"),
+    _steps("trunc_divide", "multiple", _to_nonzero_multiple, "trunc(a / b)"),
     _jump("grid_sample", "pixel", _to_pixel, "interpolation at a moving grid: continuous unless in nearest mode"),
     _jump(
         "softplus_jump",

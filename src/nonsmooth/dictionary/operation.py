@@ -164,12 +164,14 @@ class Operation:
 class Singularity(Operation):
     """An operation with bad points that leave the theory: jumps, and points where it is not Lipschitz.
 
-    `distance(call)` is the distance of each element to the nearest bad point, in units of the operand.
+    `distance(call)` is the distance of each element to the nearest bad point, in units of the operand. Of a jump that is
+    `piecewise_constant`, as floor is and frac is not, the result does not move between them.
     """
 
     kind: Kind = Kind.SINGULAR
     distance: Any = field(default=None, repr=False)
     kink: str = "bad point"
+    piecewise_constant: bool = False
 
     def margins(self, call: Call) -> dict[str, Array]:
         """Give the distance of each element to the nearest bad point, under the name of that point."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class Select(Nonsmooth):
     elements whose predicate ties) and `distance`; where tangents are carried also `along` (the predicate along the
     directions) and `motions` (for each direction, the tangents of what is compared). Where the branches differ in value
     at a tie the program jumps: such elements are no kinks, they keep their branch.
+
+    The attribute `repeats` is the place (1 or 2) of a branch that is the other one cut off from the derivative, to guard
+    what is computed from it where nobody reads that: a mapped `cond` is so written. Nothing is chosen there.
     """
 
     kind: Kind = Kind.SWITCH
@@ -36,6 +39,15 @@ class Select(Nonsmooth):
         if tol:  # a predicate that nearly ties joins there; one that ties has to join at the point itself
             return {"tie": call.attributes["tie"] & (self.joins(call) | (call.attributes["distance"] > 0))}
         return {"tie": call.attributes["tie"] & self.joins(call)}
+
+    @staticmethod
+    def unguarded(call: Call) -> Call:
+        """Give the call of a branch that `repeats` the other one, with that other one on both sides of the ties."""
+        attributes, first = call.attributes, call.attributes["repeats"] == 2
+        tie = attributes["tie"]
+        predicate = tie | call.operands[0] if first else call.operands[0] & ~tie
+        call = replace(call, operands=(predicate, *call.operands[1:]))
+        return replace(call, attributes={**attributes, "left": predicate, "right": predicate})
 
     @staticmethod
     def joins(call: Call, tol: float = 0.0) -> Array:

@@ -11,8 +11,9 @@ import numpy as np
 from nonsmooth.dictionary import Extremum, Kind, Nonsmooth, Operation, Select, Singularity
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Evaluation, Framework, NonsmoothCall, find_framework
+from nonsmooth.frameworks.replay.plan import plan_of
 from nonsmooth.kinks.selection import selection
-from nonsmooth.program import Guard, Program, Source, Step, references
+from nonsmooth.program import Guard, Program, Source, Step
 
 __all__ = ["Kink", "KinkRow", "Kinks", "find_kinks"]
 
@@ -281,11 +282,9 @@ def _row(
 
 def _guard_rows(framework: Framework, program: Program, x: Any, data: tuple[Any, ...], tol: float) -> list[KinkRow]:
     """Give a row for every `if` on values that depend on the point: the distance of what it compares."""
-    depends = {
-        s.index for s in program.steps if any(program.values[r.value].depends_on_point for r in references(s.args))
-    }
+    tying = plan_of(program).compared
     branches: list[Guard] = [g for g in program.guards if g.kind == "branch"]
-    guards = [(g, tuple(c for c in g.comparisons if c in depends)) for g in branches]
+    guards = [(g, tuple(c for c in g.comparisons if c in tying)) for g in branches]
     guards = [(guard, comparisons) for guard, comparisons in guards if comparisons]
     if not guards:
         return []

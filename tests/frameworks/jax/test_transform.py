@@ -29,6 +29,9 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "remat": lambda x: jax.checkpoint(lambda a: jnp.abs(a).sum())(x),
     "pool": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID").sum(),
     "eigenvalues": lambda x: jnp.linalg.eigvalsh(jnp.diag(x))[-1],
+    "mapped cond": lambda x: jax.vmap(lambda t: lax.cond(t > 0, lambda t: 3 * t + t * t, lambda t: 2 * t, t))(x).sum(),
+    "where on a number": lambda x: jnp.where((x > 0).astype(int) == 1, x * x + x, 2 * x).sum(),
+    "where on a floor": lambda x: jnp.where(jnp.floor(x + 0.5) == 1, x * x, x).sum(),
 }
 
 
@@ -120,3 +123,35 @@ def test_what_is_handed_on_and_what_is_named() -> None:
     assert gradient.tolist() == [0.0, 0.0] and aux["twice"].tolist() == [0.0, 0.0]
     with pytest.raises(UsageError, match=r"must return \(value, aux\)"):
         ns.grad(jnp.sum, has_aux=True)(x)
+
+
+MAPPED = {
+    "cond": (lambda x: jax.vmap(lambda t: lax.cond(t > 0, lambda t: t * t, lambda t: -t, t))(x).sum(), [-1.0, 4.0]),
+    "switch": (
+        lambda x: jax.vmap(lambda t: lax.switch((t > 0).astype(int), [lambda t: -t, lambda t: t * t], t))(x).sum(),
+        [-1.0, 4.0],
+    ),
+    "piecewise": (lambda x: jnp.piecewise(x, [x < 0, x >= 0], [lambda x: -x, lambda x: x * x]).sum(), [-1.0, 4.0]),
+    "number": (lambda x: jnp.where((x > 0).astype(int) == 1, x * x, 2 * x).sum(), [2.0, 4.0]),
+    "floor": (lambda x: jnp.where(jnp.floor(x + 0.5) == 2, x * x, x / 2).sum(), [0.5, 4.0]),
+}
+
+
+@pytest.mark.parametrize("at_kinks", [0.0, 0.5, 1.0, "torch", "minimum-norm", "random"])
+@pytest.mark.parametrize("name", MAPPED)
+def test_what_is_piecewise_constant_ties_nowhere(name: str, at_kinks: Any) -> None:
+    """Where nothing ties every convention gives the derivative."""
+    f, expected = MAPPED[name]
+    x = jnp.array([-1.0, 2.0])
+    np.testing.assert_allclose(jax.jit(ns.grad(f, at_kinks=at_kinks))(x), expected)
+    np.testing.assert_allclose(ns.backprop(f, x, at_kinks=at_kinks), expected)
+    assert not ns.kinks(f, x).count
+
+
+@pytest.mark.parametrize(("at_kinks", "slope"), [(0.0, 2.0), (0.25, 2.25), (1.0, 3.0)])
+def test_a_mapped_cond_that_ties_weighs_its_branches_once(at_kinks: float, slope: float) -> None:
+    f, x = FUNCTIONS["mapped cond"], jnp.array([0.0, 1.0])
+    np.testing.assert_allclose(jax.jit(ns.grad(f, at_kinks=at_kinks))(x), [slope, 5.0])
+    np.testing.assert_allclose(ns.backprop(f, x, at_kinks=at_kinks), [slope, 5.0])
+    field = ns.field(f, x)
+    assert field.status != "undecided" and ns.kinks(f, x).count == 1

@@ -319,6 +319,16 @@ def _merged(entries: Any, place: Any, size: int, larger: Callable[[Any, Any], An
     return entries[lax.cumsum(count)[:size] - 1]
 
 
+# --- choices ----------------------------------------------------------------------------------------------------------
+
+
+def _chosen_by_index(e: Equation) -> Opened | None:
+    """Choose one of two by a number as by whether it is 1: so a mapped `cond` chooses."""
+    if len(e.inputs) != 3 or e.inputs[0].dtype == bool or not e.moving[0] or not is_inexact(e.inputs[1]):
+        return None
+    return lambda index, first, second: lax.select_n(lax.ne(index, lax.full_like(index, 0)), first, second)
+
+
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +339,7 @@ def _called(parameter: str) -> Callable[[Equation], Opened]:
 
 OPENED: dict[str, Callable[[Equation], Opened | None]] = {
     "sort": _sort,
+    "select_n": _chosen_by_index,
     "cummax": _from_the_end(lax.cummax),
     "cummin": _from_the_end(lax.cummin),
     "approx_top_k": _approx_top_k,

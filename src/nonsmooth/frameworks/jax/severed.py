@@ -27,11 +27,11 @@ class JaxDependences(Dependences):
                 del self.found[index]
         self.idle = frozenset(range(len(program.steps))) - serving(program, self.cancelled)
 
-    def _step(self, step: Step, value: int, predicate: bool) -> Iterator[tuple[int, bool]]:
+    def _step(self, step: Step, value: int, serves: str) -> Iterator[tuple[int, str]]:
         """Say what a value depends on through a step; the result does not depend on a shift that cancels."""
         if step.index in self.cancelled:
             return
-        yield from super()._step(step, value, predicate)
+        yield from super()._step(step, value, serves)
 
 
 def dependences(program: Program) -> JaxDependences:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.extend import core
 
-from nonsmooth.dictionary import FRAMEWORK_NAMES, Call, Nonsmooth, Select
+from nonsmooth.dictionary import FRAMEWORK_NAMES, Call, Nonsmooth, Operation, Select
 from nonsmooth.errors import UnlistedOperation
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.jax.calls import call_of, rules_of
@@ -32,6 +32,7 @@ from nonsmooth.frameworks.jax.rows import REFUSED, Reading, read
 from nonsmooth.frameworks.jax.sources import source_of
 from nonsmooth.frameworks.jax.tree import flatten, split_data, unflatten
 from nonsmooth.frameworks.jax.walk import FUNCTIONS, Bind, Whole
+from nonsmooth.frameworks.replay.plan import is_still, passes_ties
 from nonsmooth.frameworks.replay.predicates import SIDES, Predicate, combine, compare
 from nonsmooth.program import Source, Step
 
@@ -40,11 +41,23 @@ __all__ = ["selected"]
 
 @dataclass(frozen=True)
 class Slot:
-    """An array on the way, whether it moves with the point, and what it is as a predicate."""
+    """An array on the way, whether it depends on the point, and what it is as a predicate.
+
+    It is `still` if it is piecewise constant all the same. `stopped` is what it is cut off from, and `by_index` tells a
+    comparison of whole numbers.
+    """
 
     array: Any
     moving: bool = False
     predicate: Predicate | None = None
+    still: bool = False
+    stopped: Slot | None = None
+    by_index: bool = False
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves with the point."""
+        return self.moving and not self.still
 
 
 def selected(function: Callable[..., Any], select: Selector) -> Callable[..., Any]:
@@ -122,7 +135,7 @@ class Interpreter:
         known_already = not any(isinstance(s.array, jax.core.Tracer) for s in inputs)
         with jax.ensure_compile_time_eval() if known_already else nullcontext():
             found = Whole(eqn)(*(s.array for s in inputs))
-        return [Slot(a, moving) for a in (found if isinstance(found, list | tuple) else [found])]
+        return [_slot(a, moving) for a in (found if isinstance(found, list | tuple) else [found])]
 
     def _opened(self, other: Callable[..., Any], eqn: Any, inputs: list[Slot], source: Source | None) -> list[Slot]:
         """Interpret a formula in the place of an equation."""
@@ -139,15 +152,20 @@ class Interpreter:
         source: Source | None,
     ) -> list[Slot]:
         """Apply an operation, its derivative weighed if it has kinks."""
-        arrays = [s.array for s in inputs]
-        found = target(*arrays, **params)
+        found = target(*(s.array for s in inputs), **params)
         outputs = list(found) if isinstance(found, list | tuple) else [found]
         operation = reading.operation
         chosen, place = [inputs[i] for i in reading.operands], reading.results[0]
-        if isinstance(operation, Nonsmooth) and any(s.moving and _real(s.array) for s in chosen):
+        if isinstance(operation, Nonsmooth) and any(s.moves and _real(s.array) for s in chosen):
             outputs[place] = self._attached(operation, reading, chosen, outputs[place], source)
-        predicate = self._predicate(eqn, target, params, inputs, outputs[0])
-        return [Slot(a, True, predicate if k == 0 else None) for k, a in enumerate(outputs)]
+        reads = chosen[1:] if isinstance(operation, Select) else inputs
+        still = [not any(s.moves for s in reads) or is_still(operation, str(a.dtype)) for a in outputs]
+        slots = [Slot(a, True, still=s) for a, s in zip(outputs, still, strict=True)]
+        name = eqn.primitive.name
+        stopped = inputs[0] if name == "stop_gradient" else None
+        by_index = name == "eq" and not any(_real(s.array) for s in inputs)
+        predicate = self._predicate(eqn, operation, target, params, inputs, slots[0])
+        return [replace(slots[0], predicate=predicate, stopped=stopped, by_index=by_index), *slots[1:]]
 
     def _attached(
         self, operation: Nonsmooth, reading: Reading, chosen: list[Slot], native: Any, source: Source | None
@@ -156,9 +174,11 @@ class Interpreter:
         attributes = reading.attributes
         if isinstance(operation, Select):
             predicate = chosen[0].predicate or Predicate.untied(jnp, chosen[0].array)
-            attributes = {**attributes, **predicate.attributes()}
+            attributes = {**attributes, **predicate.attributes(), **_repeating(chosen)}
         operands = tuple(s.array for s in chosen)
         call: Call = call_of(tuple(map(lax.stop_gradient, operands)), attributes, lax.stop_gradient(native))
+        if "repeats" in attributes:
+            call = Select.unguarded(call)
         step = Step(self.count, operation, _unknown, (), {}, (), attributes=attributes, source=source)
         rules = rules_of(self.select, step, call)
         if rules is None:
@@ -167,14 +187,21 @@ class Interpreter:
         return attach(lax.stop_gradient(native), jnp.broadcast_to(linear, native.shape).astype(native.dtype))
 
     def _predicate(
-        self, eqn: Any, target: Callable[..., Any], params: Mapping[str, Any], inputs: list[Slot], value: Any
+        self,
+        eqn: Any,
+        operation: Operation,
+        target: Callable[..., Any],
+        params: Mapping[str, Any],
+        inputs: list[Slot],
+        result: Slot,
     ) -> Predicate | None:
-        """Find the predicate of a boolean result."""
-        if value.dtype != jnp.bool_:
-            return None
-        name, args = eqn.primitive.name, tuple(lax.stop_gradient(s.array) for s in inputs)
-        if name in SIDES:
+        """Find the predicate of a discrete result."""
+        name, args, value = eqn.primitive.name, tuple(lax.stop_gradient(s.array) for s in inputs), result.array
+        if name in SIDES and any(s.moves for s in inputs):
             return compare(jnp, name, args[0], args[1], value)
+        types = [str(s.array.dtype) for s in {id(s): s for s in inputs if s.moving}.values()]
+        if not result.still or not passes_ties(name, operation, types, str(value.dtype)):
+            return None
         parts = {id(a): s.predicate for a, s in zip(args, inputs, strict=True) if s.predicate is not None}
         return combine(jnp, target, args, params, value, lambda t: parts.get(id(t))) if parts else None
 
@@ -182,6 +209,17 @@ class Interpreter:
 def _unknown(*args: Any) -> Any:
     """Stand for the callable of a step that is only asked for its record."""
     raise NotImplementedError
+
+
+def _slot(array: Any, moving: bool = True) -> Slot:
+    """Take what comes out of a function: of what moves there real numbers are taken to move."""
+    return Slot(array, moving, still=not _real(array))
+
+
+def _repeating(chosen: list[Slot]) -> dict[str, int]:
+    """Mark the choice by an index of a value or of itself cut off: with it `vmap` guards a branch of a `cond`."""
+    places = [k for k in (1, 2) if chosen[0].by_index and chosen[k].stopped is chosen[3 - k]]
+    return {"repeats": places[0]} if places else {}
 
 
 def _real(array: Any) -> bool:
@@ -215,7 +253,7 @@ def _on_arrays(run: Interpreter, closed: Any, source: Source | None) -> Callable
     """Give a jaxpr as a function of arrays that all move."""
 
     def function(*arrays: Any) -> list[Any]:
-        return [s.array for s in run.run(closed.jaxpr, closed.consts, [Slot(a, True) for a in arrays], source)]
+        return [s.array for s in run.run(closed.jaxpr, closed.consts, [_slot(a) for a in arrays], source)]
 
     return function
 
@@ -228,13 +266,13 @@ def _remat(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None
         policy=eqn.params.get("policy"),
         prevent_cse=eqn.params.get("prevent_cse", True),
     )
-    return [Slot(a, True) for a in again(*(s.array for s in inputs))]
+    return [_slot(a) for a in again(*(s.array for s in inputs))]
 
 
 def _cond(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
     """Keep both branches; the one that is taken counts."""
     branches = [_on_arrays(run, b, source) for b in eqn.params["branches"]]
-    return [Slot(a, True) for a in lax.switch(inputs[0].array, branches, *(s.array for s in inputs[1:]))]
+    return [_slot(a) for a in lax.switch(inputs[0].array, branches, *(s.array for s in inputs[1:]))]
 
 
 def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
@@ -257,7 +295,7 @@ def _while(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None
         rows = test(*tests, *carry)[0]
         return tuple(where_rows(rows, new, old) for new, old in zip(found, carry, strict=True))
 
-    return [Slot(a, True) for a in lax.while_loop(going, after, tuple(carried))]
+    return [_slot(a) for a in lax.while_loop(going, after, tuple(carried))]
 
 
 def _scan(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None, wanted: Any = None) -> list[Slot]:
@@ -274,7 +312,7 @@ def _scan(run: Interpreter, eqn: Any, inputs: list[Slot], source: Source | None,
     carry, rows = lax.scan(
         step, tuple(carried), tuple(sliced), length=p["length"], reverse=p["reverse"], unroll=p["unroll"]
     )
-    return [Slot(a, True) for a in (*carry, *rows)]
+    return [_slot(a) for a in (*carry, *rows)]
 
 
 STRUCTURE: dict[str, Callable[..., list[Slot]]] = {

@@ -7,7 +7,7 @@ and the branch that is taken, a `while` a guard for each of its rounds, a `scan`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -15,10 +15,10 @@ import numpy as np
 from jax import numpy as jnp
 from jax.extend import core
 
-from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS, Kind
+from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS, Kind, Select
 from nonsmooth.errors import CaptureError, UnlistedOperation
 from nonsmooth.frameworks.jax.control_flow import STRUCTURE
-from nonsmooth.frameworks.jax.equations import Equation
+from nonsmooth.frameworks.jax.equations import Equation, is_inexact
 from nonsmooth.frameworks.jax.known import known
 from nonsmooth.frameworks.jax.liveness import constant_of, live_equations
 from nonsmooth.frameworks.jax.opening import opened
@@ -102,6 +102,8 @@ class Walk:
     findings: dict[str, Finding] = field(default_factory=dict)
     _ancestors: dict[int, frozenset[int]] = field(default_factory=dict)
     _kept: dict[int, tuple[Any, Ref]] = field(default_factory=dict)
+    _stopped: dict[int, Slot] = field(default_factory=dict)
+    _by_index: set[int] = field(default_factory=set)
     _names: dict[str, int] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _comparisons: int = 0
@@ -219,9 +221,27 @@ class Walk:
                 f"capture: the dictionary does not list jax's `{name}` ({source or 'an unknown line'}). If it is smooth, "
                 f"say so: ns.register(ns.Operation(name='{name}', kind=ns.Kind.SMOOTH), jax='{name}')."
             )
+        reading = self._repeating(reading, inputs)
         target = Bind(eqn.primitive, tuple(v.aval for v in eqn.invars))
         with_itself = name in ("eq", "ne") and isinstance(inputs[0], Ref) and inputs[0] == inputs[1]
-        return self.step(eqn, reading, target, "isnan" if with_itself else name, inputs, source, eqn.params)  # u != u
+        outputs = self.step(
+            eqn, reading, target, "isnan" if with_itself else name, inputs, source, eqn.params
+        )  # u != u
+        if name == "stop_gradient":
+            self._stopped[outputs[0].value] = inputs[0]
+        elif name == "eq" and not any(is_inexact(v.aval) for v in eqn.invars):
+            self._by_index.add(outputs[0].value)
+        return outputs
+
+    def _repeating(self, reading: Reading, inputs: list[Slot]) -> Reading:
+        """Mark the choice by an index of a value or of itself cut off: with it `vmap` guards a branch of a `cond`."""
+        if isinstance(reading.operation, Select):
+            chosen, *branches = (inputs[i] for i in reading.operands)
+            for place, one, other in ((1, *branches), (2, *reversed(branches))):
+                cut_off = isinstance(one, Ref) and isinstance(other, Ref) and self._stopped.get(one.value) == other
+                if cut_off and isinstance(chosen, Ref) and chosen.value in self._by_index:
+                    return replace(reading, attributes={**reading.attributes, "repeats": place})
+        return reading
 
     def _registered(self, name: str, inputs: list[Slot]) -> Reading | None:
         """Read a primitive that the user has registered."""

@@ -10,6 +10,7 @@ from typing import Any
 from nonsmooth.dictionary.operation import Array
 from nonsmooth.frameworks.replay.arguments import map_arrays
 from nonsmooth.frameworks.replay.forcing import TIED_ELEMENTS, choices, distance, forceable
+from nonsmooth.frameworks.replay.plan import plan_of
 from nonsmooth.frameworks.replay.predicates import SIDES
 from nonsmooth.program import Program, Step
 
@@ -103,7 +104,7 @@ def _one_by_one(tied: Tied, forced: Forced) -> list[Forced]:
 
 def tied_outcomes(program: Program, x: Any, items: list[Array]) -> Tied:
     """List the tied elements behind the guards, as (ordinal of the comparison, element), with their possible outcomes."""
-    wanted = sorted({c for g in program.guards for c in g.comparisons})
+    wanted = sorted(plan_of(program).compared)
     if not wanted:
         return []
     ordinals = {s.index: k for k, s in enumerate(s for s in program.steps if forceable(s))}

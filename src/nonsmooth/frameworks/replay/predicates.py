@@ -1,7 +1,7 @@
-"""Predicates: boolean values with what they would be just left and right of the ties they come from.
+"""Predicates: discrete values with what they would be just left and right of the ties they come from.
 
 A comparison a > b ties where a = b. Along any direction in which a - b changes sign it is `left` on one side and
-`right` on the other; a boolean operation of predicates is applied to values, lefts and rights alike.
+`right` on the other; a discrete operation of predicates is applied to values, lefts and rights alike.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Predicate:
-    """A boolean array, its values left and right of the ties, and the distance of the compared values."""
+    """A discrete array, its values left and right of the ties, and the distance of the compared values."""
 
     value: Array
     left: Array
@@ -60,7 +60,7 @@ class Predicate:
 
     @staticmethod
     def untied(xp: Any, value: Array) -> Predicate:
-        """Wrap a boolean that compares nothing which depends on the point."""
+        """Wrap a value behind which nothing ties."""
         return Predicate(value, value, value, xp.zeros_like(value, dtype=xp.bool), _far(xp, value))
 
     def attributes(self) -> Mapping[str, Any]:
@@ -83,7 +83,7 @@ def compare(
     moves: Callable[[Array], Motion | None] | None = None,
     tol: float = 0.0,
 ) -> Predicate:
-    """Find the predicate of `a name b`, of which one side depends on the point; `moves` says how it moves at ties.
+    """Find the predicate of `a name b`, of which one side moves with the point; `moves` says how it moves at ties.
 
     What differs by no more than `tol` counts as tied.
     """
@@ -120,10 +120,10 @@ def combine(
     value: Array,
     known: Callable[[Array], Predicate | None],
 ) -> Predicate:
-    """Find the predicate of a boolean operation of predicates: the operation, applied to their lefts and rights.
+    """Find the predicate of a discrete operation of predicates: the operation, applied to their lefts and rights.
 
     Of several that tie at once each may be on a side of its own: where that makes a difference that sides alike do not
-    show (`(a > 0) & (b < 0)` at a = b = 0), the element ties too.
+    show (`(a > 0) & (b < 0)` at a = b = 0), the element ties too. Numbers are those of one predicate.
     """
     kwargs = dict(kwargs)
     parts = [p for t in arrays_of((args, kwargs)) if (p := known(t)) is not None]
@@ -139,16 +139,17 @@ def combine(
         return result[0] if isinstance(result, tuple | list) else result
 
     left, right = side("left"), side("right")
-    if not is_array(left) or not is_bool(xp, left) or tuple(left.shape) != tuple(value.shape):
+    if not is_array(left) or left.dtype != value.dtype or tuple(left.shape) != tuple(value.shape):
         return Predicate.untied(xp, value)
     tie = (left != value) | (right != value)
-    apart = xp.zeros_like(tie)
-    for part in parts[1:]:
-        for name, there in (("left", "right"), ("right", "left")):
-            apart = apart | (side(name, part, there) != value)
-    apart = apart & ~tie
-    tie = tie | apart
-    left, right = left & ~apart, right | apart
+    if is_bool(xp, value):
+        apart = xp.zeros_like(tie)
+        for part in parts[1:]:
+            for name, there in (("left", "right"), ("right", "left")):
+                apart = apart | (side(name, part, there) != value)
+        apart = apart & ~tie
+        tie = tie | apart
+        left, right = left & ~apart, right | apart
     motion = _combined(xp, parts, value, side("along"))
     if motion is not None:
         tie = tie | (motion.along != value)

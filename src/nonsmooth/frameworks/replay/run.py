@@ -259,7 +259,7 @@ class Run(ABC):
             raise StaleProgram(f"{guard} comes out differently here.")
 
     def _remember(self, step: Step, outputs: Any) -> None:
-        """Keep the predicate of a boolean result, and how to find the dead entries of a result."""
+        """Keep the predicate of a discrete result, and how to find the dead entries of a result."""
         if step.mutates and not isinstance(step.operation, Switch):
             self.dead.clear()
             self.predicates.clear()
@@ -277,11 +277,10 @@ class Run(ABC):
                         self.dead[value] = rule
 
     def _predicate(self, step: Step, value: Array) -> Predicate:
-        """Find the predicate of the boolean result of a step."""
+        """Find the predicate of the discrete result of a step: only a comparison of what moves ties by itself."""
         name, (args, kwargs) = step.label.rstrip("_"), fill((step.args, dict(step.kwargs)), self.env)
-        if name in SIDES:
-            if not any(self.program.values[r.value].depends_on_point for r in references(step.args)):
-                return Predicate.untied(self.xp, value)
+        moving = moving_values(self.program)
+        if name in SIDES and any(r.value in moving for r in references(step.args)):
             moves = partial(self._motion, step, name, value) if self.judges else None
             a, b = (self.detached(t) if is_array(t) else t for t in args[:2])
             return compare(self.xp, name, a, b, value, moves, self._distance(None))
@@ -368,6 +367,8 @@ class Run(ABC):
         """Run a step with kinks: cut open, or weighed by the rules that the selection gives."""
         if isinstance(operation, Select):
             self.masks[step.index] = call.operands[0]
+            if "repeats" in call.attributes:
+                return self._unguarded(step, operation, call, operands, native)
             if self.judges:
                 self._note_ties(step, operation, call)
         output = native
@@ -394,6 +395,20 @@ class Run(ABC):
         if self.observe:
             self.calls.append(NonsmoothCall(step, call, output))
         return output
+
+    def _unguarded(
+        self, step: Step, operation: Select, call: Call, operands: tuple[Array, ...], native: Array
+    ) -> Array:
+        """Run a `where` of which one branch repeats the other: at ties it guards neither side from the derivative."""
+        if (self.select is None and self.cut_at is None) or not self.masks_of(
+            operation, call, self._distance(operation)
+        ):
+            return native
+        call = operation.unguarded(call)
+        self.masks[step.index] = call.operands[0]
+        if self.select is not None:
+            return self.weighed(step, operation, call, {"tie": 0.0}, operands, native)
+        return self.opened(step, operation, call, operands, native, self._distance(operation))[0]
 
     def _rules(
         self, step: Step, call: Call, masks: Mapping[str, Array | None]

@@ -2,7 +2,7 @@
 
 A value cut off from the graph (`detach`, `no_grad`), one that left through `.item()`, and a user's own backward are
 such whatever the point is. Comparisons, indices and integers that reach the result other than as the predicate of a
-`where` or an `if` are constant nearby, unless what they compare ties at the point: there the program jumps.
+`where` or an `if` are constant nearby, unless what moves ties where they are made of it: there the program jumps.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from nonsmooth.dictionary import Kind, Nonsmooth, Select
+from nonsmooth.dictionary import Kind, Nonsmooth, Select, Singularity
 from nonsmooth.dictionary.operation import Array, on_host
 from nonsmooth.frameworks.framework import Severed
 from nonsmooth.frameworks.replay.arguments import refs_of
 from nonsmooth.frameworks.replay.arrays import is_floating
 from nonsmooth.frameworks.replay.forcing import RANKING, choices
 from nonsmooth.frameworks.replay.pieces import met_at
-from nonsmooth.frameworks.replay.plan import moving_values
+from nonsmooth.frameworks.replay.plan import is_followed, moving_values
 from nonsmooth.frameworks.replay.predicates import SIDES
 from nonsmooth.program import Program, Ref, Step
 
 __all__ = ["Dependences"]
+
+TOTAL = frozenset(["eq_to", "lt_to", "le_to"])
+"""Comparisons by the total order of numbers, which no `where` or `if` of a user's own makes."""
 
 Test = Callable[[Any, Mapping[str, Any]], bool]
 """Tells from the arguments of a discrete step whether what it decides ties."""
@@ -62,21 +65,21 @@ class Dependences:
         self.reached: set[int] = set()
         self.compared = {c for g in program.guards for c in g.comparisons}
         self.moving = moving_values(program)
-        self._seen: dict[tuple[int, bool], int] = {}
+        self._seen: dict[tuple[int, str], int] = {}
         self._writers: dict[int, list[tuple[Step, int]]] = {}
         for step in program.steps:
             for value in {*step.results, *step.mutates} - {None}:
                 assert value is not None
                 for shown in {value, *program.shared.get(value, ())} if value in step.mutates else {value}:
                     self._writers.setdefault(shown, []).append((step, value))
-        self._walk([(r.value, False) for r in refs_of(program.result)], len(program.steps))
+        self._walk([(r.value, "") for r in refs_of(program.result)], len(program.steps))
         for guard in program.guards:
             self._guard(program.steps[guard.step], guard.outcome)
 
-    def _walk(self, start: list[tuple[int, bool]], end: int) -> None:
+    def _walk(self, start: list[tuple[int, str]], end: int) -> None:
         """Follow values, as they are before a step, back to the point.
 
-        True marks a predicate, whose comparisons are looked after elsewhere.
+        "where" and "if" mark what these decide by, the comparisons behind which are looked after elsewhere.
         """
         stack = [(*item, end) for item in start]
         while stack:
@@ -88,7 +91,7 @@ class Dependences:
                 if step.index < before:
                     stack += [(*item, step.index) for item in self._step(step, written, predicate)]
 
-    def _step(self, step: Step, value: int, predicate: bool) -> Iterator[tuple[int, bool]]:
+    def _step(self, step: Step, value: int, serves: str) -> Iterator[tuple[int, str]]:
         """Say what a value depends on through one of the steps that write it, or memory that it shows."""
         refs = list(refs_of((step.args, dict(step.kwargs))))
         if step.label.rstrip("_") in self.written_only:
@@ -99,18 +102,20 @@ class Dependences:
         if step.operation.kind is Kind.OPAQUE:
             message = f"the user's own function {step} has kinks that are not known"
             self.found[step.index] = Severed("opaque", step, message)
-        if self._real(Ref(value)):
+        if value not in self.moving and serves and self._looked_after(step, bool(reals), serves):
+            yield from () if reals else ((r.value, serves) for r in refs)
+        elif self._real(Ref(value)):
             if reals and value in self.moving and not self.program.values[value].differentiable:
                 message = f"the result depends on the point through {step}, which is cut off from the derivative"
                 self.found[step.index] = Severed("detached", step, message)
             chosen = step.operands[0] if isinstance(step.operation, Select) else None
-            yield from ((r.value, r == chosen) for r in refs)
-        elif predicate and not step.mutates and (self._looked_after(step) or step.index in self.compared):
-            yield from () if reals else ((r.value, True) for r in refs)
+            if "repeats" in step.attributes:  # both branches have the value of the other one
+                refs = [r for r in refs if r == step.operands[3 - step.attributes["repeats"]]]
+            yield from ((r.value, "where" if r == chosen else "") for r in refs)
         elif reals:
             self.discrete[step.index] = step
         else:
-            yield from ((r.value, False) for r in refs)
+            yield from ((r.value, "") for r in refs)
 
     def _guard(self, step: Step, outcome: Any) -> None:
         """Follow what Python has seen."""
@@ -120,16 +125,24 @@ class Dependences:
             message = f"a value that depends on the point left the program at {step.where}"
             self.found[step.index] = Severed("escaped", step, message)
         else:
-            self._walk([(r.value, True) for r in refs if r.value not in self.moving], step.index)
+            self._walk([(r.value, "if") for r in refs if r.value not in self.moving], step.index)
 
     def _real(self, ref: Ref) -> bool:
         """Tell a value that can carry a derivative."""
         return self.program.values[ref.value].dtype.startswith(("float", "bfloat", "complex"))
 
-    def _looked_after(self, step: Step) -> bool:
-        """Tell the boolean steps whose ties the evaluation follows: comparisons and logic, and what never ties."""
+    def _looked_after(self, step: Step, moving: bool, serves: str) -> bool:
+        """Tell the discrete steps whose ties the evaluation follows or forces, and those that never tie."""
         name, record = step.label.rstrip("_"), step.operation.name
-        return name in SIDES or name in self.untied or record == "logic" or record in self.moves
+        if step.mutates or name in self.untied:
+            return not step.mutates
+        if serves == "if" and step.index in self.compared:
+            return True
+        if moving:
+            return name in SIDES
+        if serves == "if":  # ties are forced, whatever is made of their outcomes
+            return name in SIDES or record == "logic" or record in self.moves
+        return is_followed(self.program, step)
 
     # --- at a point ---------------------------------------------------------------------------------------------------
 
@@ -149,7 +162,7 @@ class Dependences:
             return tuple(found)
         calls = met_at(self.program, leaves, items, frozenset(self.discrete) | beside)
         found += self.found_beside({k: calls[k] for k in beside})
-        orders = {k for k, s in self.discrete.items() if isinstance(s.operation, Nonsmooth)}
+        orders = {k for k, s in self.discrete.items() if isinstance(s.operation, Nonsmooth | Singularity)}
         tied = self._tied_orders(leaves, items) if orders else set()
         for index, step in sorted(self.discrete.items()):
             if index in tied if index in orders else self._ties(step, *calls[index]):
@@ -158,23 +171,35 @@ class Dependences:
         return tuple(found)
 
     def _tied_orders(self, leaves: list[Array], items: list[Array]) -> set[int]:
-        """Find the order operations of which two candidates tie."""
+        """Find the order operations of which two candidates tie, and the jumps that are met."""
         calls = self.program.framework.replay(self.program, leaves, items, observe=True).calls
         return {
             c.step.index
             for c in calls
-            if isinstance(c.step.operation, Nonsmooth)
+            if isinstance(c.step.operation, Nonsmooth | Singularity)
             and any(bool((on_host(m) <= 0).any()) for m in c.step.operation.margins(c.call).values())
         }
 
     def _ties(self, step: Step, args: Any, kwargs: Mapping[str, Any]) -> bool:
         """Tell whether what a discrete step decides ties; of one that is not known it is assumed."""
         name = step.label.rstrip("_")
-        if name in SIDES:
+        if name in SIDES or name in TOTAL:
             return bool(np.any(on_host(args[0] == args[1])))
         if name in RANKING:
             return bool(choices(self.program.framework.xp, step, args, kwargs))
         if name in self.untied:
             return False
+        if step.operation.name == "cast":
+            return self._cast_ties(step, args[0])
         test = self.tests.get(name) or self.tests.get(step.operation.name)
         return True if test is None else test(args, kwargs)
+
+    def _cast_ties(self, step: Step, given: Array) -> bool:
+        """Tell whether a cast jumps: at 0 to booleans, at the other whole numbers to whole numbers, to reals nowhere."""
+        (value,) = step.results[:1]
+        kind = "" if value is None else self.program.values[value].dtype
+        if kind == "bool":
+            return bool(np.any(on_host(given == 0)))
+        xp = self.program.framework.xp
+        real = xp.astype(given, xp.float32) if not is_floating(xp, given) else given
+        return bool(np.any(on_host((xp.trunc(real) == real) & (real != 0))))

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nonsmooth.dictionary import OPERATIONS, Extremum, Nonsmooth, Select, Switch
+from nonsmooth.dictionary import OPERATIONS, Extremum, Nonsmooth, Select, Singularity, Switch
 from nonsmooth.frameworks.framework import Select as Selector
 from nonsmooth.frameworks.replay.predicates import SIDES, combine, compare
 from nonsmooth.frameworks.torch.formulas import FORMULAS
@@ -53,6 +53,12 @@ _BOOLEAN = frozenset(
 )
 """Functions that make the predicates of a later `where`."""
 
+
+_PASSING = frozenset(
+    "to long int float double half bfloat16 bool type type_as byte short neg abs add sub mul add_ sub_ mul_ eq ne lt le gt "
+    "ge logical_not reshape view expand squeeze unsqueeze permute transpose clone detach rsub radd rmul".split()
+)
+"""Functions that hold no kinks, and pass the ties of a discrete value on to what they make of it alone."""
 
 _HOLDS: dict[Any, bool] = {}
 """What is known of functions."""
@@ -100,6 +106,7 @@ class OperatorsMode(TorchFunctionMode):
         super().__init__()
         self._operators = _Operators(self)
         self._predicates: Any = WeakIdKeyDictionary()
+        self._still: Any = WeakIdKeyDictionary()
         self._warned: set[str] = set()
 
     def may_hold_kinks(self, func: Callable[..., Any]) -> bool:
@@ -113,8 +120,10 @@ class OperatorsMode(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one function of torch, its operators with kinks by `nonsmooth`."""
         kwargs = kwargs or {}
-        if not self.may_hold_kinks(func) or not torch.is_grad_enabled() or is_tracing():
+        if not torch.is_grad_enabled() or is_tracing():
             return func(*args, **kwargs)
+        if not self.may_hold_kinks(func):
+            return self.passed(func, args, kwargs)
         direct = _DIRECT.get(func)
         if (
             direct is not None
@@ -140,7 +149,10 @@ class OperatorsMode(TorchFunctionMode):
         if operation.name in ("compare", "logic"):
             return self._boolean(func, args, kwargs)
         if not isinstance(operation, Nonsmooth):
-            return self.other(func, args, kwargs, binding)
+            value = self.other(func, args, kwargs, binding)
+            if isinstance(operation, Singularity) and operation.piecewise_constant:
+                self._still[value] = True  # of some of them torch has no derivative, and no node
+            return value
         operands = _as_tensors(binding.operands)
         if not any(t.requires_grad for t in operands):
             return func(*args, **kwargs)
@@ -169,18 +181,34 @@ class OperatorsMode(TorchFunctionMode):
         """Run a comparison or a boolean operator, and remember its ties for a later `where`."""
         value = func(*args, **kwargs)
         name = packet_name(func)
-        if name in SIDES and len(args) == 2:
-            if any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):
-                with torch.no_grad():
-                    predicate = compare(xp, name, args[0], args[1], value)
-                if bool(predicate.tie.any()):
-                    self._predicates[value] = predicate
-        elif isinstance(value, torch.Tensor) and len(self._predicates):
+        compared = [t for t in args if isinstance(t, torch.Tensor) and t.requires_grad] if name in SIDES else []
+        if compared and len(args) == 2:
             with torch.no_grad():
-                predicate = combine(xp, func, args, kwargs, value, self._predicates.get)
-            if bool(predicate.tie.any()):
+                predicate = compare(xp, name, args[0], args[1], value)
+            if bool(predicate.tie.any()) and any(moves(t) for t in compared if t not in self._still):
                 self._predicates[value] = predicate
+        elif isinstance(value, torch.Tensor) and len(self._predicates):
+            self._combine(func, args, kwargs, value)
         return value
+
+    def passed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a function without kinks; of one discrete value it passes the ties on."""
+        value = func(*args, **kwargs)
+        if len(self._predicates) and getattr(func, "__name__", "").strip("_") in _PASSING:
+            read = [t for t in args if isinstance(t, torch.Tensor) and t in self._predicates]
+            if len(read) == 1 and isinstance(value, torch.Tensor) and not value.requires_grad:
+                self._combine(func, args, kwargs, value)
+        return value
+
+    def _combine(self, func: Any, args: Any, kwargs: Any, value: torch.Tensor) -> None:
+        """Remember the ties behind what is made of discrete values; of numbers, of one of them alone."""
+        read = [t for t in args if isinstance(t, torch.Tensor) and t in self._predicates]
+        if len(read) > 1 and any(t.dtype is not torch.bool for t in read):
+            return
+        with torch.no_grad():
+            predicate = combine(xp, func, args, kwargs, value, self._predicates.get)
+        if bool(predicate.tie.any()):
+            self._predicates[value] = predicate
 
     def unlisted(self, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:
         """Open an operator that holds kinks of several operations; run it natively, with a warning, if that fails."""
@@ -254,6 +282,32 @@ def _casting_key(func: Any, args: Any) -> Any:
         return None
     key = getattr(torch._C.DispatchKey, f"Autocast{tensor.device.type.upper()}", None)
     return key if key is not None and func.has_kernel_for_dispatch_key(key) else None
+
+
+def moves(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor moves with what it is computed from: not all of its graph ends in steps, as of `floor`."""
+    if tensor.grad_fn is None:
+        return tensor.requires_grad
+    stack, seen = [tensor.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node in seen or _is_constant(node):
+            continue
+        if not node.next_functions:  # a leaf, or a node of the user's own
+            return True
+        seen.add(node)
+        stack += [n for n, _ in node.next_functions if n is not None]
+    return False
+
+
+def _is_constant(node: Any) -> bool:
+    """Tell the node of a piecewise constant operator by its name, `FloorBackward0`, or by how a division rounds."""
+    name = node.name().rstrip("0123456789").removesuffix("Backward").lower()
+    if name == "div":
+        return getattr(node, "_saved_rounding_mode", None) is not None
+    row = TABLE.get(name)
+    operation = OPERATIONS.get(row.operation) if row is not None and isinstance(row.operation, str) else None
+    return isinstance(operation, Singularity) and operation.piecewise_constant
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

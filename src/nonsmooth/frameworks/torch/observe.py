@@ -171,7 +171,7 @@ class StepMode(OperatorsMode):
         if self._select is not None and has_packing():
             self.why = self.why or "what layers save is packed (checkpoint, saved_tensors_hooks)"
         if not self.may_hold_kinks(func):
-            return func(*args, **kwargs)
+            return self.passed(func, args, kwargs)
         if peek_interpreter_stack() is not None or _len_torch_dispatch_stack_pre_dispatch():
             self._miss("what runs in a trace or a transform of torch.func")
             return func(*args, **kwargs)

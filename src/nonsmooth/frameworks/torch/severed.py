@@ -45,12 +45,6 @@ def _zero(args: Any, kwargs: Mapping[str, Any]) -> bool:
     return bool((args[0] == 0).any())
 
 
-def _whole(args: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Tell an entry that is a whole number."""
-    del kwargs
-    return bool((args[0] == args[0].trunc()).any())
-
-
 TESTS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "argsort": _argsort,
     "bucketize": _bucket,
@@ -60,7 +54,6 @@ TESTS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "logic": _zero,
     "signbit": _zero,
     "is_nonzero": _zero,
-    "cast": _whole,
 }
 """How ties of discrete steps are told, by their label or their record."""
 
