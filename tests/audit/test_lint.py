@@ -229,3 +229,18 @@ def test_an_operation_that_a_table_does_not_have() -> None:
     assert [f.message.split()[3] for f in findings] == ["jax", "tensorflow"]
     assert "`cummax` (tie)" in findings[0].message and "at_kinks={'cummax': ...}" in findings[0].fix
     assert found(lambda x: torch.relu(x).sum(), [0.0], "no-rule") == ()
+
+
+def test_kinks_that_act_only_together() -> None:
+    """max picks the constant at the tie, and relu'(0) = 0: neither moves the gradient alone, both do."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.zeros_like(x), torch.relu(x)]).max(dim=0).values.sum() + x.sum()
+
+    audit = ns.audit(f, torch.zeros(3))
+    (finding,) = audit.find("joint")
+    assert "1.0" in finding.message and "`relu`, `max_dim`" in finding.message and finding.source is not None
+    assert "joint effect: 1.0 moves the gradient of x by 50.0 % of its norm" in str(audit)
+    assert not audit.find("kink")
+    alone = ns.audit(lambda x: torch.relu(x).sum() + x.sum(), torch.zeros(3))
+    assert not alone.find("joint") and "joint effect" not in str(alone)

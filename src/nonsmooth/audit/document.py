@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from nonsmooth.audit.audit import Audit
+from nonsmooth.audit.effects import joint_effect
 from nonsmooth.audit.result import Change, LintFinding
 from nonsmooth.audit.verdict import verdict_tables
 from nonsmooth.report.table import Document, Table
@@ -65,6 +66,13 @@ def headline(audit: Audit) -> str:
         lines.append(
             f"largest effect: {first.group}: its weights {' to '.join(first.weights)} move the gradient of "
             f"{first.moves_most} by {first.largest.phrase(audit.rounding)} (computed)"
+        )
+    together = joint_effect(audit.conventions, audit.effects, audit.rounding)
+    if together is not None:
+        comparison, name = together
+        lines.append(
+            f"joint effect: {comparison.convention} moves the gradient of {name} by "
+            f"{comparison.parameters[name].phrase(audit.rounding)}; no group of kinks alone does (computed)"
         )
     lines.append(f"verdict: {audit.verdict.message} ({audit.verdict.status})")
     lines.append(f"findings: {len(audit.findings)}")

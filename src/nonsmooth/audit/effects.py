@@ -20,13 +20,25 @@ from nonsmooth.kinks.selection import AtKinks
 from nonsmooth.program import Program, Step
 from nonsmooth.report.progress import Report
 
-__all__ = ["BRANCHES", "GROUPS", "Bench", "compare_conventions", "conventions", "measure_effects", "tied_branches"]
+__all__ = [
+    "BRANCHES",
+    "GROUPS",
+    "Bench",
+    "compare_conventions",
+    "conventions",
+    "joint_effect",
+    "measure_effects",
+    "tied_branches",
+]
 
 GROUPS = 32
 """How many groups of kinks are weighed alone; an audit with more says so."""
 
 BRANCHES = 8
 """How many active programs are compared where guards tie."""
+
+JOINT = 64
+"""What kinks do only together must exceed so many times what counts as rounding: whole conventions sum otherwise."""
 
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """The rounding unit of each type; 16 of them count as equal."""
@@ -119,6 +131,22 @@ def _effect(bench: Bench, row: KinkSummary) -> Effect:
     total, parts = compare(high, low, bench.reference)
     most = max(parts, key=lambda name: (parts[name].size, parts[name].absolute), default="")
     return Effect(*place, words, total, parts, most, note=total.note)
+
+
+def joint_effect(
+    comparisons: tuple[Comparison, ...], effects: tuple[Effect, ...], rounding: float
+) -> tuple[Comparison, str] | None:
+    """Find the convention that moves most a parameter which no group of kinks moves alone, and that parameter."""
+    alone = {name for e in effects for name, change in e.parameters.items() if change.size > rounding}
+    found = [
+        (change.size, comparison, name)
+        for comparison in comparisons
+        if comparison.status == "computed" and not comparison.bad_entries
+        for name, change in comparison.parameters.items()
+        if name not in alone and change.size > JOINT * rounding
+    ]
+    _, comparison, name = max(found, key=lambda item: item[0], default=(0.0, None, ""))
+    return None if comparison is None else (comparison, name)
 
 
 End = Callable[[Call, Step], Rule]

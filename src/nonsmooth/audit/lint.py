@@ -1,6 +1,7 @@
 """Lint: what a user should know about the program at this point, by line, with the fix.
 
-Rules: `jump`, `singular`, `nan`, `guard`, `escaped`, `detach`, `no-grad`, `opaque`, `kink`, `no-rule`.
+Rules: `jump`, `singular`, `nan`, `guard`, `escaped`, `detach`, `no-grad`, `opaque`, `kink`, `joint`,
+`no-rule`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nonsmooth.audit.effects import Bench
+from nonsmooth.audit.effects import Bench, joint_effect
 from nonsmooth.audit.fixes import fix_jump, fix_kink, fix_singular
 from nonsmooth.audit.flow import differentiable_path, feeds_select, operands_depend, operator, vanishing_inputs
 from nonsmooth.audit.gradients import leaf_names
@@ -44,6 +45,7 @@ def lint(
         *_unrecorded(bench.program, path),
         *_from_capture(bench.program),
         *_moving(bench, rows, effects),
+        *_jointly(bench, rows, comparisons, effects),
         *_without_rule(bench, rows),
     )
 
@@ -206,6 +208,27 @@ def _moving(bench: Bench, rows: tuple[KinkSummary, ...], effects: tuple[Effect, 
         yield LintFinding(
             "kink", message, effect.source, fix_kink(row.kind, row.operation, causes, bench.framework.name)
         )
+
+
+def _jointly(
+    bench: Bench, rows: tuple[KinkSummary, ...], comparisons: tuple[Comparison, ...], effects: tuple[Effect, ...]
+) -> Iterator[LintFinding]:
+    """Find what kinks do to the gradient only together."""
+    found = joint_effect(comparisons, effects, bench.rounding)
+    if found is None:
+        return
+    comparison, name = found
+    weighed = {(effect.step, effect.kink) for effect in effects}
+    active = [row for row in rows if (row.step, row.kink) in weighed]
+    operations = list(dict.fromkeys(row.operation for row in active))
+    change = comparison.parameters[name]
+    message = (
+        f"under the convention {comparison.convention} the gradient of {name} moves by {change.phrase(bench.rounding)}, and "
+        f"no group of kinks that was weighed moves it alone: {', '.join(f'`{o}`' for o in operations)} act together"
+    )
+    rules = ", ".join(f"'{o}': ..." for o in operations)
+    fix = f"choose their rules together, by at_kinks={{{rules}}}, or move one of them off its kink"
+    yield LintFinding("joint", message, active[0].source if active else None, fix)
 
 
 def _has_rule(framework: str, operation: Nonsmooth, kink: str) -> bool:
