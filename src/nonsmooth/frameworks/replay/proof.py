@@ -106,7 +106,8 @@ class Comparison(ABC):
         pairs = list(zip(leaves, gradient, strict=False))
         if len(leaves) != len(gradient) or any(np.shape(x) != np.shape(g) for x, g in pairs):
             return 0.0
-        total = sum(float(np.nansum(np.abs(self.hosted(x) * self.hosted(g)))) for x, g in pairs)
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = sum(float(np.nansum(np.abs(self.hosted(x) * self.hosted(g)))) for x, g in pairs)
         return total if np.isfinite(total) else 0.0
 
     def _judge(self, program: Program, errors: Sequence[tuple[float, float] | None]) -> None:
