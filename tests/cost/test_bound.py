@@ -150,6 +150,12 @@ def test_prices_are_added_up_exactly() -> None:
     assert CostModel({"mul": 0.1}).total({"mul": 10}) == 1.0
 
 
+def test_models_by_name_and_by_prices() -> None:
+    """The bound of a dictionary takes what `ns.cost` takes."""
+    assert dictionary_bound(["exp"], "latency") == 1.2 and dictionary_bound(["exp"], {"exp": 2}) == 2
+    assert CostModel({"exp": 1.5e308, "mul": 0.3}).total({"exp": 10, "mul": 1}) == float("inf")
+
+
 def test_unknown_dictionaries_are_refused() -> None:
     """A name that is none, an operation that is none."""
     with pytest.raises(UsageError, match="no dictionary"):

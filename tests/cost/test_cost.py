@@ -50,13 +50,30 @@ def test_the_other_ways_to_differentiate(xp: Adapter) -> None:
 
 
 def test_active_kinks_are_decided(xp: Adapter) -> None:
-    """At a kink a subgradient carries a direction, and lexicographic derivatives compare up to p tangents."""
+    """At a kink a subgradient carries a direction, and every direction compares the tangents of what ties."""
     cost = ns.cost(layer(xp), xp.array(0 * POINT), own=False)
     found = {d.what: d.operations for d in cost.derivatives}
     assert cost.kinks == 4
     assert found["subgradient with certificate"] == 2 * 27 + 4 + 2 * 27
-    forward = found["3 directional derivatives (a gradient)"]
-    assert found["lexicographic derivative, 3 directions (a gradient)"] == forward + 3 * 4
+    assert found["3 directional derivatives (a gradient)"] == 27 + 3 * 27 + 3 * 4
+    assert found["lexicographic derivative, 3 directions (a gradient)"] == 27 + 3 * 27 + 3 * 4
+
+
+def test_ties_of_an_order_operation_are_many_comparisons(xp: Adapter) -> None:
+    """A direction through n tied entries of a maximum takes n - 1 comparisons, as through a chain of maxima."""
+    cost = ns.cost(xp.max, xp.array(np.ones(9)), directions=4, own=False)
+    found = {d.kind: d.operations for d in cost.derivatives}
+    assert cost.evaluation == cost.backprop == 8
+    assert found == {"gradient": 8, "subgradient": 16, "directional": 8 + 4 * 8, "lexicographic": 8 + 4 * 8}
+    beside = ns.cost(xp.max, xp.array(np.arange(9.0)), directions=4, own=False)
+    assert {d.operations for d in beside.derivatives} == {8}
+
+
+def test_a_bound_that_is_attained_holds_under_any_price(xp: Adapter) -> None:
+    """A quotient of prices times a count is not taken for an excess because it is rounded."""
+    program = ns.capture(lambda x: xp.relu(x[0]), xp.array(POINT))
+    for price in np.arange(0.01, 3, 0.07):
+        assert ns.cost(program, xp.array(POINT), model={"relu": np.float32(price)}, own=False).holds
 
 
 def test_parts_add_up(xp: Adapter) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nonsmooth.cost.model import CostModel, as_model
 from nonsmooth.cost.scalars import SCALARS, Scalar, Style
@@ -61,12 +61,14 @@ def bound_of(names: Iterable[str], wholes: Iterable[Whole], model: CostModel) ->
     return max([1.0, *scalars, *(whole_bound(w, model) for w in wholes)])
 
 
-def dictionary_bound(dictionary: str | Iterable[str], model: CostModel | None = None) -> float:
+def dictionary_bound(
+    dictionary: str | Iterable[str], model: CostModel | Mapping[str, float] | str | None = None
+) -> float:
     """Give the constant w_b of a dictionary of scalar operations: cost(backprop(P)) <= w_b cost(P) for all its programs.
 
     Args:
         dictionary: one of the named ones, or scalar operations.
-        model: what an operation costs; 1 each if it is left out.
+        model: what an operation costs: a model, its name, or prices; 1 each if it is left out.
 
     Raises:
         UsageError: a name that is no dictionary and no scalar operation.
@@ -84,4 +86,4 @@ def dictionary_bound(dictionary: str | Iterable[str], model: CostModel | None = 
     for name in names:
         if name not in SCALARS:
             raise UsageError(f"cost: {name!r} is no scalar operation; they are {', '.join(sorted(SCALARS))}.")
-    return bound_of(names, (), model or as_model(None))
+    return bound_of(names, (), as_model(model))

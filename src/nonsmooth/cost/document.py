@@ -60,6 +60,8 @@ def _headline(cost: Cost) -> str:
         f"program: {cost.steps:,} steps, a point of {cost.entries:,} number(s), {cost.kinks:,} active kink(s)",
         model,
     ]
+    if cost.uncounted and not cost.evaluation:
+        lines = [f"nothing of the program could be counted: {cost.steps:,} steps", model]
     if not cost.holds:
         lines.append("THE COUNTS EXCEED THE BOUND: this is a defect of nonsmooth; please report it")
     if cost.uncounted:
@@ -79,7 +81,7 @@ def _derivatives(cost: Cost) -> Table:
         "What a derivative costs",
         ("what", "operations", "times the value"),
         tuple(rows),
-        "counted, the value included; directions of a forward sweep share the partial derivatives.",
+        "counted, the value included; at kinks each direction compares the tangents of what ties.",
     )
 
 

@@ -47,7 +47,8 @@ class CostModel:
 
     def price(self, name: str) -> float:
         """Give the price of a scalar operation."""
-        return self.prices.get(name, 1)
+        price = self.prices.get(name, 1)
+        return price if isinstance(price, int) else float(price)
 
     def total(self, counts: Mapping[str, int]) -> float:
         """Price a count of scalar operations: exactly, in integers, where the prices are integers."""
@@ -56,13 +57,16 @@ class CostModel:
 
 def _exact(price: float) -> Fraction:
     """Give a price as a fraction, so that sums do not depend on their order."""
-    return Fraction(price)
+    return Fraction(price if isinstance(price, int) else float(price))
 
 
 def _sum(terms: Iterable[Fraction]) -> float:
     """Add fractions up; an integer where the sum is one."""
     total = sum(terms, Fraction(0))
-    return int(total) if total.denominator == 1 else float(total)
+    try:
+        return int(total) if total.denominator == 1 else float(total)
+    except OverflowError:
+        return math.inf
 
 
 UNIT = CostModel(name="unit")

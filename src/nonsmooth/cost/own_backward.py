@@ -211,7 +211,8 @@ def compare_backward(
     ]
     sums = sorted(table.values(), key=lambda s: s.counts["pull"] - s.counts["backward"])
     lines = [s.line(prices) for s in sums]
-    findings = [f for s, line in zip(sums, lines, strict=True) for f in _findings(s, line, framework)]
+    whole = all(step.tally is not None for step in steps)
+    findings = [f for s, line in zip(sums, lines, strict=True) for f in _findings(s, line, framework, whole)]
     shown = tuple(line for line in lines if any(getattr(line, name) for name in _COUNTS))
     return OwnCost(framework, shown, tuple(findings), tuple(dict.fromkeys(missing)))
 
@@ -263,8 +264,11 @@ def _total(amounts: Iterator[float]) -> float:
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
-def _findings(found: _Sum, line: OwnLine, framework: str) -> Iterator[Finding]:
-    """Say where a line's backward evaluates again, and where it exceeds what the theorem allows (if that is known)."""
+def _findings(found: _Sum, line: OwnLine, framework: str, whole: bool) -> Iterator[Finding]:
+    """Say where a line's backward evaluates again, and where it exceeds what the theorem allows (if that is known).
+
+    Unless the whole program is counted, a line on which nothing is may be the backward of what is not.
+    """
     source = found.source
     if line.again:
         yield Finding(
@@ -275,7 +279,7 @@ def _findings(found: _Sum, line: OwnLine, framework: str) -> Iterator[Finding]:
             "that is the price of the memory it saves; take the checkpoint off where memory allows",
         )
     backward = line.backward - line.again
-    if backward <= line.allowed or not found.known:
+    if backward <= line.allowed or not (found.known and (whole or line.evaluation or line.fills)):
         return
     much = (
         f"the backward pass of {framework} counts {backward:,.0f} operations for this line, of which the program counts "

@@ -13,12 +13,13 @@ __all__ = ["sorting"]
 
 
 def sorting(n: int) -> int:
-    """Bound the comparisons that sort n entries: n ceil(log2 n), those of a merge sort.
+    """Bound the comparisons that sort n entries by those of a merge sort: n c - 2^c + 1, c = ceil(log2 n).
 
-    >>> sorting(1), sorting(8), sorting(9)
-    (0, 24, 36)
+    >>> sorting(1), sorting(2), sorting(8), sorting(9)
+    (0, 1, 17, 21)
     """
-    return n * max(n - 1, 0).bit_length()
+    halvings = max(n - 1, 0).bit_length()
+    return n * halvings - 2**halvings + 1 if n else 0
 
 
 def _rows(call: Called) -> tuple[int, int]:
@@ -95,7 +96,7 @@ _cumulative("cummin", -1)
 
 @define("sort")
 def sort(call: Called) -> Numbers:
-    """All entries by rank: n ceil(log2 n) comparisons along an axis."""
+    """All entries by rank: at most the comparisons of a merge sort along an axis."""
     rows, length = _rows(call)
     how = _ranked(call, range, descending=bool(call.attributes.get("descending")))
     return call.x.chosen(call.shape, rows * sorting(length), how)

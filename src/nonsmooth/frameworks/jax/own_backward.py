@@ -163,4 +163,4 @@ def _itself(eqn: Any) -> Reading:
     places = tuple(range(len(eqn.invars)))
     if not any(is_inexact(v.aval) for v in eqn.outvars):
         return Reading(OPERATIONS["integer"], places, {})
-    return Reading(Operation(name=eqn.primitive.name, kind=Kind.SMOOTH), places, {})
+    return Reading(Operation(name=eqn.primitive.name.replace("-", "_"), kind=Kind.SMOOTH), places, {})
