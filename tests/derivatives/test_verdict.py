@@ -92,6 +92,56 @@ def test_a_program_without_a_field_is_undecided_with_its_line() -> None:
     assert found.word == "undecided" and found.clarke is None and "test_verdict.py" in str(found)
 
 
+class Softplus(torch.autograd.Function):
+    """A smooth function with a derivative of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.nn.functional.softplus(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * torch.sigmoid(x)
+
+
+def test_what_brings_its_own_derivative_leaves_the_verdict_open() -> None:
+    x = torch.ones(2, dtype=torch.float64)
+    for f in (lambda x: Softplus.apply(x).sum(), lambda x: (Softplus.apply(x) + R(x - 1)).sum()):
+        for gradient in (None, torch.full_like(x, 9.0)):
+            found = ns.verdict(f, x, gradient)
+            assert (found.word, found.status) == ("undecided", "undecided") and found.reasons[0].rule == "opaque"
+            assert "Softplus" in found.message and "test_verdict.py" in found.message
+
+
+@pytest.mark.skipif("jax" not in served(), reason="jax is not installed")
+def test_in_jax_too() -> None:
+    import jax
+    from jax import lax
+    from jax import numpy as jnp
+
+    @jax.custom_jvp
+    def softplus(x):
+        return jnp.log1p(jnp.exp(x))
+
+    softplus.defjvp(lambda p, t: (softplus(*p), jax.nn.sigmoid(p[0]) * t[0]))
+
+    def root(x):
+        return lax.custom_root(lambda z: z**3 - x, 1.0, lambda f, z: jnp.cbrt(x), lambda g, y: y / g(1.0))
+
+    for f, x in ((lambda x: (softplus(x) + jnp.abs(x - 1)).sum(), jnp.ones(2)), (root, jnp.array(8.0))):
+        found = ns.verdict(f, x)
+        assert (found.word, found.reasons[0].rule) == ("undecided", "opaque"), str(found)
+
+
+def test_where_a_derivative_is_cut_off_the_true_gradient_is_no_artifact() -> None:
+    x = torch.ones(2, dtype=torch.float64)
+    for gradient in (None, 2 * x, x):
+        found = ns.verdict(lambda x: (x.detach() * x).sum(), x, gradient)
+        assert found.word == "undecided" and found.reasons[0].rule == "detached", str(found)
+
+
 def test_nan_is_no_subgradient() -> None:
     found = ns.verdict(lambda t: R(t), ZERO, torch.tensor(float("nan"), dtype=torch.float64))
     assert found.word == "artifact" and "nan" in found.message

@@ -134,11 +134,15 @@ def test_a_boolean_operation_is_applied_to_both_sides(nx: Any, logic: Any) -> No
     known = {id(p.value): p for p in parts}
     values = parts[0].value, parts[1].value
     found = combine(nx, logic, values, {}, logic(*values), lambda t: known.get(id(t)))
-    for side in ("left", "right"):
-        u, v = (on_host(getattr(p, side)) for p in parts)
-        assert same(getattr(found, side), logic(u, v))
-    expected = (on_host(found.left) != on_host(found.value)) | (on_host(found.right) != on_host(found.value))
-    assert same(found.tie, expected)
+    sides = [[on_host(getattr(p, side)) for side in ("left", "right")] for p in parts]
+    mixtures = [[logic(u, v) for v in sides[1]] for u in sides[0]]
+    one = on_host(parts[0].tie) ^ on_host(parts[1].tie)
+    for k, side in enumerate(("left", "right")):
+        assert same(on_host(getattr(found, side))[one], mixtures[k][k][one])
+    assert same(found.tie, np.any([m != on_host(found.value) for row in mixtures for m in row], axis=0))
+    assert same(
+        found.tie, (on_host(found.left) != on_host(found.value)) | (on_host(found.right) != on_host(found.value))
+    )
 
 
 def test_a_reduction_of_predicates_is_as_far_as_the_nearest(nx: Any) -> None:

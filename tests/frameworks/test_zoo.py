@@ -48,7 +48,6 @@ def check(name: str, tolerance: float = 1e-9) -> None:
 
 FAILING = {
     "lu": "the pivots, which are integers, are taken to tie always",
-    "lu_solve": "the pivots, which are integers, are taken to tie always",
     "conjugate of what was written": "the tangent of a view with torch's conjugate bit is laid out without it",
     "penalty through in-place relu": "the zeros of a relu that has overwritten its operand are taken for ties",
 }

@@ -87,7 +87,7 @@ TRAPS: dict[str, Trap] = {
     "numpy": Trap("r = u + torch.as_tensor(np.abs(t.detach().numpy()).item(), dtype=DTYPE)", must_refuse=True),
     "escaped index": Trap("r = torch.stack([t, 2 * t])[int(u > 0)]", must_refuse=True),
     "truth value": Trap("r = t if t else 2 * t"),
-    "whole number": Trap("r = t.long().to(DTYPE) + u", must_refuse=True),
+    "whole number": Trap("r = (t + 1).long().to(DTYPE) + u", must_refuse=True),
     "boolean": Trap("r = t.bool() * t * 2 - t"),
     # derivatives that are not those of the values
     "detach": Trap("r = t - t.detach() / 2", must_refuse=True),

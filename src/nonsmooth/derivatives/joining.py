@@ -101,7 +101,7 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
         else:
             flips += beyond
     left = next((f.turn.step for f in flips if len(together.with_(f.turn.key)) > PAIR), None)
-    if left is not None and not reasons:
+    if left is not None:
         text = f"an `if` on data ties ({left.where}): three and more comparisons that tie decide together"
         reasons.append(Reason("several", text, left.source))
     return reasons

@@ -109,7 +109,9 @@ class Dependences:
                 message = f"the result depends on the point through {step}, which is cut off from the derivative"
                 self.found[step.index] = Severed("detached", step, message)
             chosen = step.operands[0] if isinstance(step.operation, Select) else None
-            if "repeats" in step.attributes:  # both branches have the value of the other one
+            if (
+                isinstance(step.operation, Select) and "repeats" in step.attributes
+            ):  # both branches have the value of the other one
                 refs = [r for r in refs if r == step.operands[3 - step.attributes["repeats"]]]
             yield from ((r.value, "where" if r == chosen else "") for r in refs)
         elif reals:
