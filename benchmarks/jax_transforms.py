@@ -6,6 +6,7 @@ A ratio is (ours) / (`jax.jit(jax.value_and_grad(f))`) on the same objective and
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -40,7 +41,7 @@ def mlp(active: float) -> Model:
     """Six layers of 512 relu units on 256 images; a share of them is dead, with zero weights and biases."""
     rng = np.random.default_rng(0)
     sizes = [784, 512, 512, 512, 512, 512, 10]
-    x = {f"w{k}": weights(rng, m, n) for k, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False))}
+    x = {f"w{k}": weights(rng, m, n) for k, (m, n) in enumerate(itertools.pairwise(sizes))}
     x |= {f"b{k}": jnp.zeros(n) for k, n in enumerate(sizes[1:])}
     for k in range(5):
         x[f"w{k}"] = x[f"w{k}"].at[:, : int(active * 512)].set(0)

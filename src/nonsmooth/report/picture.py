@@ -309,6 +309,7 @@ def _draw_bars(axes: Any, title: str, bars: Sequence[Bar], *, logarithmic: bool)
     positive = [v for v in ends if v > 0] or [1.0]
     if logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlim(min(positive) / 2, max(positive) * 3)
     else:
         axes.set_xlim(0, 1.12 * max(positive))
@@ -319,7 +320,8 @@ def _draw_bars(axes: Any, title: str, bars: Sequence[Bar], *, logarithmic: bool)
             start += length
         if bar.tick is not None:
             axes.plot([bar.tick] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6, zorder=4)
-        end = max(start, bar.tick or 0.0)
+        beside = bar.tick is not None and start <= bar.tick < start + 0.1 * max(positive)
+        end = bar.tick if beside else start  # the note is of the bar; it stands clear of the tick
         axes.annotate(bar.note, (end, place), (4, 0), textcoords="offset points", size=7.5, va="center", color=INK)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_yticks(range(len(bars)), [label(b.name, 2 * LETTERS) for b in bars], size=8)
