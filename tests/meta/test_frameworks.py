@@ -138,7 +138,9 @@ def test_the_runs_share_out_the_suite() -> None:
 def test_a_run_of_one_framework_has_its_cases(framework: str) -> None:
     """The cases of the tables are in the run of each framework that is served, and in no other."""
     found = collected()[framework]
-    assert f"tests/derivatives/test_directional.py::test_closed_forms[{framework}-identity-double]" in found
+    assert any(
+        test.startswith(f"tests/derivatives/test_directional.py::test_closed_forms[{framework}-") for test in found
+    )
     assert not any(f"[{other}-" in test for test in found for other in FRAMEWORKS if other != framework)
 
 
