@@ -803,13 +803,13 @@ def jump_beside_a_corner_of_cond(xp: Adapter, x: Array) -> Array:
 
 def three_at_once(xp: Adapter, x: Array) -> Array:
     if x[0] > 0 and x[1] > 0 and x[0] + x[1] > 0:  # here
-        return x[1] + 0
+        return xp.minimum(x[0], x[1])
     return 0 * x[0]
 
 
 def three_at_once_of_cond(xp: Adapter, x: Array) -> Array:
     every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
-    return xp.cond(every, lambda x: x[1] + 0, lambda x: 0 * x[0], x)  # here
+    return xp.cond(every, lambda x: xp.minimum(x[0], x[1]), lambda x: 0 * x[0], x)  # here
 
 
 def equal_by_if(xp: Adapter, x: Array) -> Array:
