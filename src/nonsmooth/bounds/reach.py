@@ -1,0 +1,141 @@
+"""What a value of a program reaches on a set: bounds of its norm, of its entries, and of its derivatives block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf, prod, sqrt
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Floats", "Local", "Reach", "Shape", "compose", "times"]
+
+Floats: TypeAlias = NDArray[np.float64]
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """A value z = z(theta_1, ..., theta_k) while every block theta_a runs through its set.
+
+        norm >= ||z||,    low <= z_i <= high,    lipschitz[a] >= ||D_a z||,    smoothness[a, b] >= ||D_a D_b z||
+
+    Norms are Euclidean on all entries, those of derivatives the operator norms that belong to them. `low` and `high` have
+    a shape that spreads over that of z: () for one interval of all entries. `center` is the value at the centers of the
+    sets, if it is known, and `distance` >= ||z - center||. A value that does not move has lipschitz 0 and distance 0.
+    """
+
+    shape: Shape
+    norm: float
+    lipschitz: Floats
+    smoothness: Floats
+    low: Floats = field(default_factory=lambda: np.array(-inf))
+    high: Floats = field(default_factory=lambda: np.array(inf))
+    center: NDArray[np.floating] | None = None
+    distance: float = inf
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return prod(self.shape)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the value depends on a block."""
+        return bool(np.any(self.lipschitz > 0))
+
+    @cached_property
+    def interval(self) -> tuple[Floats, Floats]:
+        """The tightest interval of each entry that follows from everything known."""
+        low, high = np.maximum(self.low, -self.norm), np.minimum(self.high, self.norm)
+        if self.center is not None and self.distance < inf:
+            center = np.asarray(self.center, float)
+            low, high = np.maximum(low, center - self.distance), np.minimum(high, center + self.distance)
+        return low, high
+
+    @cached_property
+    def peak(self) -> float:
+        """A bound of every entry: max |z_i|."""
+        if self.size == 0:
+            return 0.0
+        low, high = self.interval
+        return float(max(np.max(np.abs(low)), np.max(np.abs(high))))
+
+    @classmethod
+    def constant(cls, value: NDArray[np.floating], blocks: int) -> Reach:
+        """Give the reach of a value that does not move."""
+        array = np.asarray(value)
+        norm = float(np.linalg.norm(np.asarray(array, float))) if array.size else 0.0
+        zero = np.zeros(blocks), np.zeros((blocks, blocks))
+        return cls(array.shape, norm, *zero, center=array, distance=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """The constants of an operation phi(u_1, ..., u_p) on what its operands reach.
+
+        lipschitz[i] >= sup ||D_i phi||,    smoothness[i, j] >= sup ||D_i D_j phi||   (i <= j; pairs left out are 0)
+        norm >= sup ||phi||,                low <= phi_i <= high
+
+    `stacked`: the result is the operands side by side, so that their parts add as squares. `why` says what makes a
+    constant infinite. `slopes`, of an operation on entries, are the least and the largest derivative of each.
+    """
+
+    lipschitz: Sequence[float]
+    smoothness: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    norm: float = inf
+    low: Floats | float = -inf
+    high: Floats | float = inf
+    stacked: bool = False
+    why: str = ""
+    slopes: tuple[Floats, Floats] | None = None
+
+
+def times(a: Floats | float, b: Floats | float) -> Floats:
+    """Give a b with 0 times infinity = 0: what does not move, or is not used, adds nothing."""
+    with np.errstate(invalid="ignore"):
+        product = np.multiply(a, b)
+    return np.where((np.asarray(a) == 0) | (np.asarray(b) == 0), 0.0, product)
+
+
+def compose(shape: Shape, local: Local, operands: Sequence[Reach], radii: Floats, center: object = None) -> Reach:
+    """Give the reach of phi(u_1, ..., u_p) from the constants of phi and the reaches of its operands.
+
+        l[a]    = sum_i l_i l_{u_i}[a]                                                       (chain rule)
+        L[a, b] = sum_ij L_ij l_{u_i}[a] l_{u_j}[b] + sum_i l_i L_{u_i}[a, b]
+        ||z||  <= min(norm of phi, ||z(center)|| + sum_a l[a] radius_a)
+
+    Stacked parts add as squares: l[a] = ||(l_i l_{u_i}[a])_i||, and so does L. Guarantee: the set of the blocks is a
+    product of convex sets, each in the ball of its radius about its center.
+
+    Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
+    """
+    blocks = len(radii)
+    parts = [times(c, u.lipschitz) for c, u in zip(local.lipschitz, operands, strict=True)]
+    bends = [times(c, u.smoothness) for c, u in zip(local.lipschitz, operands, strict=True)]
+    if local.stacked:
+        lipschitz, smoothness = _root(parts, blocks), _root(bends, (blocks, blocks))
+    else:
+        lipschitz, smoothness = sum(parts, np.zeros(blocks)), sum(bends, np.zeros((blocks, blocks)))
+    for (i, j), constant in local.smoothness.items():
+        cross = times(constant, times(operands[i].lipschitz[:, None], operands[j].lipschitz[None, :]))
+        smoothness = smoothness + (cross if i == j else cross + cross.T)
+    distance, norm = inf, local.norm
+    low, high = (np.asarray(v, float) for v in (local.low, local.high))
+    known = None if center is None else np.asarray(center)
+    if known is not None:
+        distance = float(np.sum(times(lipschitz, radii)))
+        norm = min(norm, float(np.linalg.norm(known.astype(float))) + distance)
+    if low.shape == () and np.isfinite(low) and np.isfinite(high):
+        norm = min(norm, sqrt(prod(shape)) * float(max(abs(low), abs(high))))
+    elif low.shape == shape:
+        norm = min(norm, float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))))
+    return Reach(shape, norm, lipschitz, smoothness, low, high, known, distance)
+
+
+def _root(parts: Sequence[Floats], shape: int | Shape) -> Floats:
+    """Add arrays up as squares."""
+    return np.sqrt(sum((p * p for p in parts), np.zeros(shape)))
