@@ -144,6 +144,12 @@ def written_through_a_view(xp: Adapter, t: Array) -> Array:
     return y[0] + 3 * y[1]
 
 
+def rooted_in_place(xp: Adapter, t: Array) -> Array:
+    y = xp.floor(t)
+    y.sqrt_()
+    return y + t
+
+
 def loop(xp: Adapter, t: Array) -> Array:
     y, n = t + 1, 0
     while y <= 1 and n < 1:
@@ -330,7 +336,16 @@ CLOSED: dict[str, Closed] = {
     "cast at zero": two_slopes(lambda xp, t: t * (whole(xp, t) + 2), 0, 2, 2),
     "times a cast": two_slopes(lambda xp, t: t * whole(xp, t), 1.5, 1, 1),
     "floor of a floor": two_slopes(lambda xp, t: t * xp.floor(xp.floor(t)), 1.5, 1, 1),
-    "relu of a floor": two_slopes(lambda xp, t: t + xp.relu(xp.floor(t)), 0.5, 1, 1),
+    "relu of a floor": two_slopes(lambda xp, t: t + xp.relu(xp.floor(t)) + xp.sqrt(xp.floor(t)), 0.5, 1, 1),
+    "square root of a floor, and a kink": two_slopes(
+        lambda xp, t: xp.abs(t - 0.5) + xp.sqrt(xp.maximum(xp.floor(t), xp.zeros_like(t))), 0.5, 1, -1
+    ),
+    "powers of a sign": two_slopes(lambda xp, t: t * (1 + xp.abs(xp.sign(t) - 1) ** 0.5), 0.5, 1, 1),
+    "square root of a rounded number": two_slopes(lambda xp, t: t * t + xp.sqrt(3 * xp.round(t)), 0.25, 0.5, 0.5),
+    "length of whole numbers": two_slopes(
+        lambda xp, t: xp.relu(t - 0.5) + xp.hypot(xp.floor(t), xp.sign(t) - 1), 0.5, 1, 0
+    ),
+    "square root in place of a floor": two_slopes(torch_only(rooted_in_place), 0.5, 1, 1),
     "rest of a division": two_slopes(lambda xp, t: xp.remainder(t, 0.7), 1.5, 1, 1),
     "entry of a table": two_slopes(of_table, 1.5, 5, 5),
     "if on a floor": two_slopes(Spelled(if_whole, cond_whole), 2.5, 3, 3),
@@ -810,6 +825,17 @@ def three_at_once(xp: Adapter, x: Array) -> Array:
 def three_at_once_of_cond(xp: Adapter, x: Array) -> Array:
     every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
     return xp.cond(every, lambda x: xp.minimum(x[0], x[1]), lambda x: 0 * x[0], x)  # here
+
+
+def jump_at_three(xp: Adapter, x: Array) -> Array:
+    if x[0] > 0 and x[1] > 0 and x[0] + x[1] > 0:  # here
+        return x[1] + 0
+    return 0 * x[0]
+
+
+def jump_at_three_of_cond(xp: Adapter, x: Array) -> Array:
+    every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
+    return xp.cond(every, lambda x: x[1] + 0, lambda x: 0 * x[0], x)  # here
 
 
 def equal_by_if(xp: Adapter, x: Array) -> Array:

@@ -210,8 +210,11 @@ class Tangents(ABC):
         self.known.setdefault((value, k), None)
 
     def _push(self, step: Step, k: int, read: Mapping[int, Any]) -> None:
-        """Push tangents through one step."""
-        refs = list(refs_of((step.args, dict(step.kwargs))))
+        """Push tangents through one step: those of what moves, for 0 times the slope of a square root at 0 is no number.
+
+        Between its jumps what is piecewise constant stands still, so that no slope counts; the jumps are met as such.
+        """
+        refs = [r for r in refs_of((step.args, dict(step.kwargs))) if r.value in self._moving]
         tangents = {r.value: t for r in refs if (t := self.known.get((r.value, k))) is not None}
         scale = self.largest(self.scales.get((v, k), 0.0) for v in tangents)
         self.steps += bool(tangents)
