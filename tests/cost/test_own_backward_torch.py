@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import nonsmooth as ns
-from nonsmooth.cost.definitions import tally_of
+from nonsmooth.cost.definitions import DEFINITIONS, define, tally_of
 from nonsmooth.cost.own_backward import OwnCost, compare_backward
+from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS
+from nonsmooth.frameworks.torch.python_nodes import PythonNodes
 from tests.zoo import ZOO, randn
 
 SHORT = [
@@ -115,17 +118,146 @@ def test_products_are_those_of_torchs_own_counter(name: str) -> None:
     assert 2 * counts["backward"] == backward.get_total_flops() > 0
 
 
-def test_a_model_of_layers_has_the_line_of_its_steps() -> None:
-    """Where no line of the user's calls the layers, the backward stands where the program's steps stand."""
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+def test_a_model_of_layers_has_a_row_for_each_module() -> None:
+    """Where no line of the user's calls the layers, they stand by their modules, in text and JSON; the loss at the call."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 3)))
     f, x = ns.objective(model, F.cross_entropy)
     data = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
     program = ns.capture(f, x, *data)
     own = compare_backward(program, x, data)
-    (line,) = own.lines
-    assert line.text == "program = ns.capture(f, x, *data)"
-    assert line.evaluation > 0
-    assert line.backward > 0
+    rows = {line.name: line for line in own.lines}
+    (loss,) = rows.keys() - {"module 0", "module 1", "module 2.0"}
+    assert rows[loss].text == "program = ns.capture(f, x, *data)"
+    assert rows["module 0"].text == ""
+    product = lambda m, k, n: m * k * n + m * (k - 1) * n  # noqa: E731
+    assert rows["module 1"].forward == rows["module 1"].backward == 40
+    assert rows["module 0"].forward == product(5, 4, 8) + 40
+    assert rows["module 0"].backward == product(8, 5, 4) + 4 * 8
+    assert rows["module 2.0"].backward == product(3, 5, 8) + product(5, 3, 8) + 4 * 3
+    assert "module 2.0" in str(own)
+    assert {line["name"] for line in json.loads(own.to_json())["lines"]} == set(rows)
+
+
+def test_a_finding_about_layers_names_the_module() -> None:
+    """A checkpoint around layers that no line of the user's calls is found under their path."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model = nn.Sequential(checkpoint_wrapper(nn.Sequential(nn.Linear(4, 4), nn.Tanh())), nn.Linear(4, 1))
+    own = compared(model, torch.randn(1, 4))
+    found = [finding.message for finding in own.findings if finding.rule == "rematerialisation"]
+    assert any("of module `0._checkpoint_wrapped_module.1` again" in message for message in found)
+
+
+# --- operators and functions of the user's ----------------------------------------------------------------------------
+
+
+def registered(name: str, backward: Callable[..., torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Make an operator 2 x with a backward, and register it with a scalar program."""
+
+    @torch.library.custom_op(f"nonsmooth_cost::{name}", mutates_args=())
+    def operator(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    operator.register_autograd(
+        lambda ctx, grad: backward(grad, *ctx.saved_tensors),
+        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
+    )
+    ns.register(ns.Operation(name=name, kind=ns.Kind.SMOOTH), torch=f"nonsmooth_cost::{name}")
+    define(name)(lambda call: call.x * 2.0)
+    return operator
+
+
+@pytest.fixture
+def _tables() -> Iterator[None]:
+    """Put the tables of operations back."""
+    tables = OPERATIONS, FRAMEWORK_NAMES.setdefault("torch", {}), DEFINITIONS
+    before = [dict(table) for table in tables]
+    yield
+    for table, old in zip(tables, before, strict=True):
+        for name in table.keys() - old.keys():
+            del table[name]
+
+
+@pytest.mark.usefixtures("_tables")
+def test_a_registered_operator_is_counted_in_both_passes() -> None:
+    """Its forward by its scalar program, its backward by the operators that this runs; it is one step."""
+    twice = registered("twice", lambda grad, x: grad * 2 * x.exp())
+    x = torch.ones(5)
+    cost = ns.cost(lambda x: twice(x).sum(), x)
+    assert (cost.uncounted, cost.steps, cost.evaluation) == ((), 2, 9)
+    assert cost.own is not None
+    assert (cost.own.uncounted, cost.own.forward, cost.own.backward) == ((), 9, 15)
+    assert cost.own.ratio == 24 / 9
+
+
+@pytest.mark.usefixtures("_tables")
+def test_a_backward_that_is_another_operator_is_named_until_it_has_a_program() -> None:
+    """With the name of its library: one that is called as an operator of torch's is not taken for it."""
+
+    @torch.library.custom_op("nonsmooth_cost::mul", mutates_args=())
+    def kernel(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return grad * x.exp()
+
+    operator = registered("with_kernel", kernel)
+    own = compared(lambda x: operator(x).sum(), torch.ones(5))
+    assert [text.split(" (")[0] for text in own.uncounted] == ["nonsmooth_cost_mul"]
+    assert own.ratio is None
+    define("nonsmooth_cost_mul")(lambda call: call.x * call.operands[1].apply("exp"))
+    own = compared(lambda x: operator(x).sum(), torch.ones(5))
+    assert (own.uncounted, own.backward) == ((), 10)
+
+
+@pytest.mark.usefixtures("_tables")
+def test_a_backward_out_of_sight_is_named_until_it_has_a_program() -> None:
+    """What numpy computes in a backward pass is no operator of torch's."""
+    operator = registered("by_numpy", lambda grad, x: torch.from_numpy(grad.numpy() * 2))
+    own = compared(lambda x: operator(x).sum(), torch.ones(5))
+    (text,) = own.uncounted
+    assert text.startswith("nonsmooth_cost_by_numpy_backward (backward, test_own_backward_torch.py:")
+    assert own.ratio is None
+    define("nonsmooth_cost_by_numpy_backward")(lambda call: call.x * 2.0)
+    own = compared(lambda x: operator(x).sum(), torch.ones(5))
+    assert (own.uncounted, own.backward) == ((), 5)
+
+
+class Squared(torch.autograd.Function):
+    """x^2, whose backward is chosen by a number: by numpy, or one that computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, way: int) -> torch.Tensor:
+        """Square, and keep what each way needs."""
+        ctx.save_for_backward(x)
+        ctx.way, ctx.twice = way, x * 2
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        """Pull back."""
+        (x,) = ctx.saved_tensors
+        found = (torch.from_numpy(2 * x.detach().numpy() * grad.numpy()), grad, ctx.twice, grad[:], None)[ctx.way]
+        return found, None
+
+
+@pytest.mark.parametrize("way", range(5))
+def test_a_function_in_python_is_named_where_it_computes_out_of_sight_alone(way: int) -> None:
+    """Handing on the cotangent, what was kept, a view or nothing costs nothing, and is no gap."""
+    own = compared(lambda x: Squared.apply(x, way).sum(), torch.ones(5))
+    named = [text for text in own.uncounted if "SquaredBackward (backward" in text]
+    assert len(named) == (way == 0)
+    assert len(own.uncounted) == 1 + (way == 0)  # and the step of the program
+
+
+def test_hooks_are_taken_off_graphs_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph outside of the function is watched, and is as it was afterwards."""
+    w, met = torch.ones(5, requires_grad=True), []
+    monkeypatch.setattr(PythonNodes, "_before", lambda self, come: met.append(come))
+    outside = Squared.apply(w, 0)
+    program = ns.capture(lambda x: (Squared.apply(x, 1) * outside).sum(), torch.ones(5))
+    program.framework.own_backward(program, torch.ones(5), ())
+    assert len(met) == 1
+    (grad,) = torch.autograd.grad(outside.sum(), w)
+    assert grad.tolist() == [2.0] * 5
+    assert len(met) == 1
 
 
 def test_nothing_of_the_users_changes() -> None:

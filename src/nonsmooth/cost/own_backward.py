@@ -15,11 +15,12 @@ from typing import Any
 from nonsmooth.cost.bound import bound_of
 from nonsmooth.cost.definitions import tally_of
 from nonsmooth.cost.model import CostModel, as_model
+from nonsmooth.cost.own_findings import findings_of
 from nonsmooth.cost.sweeps import CountedStep, count_steps
 from nonsmooth.cost.tally import Tally, Whole
 from nonsmooth.errors import RegistrationError, UsageError
 from nonsmooth.frameworks.own_backward import OwnBackward, OwnCall
-from nonsmooth.program import Finding, Program, Source
+from nonsmooth.program import Finding, Program, Source, Step
 from nonsmooth.program.shaped import ShapedCall
 from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document
@@ -32,8 +33,8 @@ class OwnLine:
     """What the framework runs for one line of the user's program, and what the scalar sweep over it counts.
 
     Attributes:
-        name: the file and the number of the line.
-        text: its text.
+        name: the file and the number of the line; of layers that no line of the function calls, their module's path.
+        text: the text of the line.
         forward, backward: what the framework runs in its two passes, priced.
         again: the part of `backward` that evaluates once more what `forward` had.
         writes: the numbers that both passes store in new or changed memory.
@@ -130,14 +131,22 @@ class OwnCost(Reported):
 
 @dataclass
 class _Sum:
-    """A line while it is added up."""
+    """A line, or a module that no line of the function's calls, while it is added up."""
 
     source: Source | None
+    module: str = ""
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
     names: set[str] = field(default_factory=set)
     wholes: list[Whole] = field(default_factory=list)
     entries: int = 0
     known: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name the line; where no line of the function's is known, the module."""
+        if self.module:
+            return f"module {self.module}"
+        return self.source.place if self.source else "an unknown line"
 
     def add(self, name: str, amount: float) -> None:
         """Add to a count."""
@@ -147,7 +156,7 @@ class _Sum:
         """Give the line."""
         bound = bound_of(self.names, self.wholes, model)
         allowed = (bound - 1) * self.counts["evaluation"] + model.price("add") * self.entries
-        name, text = (self.source.place, self.source.text) if self.source else ("an unknown line", "")
+        name, text = self.name, "" if self.module or not self.source else self.source.text
         numbers = {**self.counts, "writes": int(self.counts["writes"]), "fills": int(self.counts["fills"])}
         return OwnLine(name=name, text=text, bound=bound, allowed=allowed, **numbers)  # type: ignore[arg-type]
 
@@ -197,22 +206,24 @@ def compare_backward(
         own: OwnBackward = program.framework.own_backward(program, x, tuple(data))
     except UsageError as error:
         return OwnCost(framework, failed=str(error))
-    table: dict[tuple[str, int] | None, _Sum] = {}
+    table: dict[object, _Sum] = {}
 
-    def at(source: Source | None) -> _Sum:
-        key = (source.file, source.line) if source else None
-        return table.setdefault(key, _Sum(source))
+    def at(found: Step | OwnCall) -> _Sum:
+        source, module = found.source, found.module if found.source in (None, own.outside) else ""
+        key = module or ((source.file, source.line) if source else None)
+        return table.setdefault(key, _Sum(source, module))
 
     for step in steps:
-        _add_step(at(step.step.source), program, step, prices)
-    missing = [_named(s.step.operation.name, "program", s.step.source) for s in steps if s.tally is None]
-    missing += [
-        _named(e.call.operation, e.phase, e.source) for e in own.entries if not _add_call(at(e.source), e, prices)
-    ]
+        _add_step(at(step.step), program, step, prices)
+    missing = [_named(s.step.operation.name, "program", at(s.step)) for s in steps if s.tally is None]
+    missing += [_named(e.call.operation, e.phase, at(e)) for e in own.entries if not _add_call(at(e), e, prices)]
     sums = sorted(table.values(), key=lambda s: s.counts["pull"] - s.counts["backward"])
     lines = [s.line(prices) for s in sums]
     whole = all(step.tally is not None for step in steps)
-    findings = [f for s, line in zip(sums, lines, strict=True) for f in _findings(s, line, framework, whole)]
+    findings: list[Finding] = []
+    for s, line in zip(sums, lines, strict=True):  # where nothing is counted may stand the backward of what is not
+        counted = s.known and (whole or bool(line.evaluation or line.fills))
+        findings += findings_of(line, s.source, s.module, framework, counted=counted)
     shown = tuple(line for line in lines if any(getattr(line, name) for name in _COUNTS))
     return OwnCost(framework, shown, tuple(findings), tuple(dict.fromkeys(missing)))
 
@@ -243,9 +254,9 @@ def _add_call(line: _Sum, entry: OwnCall, model: CostModel) -> bool:
     return True
 
 
-def _named(operation: str, where: str, source: Source | None) -> str:
+def _named(operation: str, where: str, line: _Sum) -> str:
     """Name what could not be counted."""
-    return f"{operation} ({where}, {source.place if source else 'an unknown line'})"
+    return f"{operation} ({where}, {line.name})"
 
 
 def _tally(call: ShapedCall) -> Tally | None:
@@ -259,47 +270,3 @@ def _tally(call: ShapedCall) -> Tally | None:
 def _total(amounts: Iterator[float]) -> float:
     """Add amounts up."""
     return sum(amounts)
-
-
-# --- findings ---------------------------------------------------------------------------------------------------------
-
-
-def _findings(found: _Sum, line: OwnLine, framework: str, whole: bool) -> Iterator[Finding]:
-    """Say where a line's backward evaluates again, and where it exceeds what the theorem allows (if that is known).
-
-    Unless the whole program is counted, a line on which nothing is may be the backward of what is not.
-    """
-    source = found.source
-    if line.again:
-        yield Finding(
-            "rematerialisation",
-            f"{framework} evaluates {line.again:,.0f} operations of this line again in its backward pass, of which the forward "
-            f"pass counts {line.forward:,.0f}: a checkpoint keeps their results out of memory",
-            source,
-            "that is the price of the memory it saves; take the checkpoint off where memory allows",
-        )
-    backward = line.backward - line.again
-    if backward <= line.allowed or not (found.known and (whole or line.evaluation or line.fills)):
-        return
-    much = (
-        f"the backward pass of {framework} counts {backward:,.0f} operations for this line, of which the program counts "
-        f"{line.evaluation:,.0f} and the scalar reverse sweep {line.pull:,.0f} more"
-    )
-    if line.fills:
-        yield Finding(
-            "dense-backward",
-            f"{much}: every index or slice of an array has a dense array of its size as cotangent ({line.fills:,} zeros are "
-            "stored), and these are added whole",
-            source,
-            _UNBIND.get(framework, "take all entries at once instead of indexing in a loop"),
-        )
-    else:
-        yield Finding("costly-backward", much, source, "write the line with fewer, larger operations")
-
-
-_UNBIND = {
-    "torch": "take all entries at once (an operation on the whole tensor), or `for row in x.unbind():` instead of `x[i]` in a "
-    "loop: its backward stacks the cotangents once",
-    "jax": "take all entries at once (an operation on the whole array, jax.vmap), or `for row in jnp.unstack(x):` instead of "
-    "`x[i]` in a loop: its backward stacks the cotangents once",
-}

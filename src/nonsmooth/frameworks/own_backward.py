@@ -24,6 +24,7 @@ class OwnCall:
         writes: how many numbers it stored in new or changed memory; a view stores none, an array of zeros all of them.
         again: whether it evaluates in the backward pass what the forward pass had evaluated (a checkpoint).
         fills: how many of the numbers stored are zeros around a view's cotangent: the dense backward of an index.
+        module: the path of the module for which it ran; "" outside of all.
     """
 
     call: ShapedCall
@@ -32,10 +33,15 @@ class OwnCall:
     writes: int = 0
     again: bool = False
     fills: int = 0
+    module: str = ""
 
 
 @dataclass(frozen=True)
 class OwnBackward:
-    """What a framework ran for the value and the gradient of a program, in its order."""
+    """What a framework ran for the value and the gradient of a program, in its order.
+
+    `outside` is the line that called the function, of what ran where no line of the function's own did: a model of layers.
+    """
 
     entries: tuple[OwnCall, ...]
+    outside: Source | None = None

@@ -100,7 +100,7 @@ class _Walk(Walk):
             call = shaped(whole, step)
             writes = 0 if call.operation in _VIEWS else sum(map(prod, call.results))
             fills = writes - call.operands[_FILLING[step.label]].size if filling and phase == "backward" else 0
-            yield OwnCall(call, step.source, phase, writes, again, max(fills, 0))
+            yield OwnCall(call, step.source, phase, writes, again, max(fills, 0), step.module)
 
     def _equation(
         self, eqn: Any, inputs: list[Any], source: Source | None, inside: bool, wanted: tuple[bool, ...]

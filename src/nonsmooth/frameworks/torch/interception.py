@@ -114,6 +114,11 @@ class ModulePath:
             before.remove()
             after.remove()
 
+    def remember(self) -> None:
+        """Keep the paths met so far, for modules that a checkpoint runs again by themselves."""
+        named, known = self._name_of, dict(self._known)
+        self._name_of = lambda module: (named(module) if named else "") or known.get(id(module), "")
+
     def _enter(self, module: torch.nn.Module, inputs: Any) -> None:
         """Go into a module."""
         if threading.get_ident() != self._thread:

@@ -7,13 +7,8 @@ just given one. A kernel that is no record of the dictionary is opened by torch'
 
 from __future__ import annotations
 
-import bisect
-import linecache
-import os
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from types import FrameType
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,17 +18,17 @@ from nonsmooth.dictionary import Kind, Operation
 from nonsmooth.errors import ResultError
 from nonsmooth.frameworks.own_backward import OwnBackward, OwnCall, Phase
 from nonsmooth.frameworks.torch.arguments import map_tensors, tensors_of
-from nonsmooth.frameworks.torch.interception import torchs_own_slopes
+from nonsmooth.frameworks.torch.interception import ModulePath, torchs_own_slopes
 from nonsmooth.frameworks.torch.names import arguments_of, bind, packet_name
+from nonsmooth.frameworks.torch.own_places import OUTSIDE, Nodes, Place, inner_frame, line_outside
 from nonsmooth.frameworks.torch.protection import preserved
+from nonsmooth.frameworks.torch.python_nodes import PythonNodes
 from nonsmooth.frameworks.torch.shaped import shaped
-from nonsmooth.frameworks.torch.sources import _is_library
 from nonsmooth.frameworks.torch.tree import RandomState, check_data, copy_of, flatten, unflatten
 from nonsmooth.program import Program, Ref, Source, Step, Value
+from nonsmooth.program.names import identifier
 
 __all__ = ["own_backward"]
-
-_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 
 WHOLE = frozenset(
     "threshold_backward leaky_relu_backward convolution_backward max_pool2d_with_indices_backward "
@@ -86,19 +81,21 @@ def own_backward(program: Program, x: Any, data: tuple[Any, ...]) -> OwnBackward
     (leaves, _), (items, structure) = flatten(x), check_data(data)
     point, start = [copy_of(t).requires_grad_() for t in leaves], RandomState()
     copies = unflatten([copy_of(t) for t in items], structure)
-    recorder = _Recorder()
+    recorder = _Recorder(ModulePath(getattr(program.function, "module_name", None)))
     try:
         with (
             torchs_own_slopes(),
             torch.inference_mode(False),
             torch.enable_grad(),
             preserved([program.constants[n] for n in program.rewritten]),
+            recorder.modules.following(),
             recorder,
         ):
             _differentiate(recorder, program.function, unflatten(point, program.structure), copies, point)
     finally:
         start.put()
-    return OwnBackward(tuple(recorder.calls(program)))
+    outside = line_outside(program, {s.place.source for s in recorder.seen})
+    return OwnBackward(tuple(recorder.calls(program, outside)), outside)
 
 
 def _differentiate(
@@ -109,75 +106,60 @@ def _differentiate(
     if len(results) != 1 or results[0].numel() != 1:
         raise ResultError(f"a gradient needs a scalar function; this one returns {len(results)} tensor(s).")
     recorder.phase = "backward"
+    recorder.modules.remember()
     if results[0].requires_grad:
-        torch.autograd.grad(results[0], point, torch.ones_like(results[0]), allow_unused=True)
+        with recorder.python_nodes.watching(results[0]):
+            torch.autograd.grad(results[0], point, torch.ones_like(results[0]), allow_unused=True)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A kernel that ran: its step, for which line, and when."""
+    """A kernel that ran: its step, for which place, and when."""
 
     step: Step
-    source: Source | None
+    place: Place
     phase: Phase
     writes: int
-    again: bool
-    fills: int
-
-
-@dataclass
-class _Nodes:
-    """The lines by which the nodes of the graph were made, in the order of their numbers."""
-
-    numbers: list[int] = field(default_factory=list)
-    sources: list[Source | None] = field(default_factory=list)
-
-    def until(self, number: int, source: Source | None) -> None:
-        """Note that all nodes below a number, as far as they are new, were made for a line."""
-        if not self.numbers or self.numbers[-1] < number:
-            self.numbers.append(number)
-            self.sources.append(source)
-
-    def source(self, node: Any) -> Source | None:
-        """Find the line of a node; one that writes to a view is numbered after the kernel that wrote."""
-        place = bisect.bisect_right(self.numbers, node._sequence_nr())
-        place -= node.name().endswith("CopySlices") and place > 0
-        return self.sources[place] if place < len(self.sources) else None
+    again: bool = False
+    fills: int = 0
 
 
 class _Recorder(TorchDispatchMode):
-    """The mode that writes down every kernel with its shapes, its line and its pass."""
+    """The mode that writes down every kernel with its shapes, its place and its pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: ModulePath) -> None:
         super().__init__()
         self.phase: Phase = "forward"
         self.seen: list[_Seen] = []
+        self.modules, self.python_nodes = modules, PythonNodes(self._note_unseen)
         self._values: list[Value] = []
-        self._nodes = _Nodes()
-        self._opened: tuple[Source | None, bool] | None = None
+        self._nodes = Nodes()
+        self._opened: tuple[Place, bool] | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a kernel and write it down."""
         place = self._opened or self._where()
         result = func(*args, **(kwargs or {}))
+        self.python_nodes.saw((args, kwargs), result)
         if place is not None:
             self._note(func, args, kwargs or {}, result, *place)
         return result
 
-    def _where(self) -> tuple[Source | None, bool] | None:
-        """Find the line for which a kernel runs, and whether it runs again; None for the seed of the backward pass."""
-        source, checkpoint = _inner_frame()
+    def _where(self) -> tuple[Place, bool] | None:
+        """Find the place for which a kernel runs, and whether it runs again; None for the seed of the backward pass."""
+        source, checkpoint = inner_frame(_differentiate.__code__)
         node: Any = torch._C._current_autograd_node()
         if self.phase == "backward" and not checkpoint:
-            return None if node is None else (self._nodes.source(node), False)
-        self._nodes.until(torch._C._autograd._get_sequence_nr(), source)
-        return source, self.phase == "backward"
+            return None if node is None else (self._nodes.place(node), False)
+        place = Place(source, self.modules.current)
+        self._nodes.until(torch._C._autograd._get_sequence_nr(), place)
+        return place, self.phase == "backward"
 
-    def _note(self, func: Any, args: Any, kwargs: Any, result: Any, source: Source | None, again: bool) -> None:
+    def _note(self, func: Any, args: Any, kwargs: Any, result: Any, place: Place, again: bool) -> None:
         """Write a kernel down: as its record, as itself, or as what torch's formula for it runs."""
-        name, writes, before = packet_name(func), _writes(func, result), len(self.seen)
+        name, writes, before = _own_name(func), _writes(func, result), len(self.seen)
         operation, operands, attributes = _read(func, args, kwargs)
-        if operation is None and self._open(func, args, kwargs, source, again):
+        if operation is None and self._open(func, args, kwargs, place, again):
             if len(self.seen) > before and not self._opened:
                 self.seen[-1] = replace(self.seen[-1], writes=writes)
             return
@@ -198,20 +180,33 @@ class _Recorder(TorchDispatchMode):
             attributes=attributes,
         )
         fills = max(writes - args[0].numel(), 0) if name in _FILLING else 0
-        self.seen.append(_Seen(step, source, self.phase, 0 if self._opened else writes, again, fills))
+        self.seen.append(_Seen(step, place, self.phase, 0 if self._opened else writes, again, fills))
+
+    def _note_unseen(self, name: str, node: Any, given: list[torch.Tensor], unknown: list[torch.Tensor]) -> None:
+        """Write down a backward in Python that computed out of sight, by its own name."""
+        step = Step(
+            index=len(self.seen),
+            operation=Operation(name=name, kind=Kind.SMOOTH),
+            target=type(node),
+            args=(),
+            kwargs={},
+            results=tuple(map(self._value, unknown)),
+            operands=tuple(Ref(self._value(t)) for t in given),
+        )
+        self.seen.append(_Seen(step, self._nodes.place(node), self.phase, sum(t.numel() for t in unknown)))
 
     def _value(self, tensor: torch.Tensor) -> int:
         """Number a tensor; of each only the shape is kept."""
         self._values.append(Value("", tuple(tensor.shape), str(tensor.dtype)))
         return len(self._values) - 1
 
-    def _open(self, func: Any, args: Any, kwargs: Any, source: Source | None, again: bool) -> bool:
+    def _open(self, func: Any, args: Any, kwargs: Any, place: Place, again: bool) -> bool:
         """Run torch's formula for a kernel on tensors without memory, and write down what it runs."""
         formula = torch._decomp.decomposition_table.get(func)
         if formula is None:
             return False
         before, outer = len(self.seen), self._opened
-        self._opened = source, again
+        self._opened = place, again
         try:
             arguments, named = map_tensors((args, kwargs), _without_memory)
             with torch.no_grad(), self:
@@ -223,8 +218,8 @@ class _Recorder(TorchDispatchMode):
             self._opened = outer
         return True
 
-    def calls(self, program: Program) -> tuple[OwnCall, ...]:
-        """Give what was seen as calls; what no line of the function's called has the line of the program's steps."""
+    def calls(self, program: Program, outside: Source | None) -> Iterator[OwnCall]:
+        """Give what was seen as calls; what no line of the function's called has the line outside."""
         whole = Program(
             framework=program.framework,
             function=program.function,
@@ -236,36 +231,32 @@ class _Recorder(TorchDispatchMode):
             result=None,
             structure=None,
         )
-        outside = _line_outside(program, {s.source for s in self.seen})
-        return tuple(
-            OwnCall(
-                shaped(whole, s.step),
-                outside if s.source is _OUTSIDE else s.source,
-                s.phase,
-                s.writes,
-                s.again,
-                s.fills,
-            )
-            for s in self.seen
-        )
+        for seen in self.seen:
+            source = outside if seen.place.source is OUTSIDE else seen.place.source
+            call = shaped(whole, seen.step)
+            yield OwnCall(call, source, seen.phase, seen.writes, seen.again, seen.fills, seen.place.module)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
 def _read(func: Any, args: Any, kwargs: Any) -> tuple[Operation | None, tuple[Any, ...], Mapping[str, Any]]:
-    """Read a kernel as a call of its record, or of itself where it has a definition of its own name."""
-    name = packet_name(func)
+    """Read a kernel as a call of its record, or of itself where it has a definition of its own name; else without one."""
+    name = _own_name(func)
     own = name if name in WHOLE else RECORDS.get(name)
-    if own is not None:
-        named = arguments_of(func, args, kwargs)
-        tensors = tuple(v for v in named.values() if isinstance(v, torch.Tensor))
-        plain = {k: v for k, v in named.items() if next(tensors_of(v), None) is None}
-        return Operation(name=own, kind=Kind.SMOOTH), tensors, plain
-    if name.endswith(("_backward", "_backward_data")):
-        return None, (), {}
-    binding = bind(func, args, kwargs)
-    return (None, (), {}) if binding is None else (binding.operation, binding.operands, binding.attributes)
+    binding = None if own or name.endswith(("_backward", "_backward_data")) else bind(func, args, kwargs)
+    if binding is not None:
+        return binding.operation, binding.operands, binding.attributes
+    named = arguments_of(func, args, kwargs)
+    tensors = tuple(v for v in named.values() if isinstance(v, torch.Tensor))
+    plain = {k: v for k, v in named.items() if next(tensors_of(v), None) is None}
+    return Operation(name=own, kind=Kind.SMOOTH) if own else None, tensors, plain
+
+
+def _own_name(func: Any) -> str:
+    """Name a kernel: one of torch's own by its operator, any other with its library, `lib_mine`."""
+    name = packet_name(func)
+    return name if func.namespace in ("aten", "prims") else identifier(f"{func.namespace}_{name}")
 
 
 def _writes(func: Any, result: Any) -> int:
@@ -285,29 +276,3 @@ def _writes(func: Any, result: Any) -> int:
 def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
     """Give a tensor of the same shape, strides and type without contents."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-
-
-# --- lines ------------------------------------------------------------------------------------------------------------
-
-_OUTSIDE = Source("", 0)
-"""Stands for the line that called the function where no line of the function's own did, as in a model of torch's layers."""
-
-
-def _inner_frame() -> tuple[Source, bool]:
-    """Find the innermost line of the function's that runs, and whether a checkpoint called it."""
-    frame: FrameType | None = sys._getframe(1)
-    found, checkpoint = _OUTSIDE, False
-    while frame is not None and frame.f_code is not _differentiate.__code__:
-        file = frame.f_code.co_filename
-        checkpoint = checkpoint or file.endswith(_CHECKPOINT)
-        if found is _OUTSIDE and not _is_library(file):
-            text = linecache.getline(file, frame.f_lineno).strip()
-            found = Source(file, frame.f_lineno, frame.f_code.co_name, text)
-        frame = frame.f_back
-    return found, checkpoint
-
-
-def _line_outside(program: Program, met: set[Source | None]) -> Source | None:
-    """Find the line that capture was called on, if steps have it: the only one of theirs that was not met here."""
-    others = {s.source for s in program.steps if s.source is not None} - met
-    return others.pop() if len(others) == 1 else None
