@@ -11,6 +11,7 @@ import pytest
 
 import nonsmooth as ns
 from nonsmooth.cost.definitions import DEFINITIONS, define
+from nonsmooth.cost.scalars import Scalar, counter
 from nonsmooth.errors import ResultError, UsageError
 from tests.adapters import Adapter
 
@@ -74,6 +75,17 @@ def test_a_bound_that_is_attained_holds_under_any_price(xp: Adapter) -> None:
     program = ns.capture(lambda x: xp.relu(x[0]), xp.array(POINT))
     for price in np.arange(0.01, 3, 0.07):
         assert ns.cost(program, xp.array(POINT), model={"relu": np.float32(price)}, own=False).holds
+
+
+def test_a_count_beyond_the_bound_is_no_rounding(xp: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that runs one operation more, at a price of 1e-15, exceeds the bound, and the text says so."""
+    program, model = ns.capture(lambda x: xp.relu(x[0]), xp.array(POINT)), {"relu": 0.3, "sign": 1e-15}
+    assert ns.cost(program, xp.array(POINT), model=model, own=False).holds
+    pull = Scalar.pull
+    monkeypatch.setattr(Scalar, "pull", lambda scalar, moving: pull(scalar, moving) + counter("sign"))
+    cost = ns.cost(program, xp.array(POINT), model=model, own=False)
+    assert not cost.holds and "THE COUNTS EXCEED THE BOUND" in str(cost)
+    assert json.loads(cost.to_json())["holds"] is False
 
 
 def test_parts_add_up(xp: Adapter) -> None:

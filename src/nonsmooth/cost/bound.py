@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 
-from nonsmooth.cost.model import CostModel, as_model
+from nonsmooth.cost.model import CostModel, as_model, rounded
 from nonsmooth.cost.scalars import SCALARS, Scalar, Style
 from nonsmooth.cost.tally import Whole
 from nonsmooth.errors import UsageError
 
-__all__ = ["NAMED", "bound_of", "dictionary_bound", "scalar_bound", "whole_bound"]
+__all__ = ["NAMED", "bound_of", "dictionary_bound", "exact_bound", "scalar_bound", "whole_bound"]
 
 _FIELD = ("add", "sub", "neg", "mul")
 
@@ -37,11 +38,15 @@ def scalar_bound(scalar: Scalar, model: CostModel) -> float:
 
     Source: BolteBoustanyPauwelsPesquet2023.
     """
-    price = model.price(scalar.name)
+    return rounded(_of_scalar(scalar, model))
+
+
+def _of_scalar(scalar: Scalar, model: CostModel) -> Fraction:
+    """Give w_g as a fraction."""
     if scalar.style is Style.NONE:
-        return 1.0
-    step = max(model.price("add"), model.price("mul"))
-    return max((price + model.total(d) + 2 * step * len(moving)) / price for moving, d in scalar.partials.items())
+        return Fraction(1)
+    price, add, mul = (model.exact({name: 1}) for name in (scalar.name, "add", "mul"))
+    return max((price + model.exact(d) + 2 * max(add, mul) * len(p)) / price for p, d in scalar.partials.items())
 
 
 def whole_bound(whole: Whole, model: CostModel) -> float:
@@ -51,14 +56,24 @@ def whole_bound(whole: Whole, model: CostModel) -> float:
 
     n_g counts the numbers that it takes and that move: each of their cotangents is added to.
     """
-    cost = model.total(whole.evaluation)
-    return (cost + model.total(whole.pull) + model.price("add") * whole.operands) / cost if cost else 1.0
+    return rounded(_of_whole(whole, model))
+
+
+def _of_whole(whole: Whole, model: CostModel) -> Fraction:
+    """Give the ratio as a fraction."""
+    cost = model.exact(whole.evaluation)
+    return 1 + (model.exact(whole.pull) + model.exact({"add": whole.operands})) / cost if cost else Fraction(1)
 
 
 def bound_of(names: Iterable[str], wholes: Iterable[Whole], model: CostModel) -> float:
     """Give w_b = max_g w_g over the scalar operations and whole operations that a program uses; 1 if it uses none."""
-    scalars = [scalar_bound(SCALARS[name], model) for name in names]
-    return max([1.0, *scalars, *(whole_bound(w, model) for w in wholes)])
+    return rounded(exact_bound(names, wholes, model))
+
+
+def exact_bound(names: Iterable[str], wholes: Iterable[Whole], model: CostModel) -> Fraction:
+    """Give w_b as a fraction, against which counts can be held without rounding."""
+    scalars = [_of_scalar(SCALARS[name], model) for name in names]
+    return max([Fraction(1), *scalars, *(_of_whole(w, model) for w in wholes)])
 
 
 def dictionary_bound(

@@ -9,7 +9,8 @@ from nonsmooth.report.table import Document, Table
 from nonsmooth.report.text import plain
 
 if TYPE_CHECKING:
-    from nonsmooth.cost.cost import Cost, Part
+    from nonsmooth.cost.cost import Cost
+    from nonsmooth.cost.parts import Part
 
 __all__ = ["amount", "cost_document"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Real
@@ -11,7 +11,7 @@ from numbers import Real
 from nonsmooth.cost.scalars import SCALARS
 from nonsmooth.errors import UsageError
 
-__all__ = ["LATENCY", "UNIT", "CostModel", "as_model", "parse_model"]
+__all__ = ["LATENCY", "UNIT", "CostModel", "as_model", "parse_model", "rounded"]
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,20 @@ class CostModel:
         price = self.prices.get(name, 1)
         return price if isinstance(price, int) else float(price)
 
+    def exact(self, counts: Mapping[str, int]) -> Fraction:
+        """Price a count of scalar operations as a fraction, which does not depend on the order of sums."""
+        return sum((n * Fraction(self.price(name)) for name, n in counts.items() if n), Fraction(0))
+
     def total(self, counts: Mapping[str, int]) -> float:
         """Price a count of scalar operations: exactly, in integers, where the prices are integers."""
-        return _sum(n * _exact(self.price(name)) for name, n in counts.items() if n)
+        total = self.exact(counts)
+        return int(total) if total.denominator == 1 else rounded(total)
 
 
-def _exact(price: float) -> Fraction:
-    """Give a price as a fraction, so that sums do not depend on their order."""
-    return Fraction(price if isinstance(price, int) else float(price))
-
-
-def _sum(terms: Iterable[Fraction]) -> float:
-    """Add fractions up; an integer where the sum is one."""
-    total = sum(terms, Fraction(0))
+def rounded(number: Fraction) -> float:
+    """Round a fraction; to infinity where it is larger than floats are."""
     try:
-        return int(total) if total.denominator == 1 else float(total)
+        return float(number)
     except OverflowError:
         return math.inf
 

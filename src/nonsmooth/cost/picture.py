@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from nonsmooth.report.picture import Bar, draw_bars
 
 if TYPE_CHECKING:
-    from nonsmooth.cost.cost import Cost, Part
+    from nonsmooth.cost.cost import Cost
+    from nonsmooth.cost.parts import Part
 
 __all__ = ["draw_cost"]
 
