@@ -1,0 +1,175 @@
+"""One operation as its record sees it: a step of a captured program, operands whose reach is known, and exact constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+
+import nonsmooth as ns
+import nonsmooth.bounds.constants.products
+from nonsmooth.bounds.constants import CONSTANTS
+from nonsmooth.bounds.constants.record import Called
+from nonsmooth.bounds.reach import Local, Reach
+
+BACKENDS = ("torch", "jax")
+
+
+class Backend:
+    """A framework's arrays, vector-Jacobian products and steps as shapes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        if name == "torch":
+            import torch
+
+            from nonsmooth.frameworks.torch.shaped import shaped
+
+            self.array: Callable[[Any], Any] = lambda a: torch.tensor(np.asarray(a))
+            self.shaped: Any = shaped
+        else:
+            import jax
+            from jax import numpy as jnp
+
+            from nonsmooth.frameworks.jax.shaped import shaped as shaped_jax
+
+            jax.config.update("jax_enable_x64", True)
+            self.array, self.shaped = jnp.asarray, shaped_jax
+
+    def pull(self, f: Callable[..., Any], arrays: Sequence[Any], cotangent: Any) -> list[np.ndarray]:
+        """Pull a cotangent back through a function of arrays."""
+        values = [self.array(a) for a in arrays]
+        if self.name == "torch":
+            import torch
+
+            found = torch.func.vjp(f, *values)[1](self.array(cotangent))
+        else:
+            import jax
+
+            found = jax.vjp(f, *values)[1](self.array(cotangent))
+        return [np.asarray(v) for v in found]
+
+    def value(self, f: Callable[..., Any], arrays: Sequence[Any]) -> np.ndarray:
+        """Evaluate a function of arrays."""
+        return np.asarray(f(*(self.array(a) for a in arrays)))
+
+
+def moving(center: Any, radius: float, block: int, blocks: int, known: bool = True) -> Reach:
+    """Give the reach of a block that runs through a ball, or of which the norm alone is known."""
+    center = np.asarray(center, float)
+    slopes = np.zeros(blocks)
+    slopes[block] = 1.0
+    norm = float(np.linalg.norm(center)) + radius
+    return Reach(
+        center.shape,
+        norm,
+        slopes,
+        np.zeros((blocks, blocks)),
+        center=center if known else None,
+        distance=radius if known else inf,
+    )
+
+
+class OneStep:
+    """A function of arrays that is one operation of the dictionary; other steps are said to be `moves`."""
+
+    def __init__(
+        self,
+        backend: str,
+        f: Callable[..., Any],
+        arrays: Sequence[Any],
+        radius: float = 0.0,
+        known: bool = True,
+        name: str | None = None,
+        operands: Sequence[Reach] | None = None,
+    ) -> None:
+        self.backend, self.f, self.arrays = Backend(backend), f, [np.asarray(a, float) for a in arrays]
+        program = ns.capture(f, *(self.backend.array(a) for a in self.arrays))
+        steps = [s for s in program.steps if name is None or s.operation.name == name]
+        assert len(steps) == 1, [s.operation.name for s in program.steps]
+        self.shaped = self.backend.shaped(program, steps[0])
+        count = len(self.arrays)
+        known_reaches = [moving(a, radius, i, count, known) for i, a in enumerate(self.arrays)]
+        reaches = list(operands or known_reaches)
+        taken = iter(reaches)
+        places: list[Reach] = []
+        for o in self.shaped.operands:
+            places.append(next(taken) if len(places) < count else Reach.constant(np.zeros(o.shape), count))
+        self.call = Called(
+            self.shaped.operation,
+            tuple(places),
+            self.shaped.attributes,
+            self.shaped.results,
+            lambda *given: self.backend.value(f, self._filled(given)),
+            lambda given, cotangent: tuple(self.backend.pull(f, self._filled(given), cotangent)),
+        )
+
+    def _filled(self, given: Sequence[Any]) -> list[np.ndarray]:
+        """Put centers in the place of arrays that are left out."""
+        given = [*given, *[None] * (len(self.arrays) - len(given))]
+        return [a if g is None else np.asarray(g, float) for a, g in zip(self.arrays, given, strict=False)]
+
+    def local(self) -> Local:
+        """Give the constants that the record states."""
+        found = CONSTANTS[self.shaped.operation](self.call)
+        return found[0] if isinstance(found, list) else found
+
+    def value(self, *arrays: Any) -> np.ndarray:
+        """Evaluate the operation."""
+        return self.backend.value(self.f, arrays)
+
+    def jacobian(self, place: int, arrays: Sequence[Any]) -> np.ndarray:
+        """Give the dense derivative to an operand."""
+        size = prod(self.shaped.results[0])
+        rows = [self.backend.pull(self.f, arrays, c.reshape(self.shaped.results[0]))[place] for c in np.eye(size)]
+        return np.array(rows).reshape(size, -1)
+
+    def slope(self, place: int, arrays: Sequence[Any]) -> float:
+        """Give the exact norm of the derivative to an operand."""
+        jacobian = self.jacobian(place, arrays)
+        return float(np.linalg.norm(jacobian, 2)) if jacobian.size else 0.0
+
+
+def sample(rng: np.random.Generator, reach: Reach) -> np.ndarray:
+    """Draw a value that a ball about a center, and intervals, allow."""
+    low, high = (np.broadcast_to(v, reach.shape) for v in (reach.low, reach.high))
+    if np.all(np.isfinite(low)) and np.all(np.isfinite(high)):
+        return (
+            np.where(rng.random(reach.shape) < 0.3, rng.choice([0.0, 1.0], reach.shape), rng.random(reach.shape))
+            * (high - low)
+            + low
+        )
+    assert reach.center is not None
+    direction = rng.normal(size=reach.shape)
+    return np.asarray(reach.center, float) + reach.distance * direction / max(float(np.linalg.norm(direction)), 1e-300)
+
+
+def box(low: Any, high: Any, block: int, blocks: int) -> Reach:
+    """Give the reach of a block between arrays."""
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    slopes = np.zeros(blocks)
+    slopes[block] = 1.0
+    norm = float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high))))
+    return Reach(low.shape, norm, slopes, np.zeros((blocks, blocks)), low, high)
+
+
+def holds(step: OneStep, rng: np.random.Generator, samples: int = 5) -> Local:
+    """Assert that the constants hold at samples of what the operands reach: norm, entries, slopes; give them."""
+    local = step.local()
+    reaches = step.call.operands[: len(step.arrays)]
+    for _ in range(samples):
+        arrays = [sample(rng, u) for u in reaches]
+        value = step.value(*arrays)
+        size = 1e-9 * (1 + float(np.linalg.norm(value)))
+        assert np.linalg.norm(value) <= local.norm + size
+        assert np.all(value >= np.asarray(local.low) - size)
+        assert np.all(value <= np.asarray(local.high) + size)
+        assert (
+            np.asarray(local.low).shape in ((), value.shape)
+            or np.broadcast_shapes(np.asarray(local.low).shape, value.shape) == value.shape
+        )
+        for place in range(len(arrays)):
+            assert step.slope(place, arrays) <= local.lipschitz[place] * (1 + 1e-9), (place, local.lipschitz)
+    return local
