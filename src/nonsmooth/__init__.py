@@ -17,6 +17,9 @@ from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
 from nonsmooth.audit.watch import Watch, watch
 from nonsmooth.audit.watch_log import read_run
+from nonsmooth.bounds.bounds import Bounds
+from nonsmooth.bounds.bounds import bound_program as bounds
+from nonsmooth.bounds.region import Ball
 from nonsmooth.cost.cost import Cost
 from nonsmooth.cost.cost import count_cost as cost
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
@@ -54,6 +57,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AbsNormal",
     "Audit",
+    "Ball",
+    "Bounds",
     "Certificate",
     "Clarke",
     "Cone",
@@ -79,6 +84,7 @@ __all__ = [
     "audit",
     "backprop",
     "ball_criticality",
+    "bounds",
     "callbacks",
     "capture",
     "clarke",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, prod, sqrt
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class Reach:
     Norms are Euclidean on all entries, those of derivatives the operator norms that belong to them. `low` and `high` have
     a shape that spreads over that of z: () for one interval of all entries. `center` is the value at the centers of the
     sets, if it is known, and `distance` >= ||z - center||. A value that does not move has lipschitz 0 and distance 0.
+    `operator` >= the spectral norm of a matrix (or of a kernel as one), where more is known than its entries' norm;
+    `error` is what rounding may have added to the center.
     """
 
     shape: Shape
@@ -36,6 +38,8 @@ class Reach:
     high: Floats = field(default_factory=lambda: np.array(inf))
     center: NDArray[np.floating] | None = None
     distance: float = inf
+    operator: float = inf
+    error: float = 0.0
 
     @property
     def size(self) -> int:
@@ -65,7 +69,7 @@ class Reach:
         return float(max(np.max(np.abs(low)), np.max(np.abs(high))))
 
     @classmethod
-    def constant(cls, value: NDArray[np.floating], blocks: int) -> Reach:
+    def constant(cls, value: NDArray[Any], blocks: int) -> Reach:
         """Give the reach of a value that does not move."""
         array = np.asarray(value)
         norm = float(np.linalg.norm(np.asarray(array, float))) if array.size else 0.0
@@ -94,6 +98,10 @@ class Local:
     slopes: tuple[Floats, Floats] | None = None
 
 
+TERMS = 64
+"""How many units of rounding an operation may add to a value, relative to its norm."""
+
+
 def times(a: Floats | float, b: Floats | float) -> Floats:
     """Give a b with 0 times infinity = 0: what does not move, or is not used, adds nothing."""
     with np.errstate(invalid="ignore"):
@@ -101,7 +109,14 @@ def times(a: Floats | float, b: Floats | float) -> Floats:
     return np.where((np.asarray(a) == 0) | (np.asarray(b) == 0), 0.0, product)
 
 
-def compose(shape: Shape, local: Local, operands: Sequence[Reach], radii: Floats, center: object = None) -> Reach:
+def compose(
+    shape: Shape,
+    local: Local,
+    operands: Sequence[Reach],
+    radii: Floats,
+    center: object = None,
+    precision: float = 2.0**-52,
+) -> Reach:
     """Give the reach of phi(u_1, ..., u_p) from the constants of phi and the reaches of its operands.
 
         l[a]    = sum_i l_i l_{u_i}[a]                                                       (chain rule)
@@ -109,7 +124,8 @@ def compose(shape: Shape, local: Local, operands: Sequence[Reach], radii: Floats
         ||z||  <= min(norm of phi, ||z(center)|| + sum_a l[a] radius_a)
 
     Stacked parts add as squares: l[a] = ||(l_i l_{u_i}[a])_i||, and so does L. Guarantee: the set of the blocks is a
-    product of convex sets, each in the ball of its radius about its center.
+    product of convex sets, each in the ball of its radius about its center, which `center` was evaluated at with rounding
+    of `precision`.
 
     Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
     """
@@ -123,17 +139,20 @@ def compose(shape: Shape, local: Local, operands: Sequence[Reach], radii: Floats
     for (i, j), constant in local.smoothness.items():
         cross = times(constant, times(operands[i].lipschitz[:, None], operands[j].lipschitz[None, :]))
         smoothness = smoothness + (cross if i == j else cross + cross.T)
-    distance, norm = inf, local.norm
+    distance, norm, error = inf, local.norm, 0.0
     low, high = (np.asarray(v, float) for v in (local.low, local.high))
     known = None if center is None else np.asarray(center)
     if known is not None:
-        distance = float(np.sum(times(lipschitz, radii)))
-        norm = min(norm, float(np.linalg.norm(known.astype(float))) + distance)
+        length = float(np.linalg.norm(known.astype(float)))
+        carried = (float(times(c, u.error)) for c, u in zip(local.lipschitz, operands, strict=True))
+        error = sum(carried) + TERMS * precision * length
+        distance = float(np.sum(times(lipschitz, radii))) + error
+        norm = min(norm, length + distance)
     if low.shape == () and np.isfinite(low) and np.isfinite(high):
         norm = min(norm, sqrt(prod(shape)) * float(max(abs(low), abs(high))))
     elif low.shape == shape:
         norm = min(norm, float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))))
-    return Reach(shape, norm, lipschitz, smoothness, low, high, known, distance)
+    return Reach(shape, norm, lipschitz, smoothness, low, high, known, distance, error=error)
 
 
 def _root(parts: Sequence[Floats], shape: int | Shape) -> Floats:

@@ -14,6 +14,7 @@ from nonsmooth.dictionary.operation import Array, Call, Rule
 from nonsmooth.dictionary.weights import Block, Floats
 from nonsmooth.errors import PointError
 from nonsmooth.frameworks.own_backward import OwnBackward
+from nonsmooth.frameworks.replay.stepwise import Stepwise
 from nonsmooth.frameworks.stopwatch import Stopwatch
 from nonsmooth.program import Program, Step
 from nonsmooth.program.shaped import ShapedCall
@@ -207,6 +208,14 @@ class Framework(Protocol):
         """Tell an array of this framework."""
         ...
 
+    def has_values(self, leaf: Any) -> bool:
+        """Tell an array that has values from a shape alone."""
+        ...
+
+    def leaf_names(self, tree: Any, root: str) -> list[str]:
+        """Name the leaves of a tree by their path in it."""
+        ...
+
     def detached(self, array: Any) -> Any:
         """Give an array without its graph."""
         ...
@@ -236,6 +245,18 @@ class Framework(Protocol):
 
     def capture(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...], **options: Any) -> Program:
         """Turn a function into a program near a point, with the proof of capture."""
+        ...
+
+    def trace(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Program:
+        """Turn a function into a program from the shapes of point and data alone, without a proof.
+
+        Raises:
+            CaptureError: the function asks for values, so that one program does not serve a whole set of points.
+        """
+        ...
+
+    def step_by_step(self, program: Program, leaves: Sequence[Any], items: Sequence[Any]) -> Stepwise:
+        """Start a program at leaves and data, of which None and shapes alone are unknown."""
         ...
 
     def evaluate(

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 
 from nonsmooth.errors import StaleProgram, UsageError
 from nonsmooth.frameworks.framework import Evaluation, Quick, Select, Severed
-from nonsmooth.frameworks.jax.capture import capture_function
+from nonsmooth.frameworks.jax.capture import capture_function, trace_function
 from nonsmooth.frameworks.jax.compiled import quick
 from nonsmooth.frameworks.jax.linearise import LinearisedJax
 from nonsmooth.frameworks.jax.own_backward import own_backward
@@ -25,6 +25,7 @@ from nonsmooth.frameworks.jax.run import replay
 from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.frameworks.jax.shaped import shaped
 from nonsmooth.frameworks.jax.space import JaxSpace
+from nonsmooth.frameworks.jax.stepwise import step_by_step
 from nonsmooth.frameworks.jax.timing import JaxStopwatch
 from nonsmooth.frameworks.jax.transform import selected
 from nonsmooth.frameworks.jax.tree import (
@@ -35,6 +36,7 @@ from nonsmooth.frameworks.jax.tree import (
     copy_of,
     flatten,
     is_array,
+    leaf_names,
     same_content,
     split_data,
     unflatten,
@@ -58,6 +60,8 @@ class JaxFramework(JaxSpace, Contract):
     traces = True
     relu = staticmethod(jax.nn.relu)
     shaped = staticmethod(shaped)
+    step_by_step = staticmethod(step_by_step)
+    leaf_names = staticmethod(leaf_names)
     own_backward = staticmethod(own_backward)
     check_point = staticmethod(check_point)
     copy_of = staticmethod(copy_of)
@@ -105,6 +109,15 @@ class JaxFramework(JaxSpace, Contract):
         point = unflatten([jnp.asarray(t) for t in leaves], structure)
         with one_framework("jax", data):
             return jax.value_and_grad(weighed, has_aux=has_aux)(point, *data)
+
+    @staticmethod
+    def has_values(leaf: Any) -> bool:
+        """Tell an array that has values from a shape alone."""
+        return isinstance(leaf, jax.Array)
+
+    def trace(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Program:
+        """Turn a function into a program from the shapes of point and data alone."""
+        return trace_function(self, function, x, data)
 
     def evaluate(
         self,

@@ -28,7 +28,7 @@ from nonsmooth.frameworks.one_framework import one_framework
 from nonsmooth.program import Program, Ref
 from nonsmooth.program.names import identifier
 
-__all__ = ["capture_function", "traced"]
+__all__ = ["capture_function", "trace_function", "traced"]
 
 RANDOMNESS = ("refuse", "freeze")
 
@@ -63,6 +63,28 @@ def capture_function(
         known = _traced_once(function, unflatten(leaves, flatten(x)[1]), data, randomness)
     program = _walked(framework, function, known, leaves, randomness, forced)
     return replace(program, proof=prove(program, known.native, forced=bool(forced)))
+
+
+def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Program:
+    """Turn a function into a program from the shapes of point and data, with no proof.
+
+    Leaves that are shapes alone stand for zeros.
+
+    Raises:
+        CaptureError: the function asks for values: a `cond`, a `while` or a `switch` that depends on point or data.
+    """
+    leaves, structure = flatten((x, tuple(data)))
+    shapes = [isinstance(t, jax.ShapeDtypeStruct) for t in leaves]
+    filled = [jnp.zeros(t.shape, t.dtype) if s else t for t, s in zip(leaves, shapes, strict=True)]
+    point, items = unflatten(filled, structure)
+    known = _traced_once(function, point, items, "refuse")
+    program = _walked(framework, function, known, flatten(point)[0], "refuse", None, finite=False)
+    for guard in program.guards:
+        raise CaptureError(
+            f"the function is traced for a whole set of points, and {guard} chooses among its programs: what holds on one "
+            "need not hold on the set. Write it with jnp.where, or unroll the loop."
+        )
+    return program
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,7 @@ def _walked(
     leaves: list[jax.Array],
     randomness: str,
     forced: Mapping[tuple[int, int], int] | None,
+    finite: bool = True,
 ) -> Program:
     """Walk the jaxpr of a function at the point, and make a program of the steps."""
     x, data = known.native.x, known.native.data
@@ -161,7 +184,8 @@ def _walked(
     inputs, items = _entered(walk, leaves, x, data)
     outputs = walk.run(known.closed.jaxpr, known.closed.consts, [*inputs, *items])
     results = [s if isinstance(s, Ref) else walk.kept(s) for s in outputs]
-    _check_finite(map(walk.look, results))
+    if finite:
+        _check_finite(map(walk.look, results))
     return Program(
         framework=framework,
         function=function,

@@ -31,8 +31,9 @@ def shaped(program: Program, step: Step) -> ShapedCall:
     >>> import jax.numpy as jnp
     >>> import nonsmooth as ns
     >>> program = ns.capture(lambda x: (x @ x.T).sum(), jnp.ones((2, 3)))
-    >>> [(c.operation, c.attributes) for c in (shaped(program, s) for s in program.steps) if c.operation != "transpose"]
-    [('matmul', {'terms': 3}), ('sum', {'axes': (0, 1)})]
+    >>> calls = [c for c in (shaped(program, s) for s in program.steps) if c.operation != "transpose"]
+    >>> [c.operation for c in calls], calls[0].attributes["terms"], calls[1].attributes
+    (['matmul', 'sum'], 3, {'axes': (0, 1)})
 
     Source: derived, docs/theory/cost.md.
     """
@@ -62,9 +63,9 @@ def shaped(program: Program, step: Step) -> ShapedCall:
 def _operand(program: Program, argument: Any, follows: bool) -> ShapedOperand:
     """Give the shape of what a step takes; a number does not move, nor does anything where no result `follows`."""
     if not isinstance(argument, Ref):
-        return ShapedOperand(())
+        return ShapedOperand((), item=argument)
     value = program.values[argument.value]
-    return ShapedOperand(value.shape, follows and value.differentiable and value.depends_on_point)
+    return ShapedOperand(value.shape, follows and value.differentiable and value.depends_on_point, argument)
 
 
 def _plain(attributes: Mapping[str, Any]) -> Attributes:
@@ -104,9 +105,10 @@ def _along(*names: str) -> Reader:
 
 
 def _dot(params: Mapping[str, Any], inputs: list[Shape], results: list[Shape]) -> Attributes:
-    """Count the products of one entry: the sizes of the axes that are contracted."""
-    (contracted, _), _ = params["dimension_numbers"]
-    return {"terms": prod(inputs[0][a] for a in contracted)}
+    """Count the products of one entry: the sizes of the axes that are contracted; say which, and which stand beside."""
+    contracted, beside = params["dimension_numbers"]
+    axes = {"contracted": tuple(map(tuple, contracted)), "beside": tuple(map(tuple, beside))}
+    return {"terms": prod(inputs[0][a] for a in contracted[0]), **axes}
 
 
 def _ragged(params: Mapping[str, Any], inputs: list[Shape], results: list[Shape]) -> Attributes:
@@ -129,6 +131,7 @@ def _convolution(params: Mapping[str, Any], inputs: list[Shape], results: list[S
         "transposed": False,
         "channels": (image[numbers.lhs_spec[1]], kernel[numbers.rhs_spec[0]]),
         "batch": image[numbers.lhs_spec[0]] // int(params["batch_group_count"]),
+        "layout": (tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)),
     }
 
 

@@ -20,7 +20,7 @@ from nonsmooth.frameworks.replay.contract import Contract
 from nonsmooth.frameworks.replay.forcing import unforced
 from nonsmooth.frameworks.replay.pieces import compared_values
 from nonsmooth.frameworks.replay.tangents import rewrites
-from nonsmooth.frameworks.torch.capture import capture_function
+from nonsmooth.frameworks.torch.capture import capture_function, trace_function
 from nonsmooth.frameworks.torch.evaluate import replay
 from nonsmooth.frameworks.torch.interception import torchs_own_slopes
 from nonsmooth.frameworks.torch.linearise import LinearisedTorch
@@ -30,6 +30,7 @@ from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import TorchDependences
 from nonsmooth.frameworks.torch.shaped import shaped
 from nonsmooth.frameworks.torch.space import TorchSpace
+from nonsmooth.frameworks.torch.stepwise import step_by_step
 from nonsmooth.frameworks.torch.timing import TorchStopwatch
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
@@ -38,6 +39,7 @@ from nonsmooth.frameworks.torch.tree import (
     copy_of,
     flatten,
     laid_out,
+    leaf_names,
     random_state,
     same_content,
     unflatten,
@@ -65,6 +67,8 @@ class TorchFramework(TorchSpace, Contract):
     stopwatch = staticmethod(TorchStopwatch)
     records_gradients = staticmethod(torch.is_grad_enabled)
     shaped = staticmethod(shaped)
+    step_by_step = staticmethod(step_by_step)
+    leaf_names = staticmethod(leaf_names)
     own_backward = staticmethod(own_backward)
 
     @staticmethod
@@ -108,6 +112,15 @@ class TorchFramework(TorchSpace, Contract):
         gradient, number = self.pull(evaluation), self.scalar(evaluation).detach()
         leaves, structure = flatten(aux)
         return (number, unflatten([t.detach() for t in leaves], structure)) if has_aux else number, gradient
+
+    @staticmethod
+    def has_values(leaf: Any) -> bool:
+        """Tell an array that has values from a shape alone."""
+        return isinstance(leaf, torch.Tensor) and not leaf.is_meta
+
+    def trace(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Program:
+        """Turn a function into a program from the shapes of point and data alone."""
+        return trace_function(self, function, x, data)
 
     def evaluate(
         self,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from nonsmooth.errors import CaptureError, ChangedInput, NonsmoothError, RandomnessError, ResultError, UsageError
 from nonsmooth.frameworks.one_framework import one_framework
 from nonsmooth.frameworks.torch.interception import CALLS_BACKWARD
 from nonsmooth.frameworks.torch.proof import Native, prove
+from nonsmooth.frameworks.torch.sources import line_of
 from nonsmooth.frameworks.torch.tape import Tape
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
@@ -28,9 +31,12 @@ from nonsmooth.frameworks.torch.tree import (
 )
 from nonsmooth.program import Program
 
-__all__ = ["capture_function"]
+__all__ = ["capture_function", "trace_function"]
 
 RANDOMNESS = ("refuse", "freeze")
+
+SHAPES = "shapes"
+"""What stands for randomness where a function is traced by shapes alone: draws are numbers between bounds."""
 
 OUTSIDE_GRADIENT = ("appears to not have been used in the graph", "does not require grad and does not have a grad_fn")
 """What torch says when a gradient is asked for with respect to a tensor without a graph."""
@@ -68,6 +74,47 @@ def capture_function(
             start.put()
 
 
+def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Program:
+    """Turn a function into a program from the shapes of point and data alone: nothing is evaluated, nothing is proved.
+
+    Draws become constants of which `options["drawn"]` says between which numbers they lie.
+
+    Raises:
+        CaptureError: the function asks for values: an `if` on data, `.item()`.
+    """
+    if not callable(function):
+        raise UsageError(f"bounds takes a function f(x, *data) or a model; found a {type(function).__name__}.")
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    start = RandomState()
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad(), mode:
+            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+            leaves, structure = flatten((x, tuple(data)))
+            point, items = unflatten([_shape_of(t) for t in leaves], structure)
+            return _record(framework, function, point, items, SHAPES, None)[1]
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise _needs_values(error) from error
+    finally:
+        start.put()
+
+
+def _shape_of(leaf: Any) -> Any:
+    """Give a tensor of the same shape and type without values; integers, which are no more than data, keep theirs."""
+    if isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_meta):
+        return torch.empty(leaf.shape, dtype=leaf.dtype, device="cpu")
+    return leaf
+
+
+def _needs_values(error: Exception) -> CaptureError:
+    """Say that a function asks for values where shapes alone are known."""
+    line = line_of(error.__traceback__) or "an unknown line"
+    return CaptureError(
+        "the function is traced by its shapes, on a whole set of points, and asks for the values of a tensor (an `if` on "
+        f"data, .item(), an index by a mask) on {line}: what holds on one branch need not hold on the set. Write it with "
+        "torch.where, or pass plain Python values as data."
+    )
+
+
 def _record(
     framework: Any, function: Callable[..., Any], x: Any, data: tuple[Any, ...], randomness: str, forced: Any
 ) -> tuple[Tape, Program]:
@@ -82,9 +129,11 @@ def _record(
     finally:
         for generator, state in tape.generators:
             generator.set_state(state)
-    results, result_structure = _checked(result)
+    by_shapes = randomness == SHAPES
+    results, result_structure = _checked(result, finite=not by_shapes)
     references = [tape.reference(t) for t in results]
-    _check_inputs(point, leaves, copies, items)
+    if not by_shapes:
+        _check_inputs(point, leaves, copies, items)
     plain = [copy_of(t) for t in items if not isinstance(t, torch.Tensor)]
     layouts = [t.stride() for t in point], [t.stride() for t in copies if isinstance(t, torch.Tensor)]
     program = Program(
@@ -107,6 +156,7 @@ def _record(
             "at": [copy_of(t) for t in leaves] if forced else [],
             "plain": (data_structure, plain),
             "layouts": layouts,
+            "drawn": dict(tape.drawn),
         },
     )
     return tape, program
@@ -134,7 +184,7 @@ def _called(function: Callable[..., Any], x: Any, data: Any) -> Any:
         raise
 
 
-def _checked(result: Any) -> tuple[list[torch.Tensor], Any]:
+def _checked(result: Any, finite: bool = True) -> tuple[list[torch.Tensor], Any]:
     """Give the leaves of a result, or say why it is none."""
     if inspect.iscoroutine(result):
         result.close()
@@ -144,7 +194,7 @@ def _checked(result: Any) -> tuple[list[torch.Tensor], Any]:
         raise ResultError(
             f"the function must return tensors; found {', '.join(kinds)}. Values that left torch have no derivative."
         )
-    for t in leaves:
+    for t in leaves if finite else ():
         if not is_finite(t):
             raise UsageError(
                 f"the function is not finite at the point: its value is {_brief(t)}. Move the point, or mend the function: "

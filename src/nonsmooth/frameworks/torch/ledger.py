@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from nonsmooth.frameworks.replay.arguments import refs_of
 from nonsmooth.frameworks.torch.arguments import alias_key, storage_of
@@ -140,6 +141,7 @@ class Ledger:
     def constant(self, tensor: torch.Tensor, *, outside: bool = True) -> Ref:
         """Number a tensor from outside, cut off from its own graph, or one that is kept as it is now."""
         number = self.new_value(tensor, "constant")
-        self.constants[number] = tensor.detach()
+        with unset_fake_temporarily():  # where shapes alone are traced, a constant keeps its values
+            self.constants[number] = tensor.detach()
         self.outside.update([number] * outside)
         return Ref(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,7 @@ def draws_nothing(func: Any, args: Any, kwargs: Any) -> bool:
 def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool) -> Any:
     """Refuse a draw, or freeze it: the drawn tensor becomes a constant of the program."""
     name = packet_name(func)
-    if tape.randomness != "freeze":
+    if tape.randomness == "refuse":
         raise refusal(
             RandomnessError,
             f"`{name}` draws random numbers, so that the function has no one value at x",
@@ -52,6 +53,7 @@ def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool
     if not isinstance(result, torch.Tensor):
         raise refusal(RandomnessError, f"the draws of `{name}` cannot be frozen", "draw them outside")
     drawn = tape.constant(result.detach().clone(), outside=False)
+    tape.drawn[drawn.value] = _between(name)
     number = tape.ids.get(id(result))
     if number is None:
         tape.write(torch.ops.aten.clone.default, (drawn,), {}, (tape.new_value(result, "drawn"),))
@@ -59,6 +61,11 @@ def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool
         reference = tape.reference(result)
         tape.write(torch.ops.aten.copy_.default, (reference, drawn), {}, (number,), changed=[result])
     return result
+
+
+def _between(name: str) -> tuple[float, float]:
+    """Give two numbers between which what an operator draws lies."""
+    return (0.0, 1.0) if name.startswith(("bernoulli", "rand_like", "rand.")) or name == "rand" else (-inf, inf)
 
 
 def _with_drawn_slopes(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any) -> Any:

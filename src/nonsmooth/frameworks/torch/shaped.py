@@ -51,11 +51,10 @@ def shaped(program: Program, step: Step) -> ShapedCall:
 
     def operand(item: Any) -> ShapedOperand:
         if not isinstance(item, Ref):
-            return ShapedOperand(())
+            return ShapedOperand((), item=item)
         value = values[item.value]
-        return ShapedOperand(
-            _shape(program, item.value, step.index), follows and value.differentiable and value.depends_on_point
-        )
+        moving = follows and value.differentiable and value.depends_on_point
+        return ShapedOperand(_shape(program, item.value, step.index), moving, item)
 
     taken = _taken(step)
     operands = tuple(operand(item) for _, item in taken)

@@ -8,18 +8,18 @@ import linecache
 import os
 import sys
 from collections.abc import Mapping
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 
 import torch
 
 from nonsmooth.program import Source
 
-__all__ = ["place_of", "user_frame"]
+__all__ = ["line_of", "place_of", "user_frame"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _CHAPTERS = tuple(
-    _OURS + name + os.sep for name in "frameworks derivatives kinks cost optim implicit audit program".split()
+    _OURS + name + os.sep for name in "frameworks bounds derivatives kinks cost optim implicit audit program".split()
 )
 _COMMAND = _OURS + "cli" + os.sep
 _CALL = torch.nn.Module._call_impl.__code__
@@ -42,6 +42,18 @@ def user_frame() -> Source | None:
             return Source(file, frame.f_lineno, frame.f_code.co_name, text)
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def line_of(traceback: TracebackType | None) -> Source | None:
+    """Find the line of the user's program in which an error arose: the innermost outside torch, Keras and this library."""
+    found = None
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not _is_library(code.co_filename) and not code.co_filename.startswith(_COMMAND):
+            text = linecache.getline(code.co_filename, traceback.tb_lineno).strip()
+            found = Source(code.co_filename, traceback.tb_lineno, code.co_name, text)
+        traceback = traceback.tb_next
+    return found
 
 
 def place_of(names: Mapping[int, str]) -> tuple[str, str]:

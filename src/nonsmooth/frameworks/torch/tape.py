@@ -65,6 +65,7 @@ class Tape(Protection):
         self.guards: list[Guard] = []
         self.findings: dict[tuple[Any, ...], Finding] = {}
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
+        self.drawn: dict[int, tuple[float, float]] = {}
         self._comparisons = self._paused = 0
         self._module = ModulePath(modules)
         self.inputs = tuple(self.new_value(t, name, point=True) for t, name in zip(point, names, strict=True))

@@ -1,0 +1,169 @@
+"""The walk over a program: what every value reaches while the blocks run through their sets, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from nonsmooth.bounds.constants import CONSTANTS, Called
+from nonsmooth.bounds.reach import Floats, Local, Reach, compose
+from nonsmooth.bounds.region import Block, radii_of
+from nonsmooth.errors import UnlistedOperation
+from nonsmooth.program import Program, Ref, Step, references
+
+__all__ = ["Walked", "propagate"]
+
+KEEPS_OPERATOR = frozenset("t transpose permute clone contiguous detach cast copy moveaxis".split())
+"""Operations after which a matrix has the same spectral norm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """A step with the constants of its operation on the set, and what its first result reaches."""
+
+    step: Step
+    local: Local
+    reach: Reach
+
+
+def propagate(
+    program: Program, blocks: Sequence[Block], known: Mapping[int, Any]
+) -> tuple[dict[int, Reach], list[Walked]]:
+    """Walk a program once: the reach of every value that is left at the end, and the constants of every step.
+
+        z = phi(u_1, ..., u_p),  constants of phi on the reach of its operands  ->  reach of z  (`compose`)
+
+    `known` gives arrays of the framework for inputs and data: centers of the sets and what is fixed; None where shapes
+    alone are known. Any program is served, not only chains: what flows together adds, what stands side by side adds as
+    squares.
+
+    Raises:
+        UnlistedOperation: an operation has no constants; by name and line.
+
+    Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
+    """
+    return _Walk(program, blocks, known).run()
+
+
+class _Walk:
+    """One walk: the reaches so far."""
+
+    def __init__(self, program: Program, blocks: Sequence[Block], known: Mapping[int, Any]) -> None:
+        self.program, self.count, self.radii = program, len(blocks), radii_of(blocks)
+        leaves, items = ([known.get(v) for v in values] for values in (program.inputs, program.data))
+        self.values = program.framework.step_by_step(program, leaves, items)
+        self.env = {b.value: b.reach(place, self.count) for place, b in enumerate(blocks)}
+        self.last = {ref.value: step.index for step in program.steps for ref in _reads(step)}
+        self.kept = {r.value for r in references(program.result)}
+
+    def run(self) -> tuple[dict[int, Reach], list[Walked]]:
+        """Walk."""
+        walked = []
+        for step in self.program.steps:
+            walked += self.step(step)
+            over = [v for v, last in self.last.items() if last == step.index and v not in self.kept]
+            self.values.release(over)
+            for value in over:
+                self.env.pop(value, None)
+        return {v: self.reach(Ref(v)) for v in self.kept}, walked
+
+    def reach(self, item: Any) -> Reach:
+        """Give the reach of an operand: a value, or a number."""
+        if not isinstance(item, Ref):
+            return Reach.constant(np.asarray(0.0 if item is None else item), self.count)
+        if item.value not in self.env:
+            value, center = self.program.values[item.value], self.values.center(item.value)
+            self.env[item.value] = self.unknown(item.value) if center is None else Reach.constant(center, self.count)
+            assert self.env[item.value].shape == value.shape or center is not None
+        return self.env[item.value]
+
+    def unknown(self, value: int) -> Reach:
+        """Give the reach of a constant or of data without values: between what was drawn, else anywhere."""
+        low, high = self.program.options.get("drawn", {}).get(value, (-inf, inf))
+        zero = np.zeros(self.count), np.zeros((self.count, self.count))
+        return Reach(self.program.values[value].shape, inf, *zero, np.array(low), np.array(high))
+
+    def step(self, step: Step) -> list[Walked]:
+        """Walk one step."""
+        if not step.results:
+            return []
+        call = self.program.framework.shaped(self.program, step)
+        items = [o.item for o in call.operands]
+        operands = tuple(map(self.reach, items))
+        before = {m: self.env.get(m) for m in step.mutates}
+        self.values.advance(step)
+        centers = [None if r is None else self.values.center(r) for r in step.results]
+        read = tuple(map(self.reach, _reads(step)))
+        if not any(u.moves for u in read) and all(
+            c is not None for c, r in zip(centers, step.results, strict=True) if r is not None
+        ):
+            locals_: list[Local] = [Local([0.0] * len(operands))] * len(step.results)
+        else:
+            locals_ = self.constants(step, call, items, operands)
+        precision, first = self.values.precision(step), None
+        for place, value in enumerate(step.results):
+            if value is None:
+                continue
+            local = locals_[min(place, len(locals_) - 1)]
+            shape = call.results[place] if place < len(call.results) else self.program.values[value].shape
+            found = compose(shape, local, operands, self.radii, centers[place], precision)
+            if step.operation.name in KEEPS_OPERATOR and len(shape) == 2:
+                found = replace(found, operator=operands[0].operator)
+            self.env[value] = found
+            first = first or Walked(step, local, found)
+        self.written(step, before)
+        return [first] if first is not None and first.reach.moves else []
+
+    def constants(self, step: Step, call: Any, items: list[Any], operands: tuple[Reach, ...]) -> list[Local]:
+        """Ask the record of an operation for its constants on what its operands reach."""
+        record = CONSTANTS.get(call.operation)
+        if record is None:
+            raise UnlistedOperation(
+                f"bounds: the operation {step} has no constants. Give it some with nonsmooth.bounds.constants."
+                f"bound_operation({call.operation!r}), or write it with operations that have."
+            )
+        evaluate = partial(self._evaluate, step, items)
+        called = Called(
+            call.operation, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items)
+        )
+        found = record(called)
+        return found if isinstance(found, list) else [found]
+
+    def _evaluate(self, step: Step, items: list[Any], *arrays: Any) -> Floats | None:
+        """Run the operation of a step at other operands."""
+        found: Floats | None = self.values.evaluate(step, items, arrays)
+        return found
+
+    def _pull(
+        self, step: Step, items: list[Any], arrays: Sequence[Any], cotangent: Floats
+    ) -> tuple[Floats, ...] | None:
+        """Pull a cotangent back through a step at other operands."""
+        found: tuple[Floats, ...] | None = self.values.pull(step, items, arrays, cotangent)
+        return found
+
+    def written(self, step: Step, before: Mapping[int, Reach | None]) -> None:
+        """Take account of what a write in place does to the other values that show the memory.
+
+        Each of their entries is as it was or one of those written: the two parts add as squares.
+        """
+        for value in step.mutates:
+            for other in self.program.shared.get(value, ()):
+                if other in self.env and other not in step.results:
+                    old, new = self.env[other], self.env[value]
+                    low, high = (
+                        np.minimum(np.min(old.low), np.min(new.low)),
+                        np.maximum(np.max(old.high), np.max(new.high)),
+                    )
+                    local = Local([1.0, 1.0], {}, float(np.hypot(old.norm, new.norm)), low, high, stacked=True)
+                    self.env[other] = compose(old.shape, local, (old, new), self.radii)
+                    self.values.release([other])
+
+
+def _reads(step: Step) -> list[Ref]:
+    """List the values that a step reads."""
+    return list(dict.fromkeys(references((step.args, dict(step.kwargs)))))
