@@ -12,7 +12,7 @@ import pytest
 import nonsmooth as ns
 from nonsmooth.cost.definitions import DEFINITIONS, define
 from nonsmooth.cost.scalars import Scalar, counter
-from nonsmooth.errors import ResultError, UsageError
+from nonsmooth.errors import RegistrationError, ResultError, UsageError
 from tests.adapters import Adapter
 
 MATRIX = np.arange(12.0).reshape(4, 3) / 5 - 1
@@ -158,6 +158,36 @@ def test_own_operations(xp: Adapter) -> None:
         assert ns.cost(f, x, own=False).evaluation == 5
     finally:
         del DEFINITIONS[name]
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (lambda call: call.x.apply("swish"), r"'relu' runs 'swish', which is no scalar operation; they are abs, acos"),
+        (lambda call: call.x.cumulated("nix", 0), r"'relu' runs 'nix', which is no scalar operation"),
+        (lambda call: call.x.apply("exp", call.x), r"'relu' gives two arrays to 'exp', an operation on one number"),
+        (lambda call: call.x.sum(), r"'relu' gives the shape \(\), the program has \(4,\)"),
+        (lambda call: 3, r"'relu' gives 3 where it may give arrays"),
+        (lambda call: call.operands[4], r"'relu' fails with IndexError"),
+        (lambda call: call.y, r"'relu' fails with AttributeError: .*'y'"),
+    ],
+)
+def test_a_wrong_scalar_program(xp: Adapter, monkeypatch: pytest.MonkeyPatch, definition: Any, message: str) -> None:
+    """The operation, what is wrong, the line and what to do."""
+    monkeypatch.setitem(DEFINITIONS, "relu", definition)
+    with pytest.raises(RegistrationError, match=message) as caught:
+        ns.cost(layer(xp), xp.array(POINT))
+    assert "Mend what was given to `define`. The operation stands at test_cost.py:" in str(caught.value)
+
+
+def test_define_takes_names_and_a_function(xp: Adapter) -> None:
+    """Anything else is said at once."""
+    for names in ((), (3,), ("",)):
+        with pytest.raises(RegistrationError, match="define takes the names of operations"):
+            define(*names)
+    with pytest.raises(RegistrationError, match="a scalar program is a function of a call; found 'x'"):
+        define("mine_too")("x")  # type: ignore[arg-type]
+    assert "mine_too" not in DEFINITIONS
 
 
 def test_printed_and_written(xp: Adapter, tmp_path: Path) -> None:

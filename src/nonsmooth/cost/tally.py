@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from nonsmooth.cost.scalars import SCALARS
+from nonsmooth.errors import RegistrationError
 
 __all__ = ["Sweep", "Tally", "Whole"]
 
@@ -78,7 +79,17 @@ class Tally:
     wholes: list[Whole] = field(default_factory=list)
 
     def add(self, name: str, moving: str, times: int = 1) -> None:
-        """Count scalar operations."""
+        """Count scalar operations.
+
+        Raises:
+            RegistrationError: a name that is no scalar operation, or more arguments than it has.
+        """
+        if name not in SCALARS:
+            raise RegistrationError(
+                f"runs {name!r}, which is no scalar operation; they are {', '.join(sorted(SCALARS))}"
+            )
+        if len(moving) > SCALARS[name].arity:
+            raise RegistrationError(f"gives two arrays to {name!r}, an operation on one number")
         if times:
             self.scalars[name, moving if SCALARS[name].partials else ""] += times
 

@@ -55,7 +55,7 @@ def define(*names: str) -> Callable[[Definition], Definition]:
     scalar operations on their entries; what it runs is what is counted.
 
     Raises:
-        RegistrationError: an operation has a definition already.
+        RegistrationError: an operation has a definition already, or what is given is no name, or no function.
 
     >>> from nonsmooth.program.shaped import ShapedOperand
     >>> @define("my_square_sum")
@@ -68,8 +68,12 @@ def define(*names: str) -> Callable[[Definition], Definition]:
     The 18 are 3 squares and 2 additions; for each square 2 x (one addition), a product and an addition to the cotangent
     of x; for each addition two.
     """
+    if not names or any(type(name) is not str or not name for name in names):
+        raise RegistrationError(f"define takes the names of operations: define('mine'); found {names!r}.")
 
     def decorate(definition: Definition) -> Definition:
+        if not callable(definition):
+            raise RegistrationError(f"define: a scalar program is a function of a call; found {definition!r}.")
         for name in names:
             if name in DEFINITIONS:
                 raise RegistrationError(f"define: the operation {name!r} has a scalar program already.")
@@ -89,7 +93,8 @@ def tally_of(call: ShapedCall) -> Tally | None:
     0
 
     Raises:
-        RegistrationError: the definition gives results of other shapes than the program's.
+        RegistrationError: the definition runs what is no scalar operation, or gives results of other shapes than the
+            program's.
     """
     tally = Tally()
     if call.discrete:
@@ -98,11 +103,26 @@ def tally_of(call: ShapedCall) -> Tally | None:
     if definition is None:
         return None
     operands = tuple(Numbers(o.shape, o.moving, tally) for o in call.operands)
-    given = definition(Called(operands, call.attributes, call.results, tally))
-    found = () if given is None else (given,) if isinstance(given, Numbers) else tuple(given)
+    found = _run(definition, Called(operands, call.attributes, call.results, tally), call.operation)
     for result, shape in zip(found, call.results, strict=False):
         if result.shape != shape:
-            raise RegistrationError(
-                f"the scalar program of {call.operation!r} gives the shape {result.shape}, the program has {shape}."
-            )
+            raise _defect(call.operation, f"gives the shape {result.shape}, the program has {shape}")
     return tally
+
+
+def _run(definition: Definition, called: Called, operation: str) -> tuple[Numbers, ...]:
+    """Run a scalar program, and give its results; what goes wrong inside is said to be its fault."""
+    try:
+        given = definition(called)
+    except (RegistrationError, LookupError, TypeError, ValueError, AttributeError) as error:
+        what = str(error) if isinstance(error, RegistrationError) else f"fails with {type(error).__name__}: {error}"
+        raise _defect(operation, what) from error
+    found = () if given is None else (given,) if isinstance(given, Numbers) else given
+    if not isinstance(found, tuple | list) or not all(isinstance(result, Numbers) for result in found):
+        raise _defect(operation, f"gives {given!r} where it may give arrays of its call, several of them, or None")
+    return tuple(found)
+
+
+def _defect(operation: str, what: str) -> RegistrationError:
+    """Say what is wrong with a scalar program."""
+    return RegistrationError(f"the scalar program of {operation!r} {what}. Mend what was given to `define`.")
