@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nonsmooth.bounds.reach import Floats, Reach, Shape
 from nonsmooth.errors import UsageError
 
-__all__ = ["Ball", "Block", "as_ball", "balls_of"]
+__all__ = ["Ball", "Block", "as_ball", "balls_of", "parse_weights", "radii_of"]
 
 NORMS = ("euclidean", "spectral", "max")
 HERE, ZERO = "here", "zero"
@@ -156,6 +156,30 @@ def balls_of(names: Sequence[str], given: Any, center: str, what: str) -> list[B
                 "Ball(0, 'here')."
             )
     return balls
+
+
+def parse_weights(words: Sequence[str], *, here: bool = False, spectral: bool = False) -> Any:
+    """Read the balls of weights from a command: "2.5", or "NAME=2.5" for some; None where there is none.
+
+    >>> parse_weights(["2.5"]), parse_weights(["fc=1", "*.bias=0.5"], here=True)["fc"].center
+    (Ball(radius=2.5, center='zero', norm='euclidean'), 'here')
+
+    Raises:
+        UsageError: no number, or a radius for all beside one for some.
+    """
+    if not words:
+        return None
+    sets: dict[str, Ball] = {}
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        try:
+            radius = float(number)
+        except ValueError:
+            raise UsageError(f"--weights {word}: give a radius, or NAME=RADIUS.") from None
+        sets[name if equals else "*"] = Ball(radius, HERE if here else ZERO, NORMS[1] if spectral else NORMS[0])
+    if "*" in sets and len(sets) > 1:
+        raise UsageError("--weights: give one radius for all, or NAME=RADIUS for some of them.")
+    return sets.get("*", sets)
 
 
 def _fits(name: str, pattern: str) -> bool:

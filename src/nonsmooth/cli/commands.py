@@ -1,4 +1,4 @@
-"""The command: `nonsmooth audit`, `kinks`, `cost`, `gradcheck`, `watch`, `ops`, `conventions`, `study`.
+"""The command: `nonsmooth audit`, `kinks`, `cost`, `bounds`, `gradcheck`, `watch`, `ops`, `conventions`, `study`.
 
 Standard output carries the result alone; messages and the progress bar go to standard error. Exit status: 0 done, 1 a
 finding named by `--fail-on` or a derivative that is refuted, 2 wrong use.
@@ -115,6 +115,41 @@ def cost(
         with open_problem(target) as (function, x, data):
             result = ns.cost(function, x, *data, model=prices, directions=directions or None, own=own, measure=measure)
         finish(result, as_json, output)
+
+
+@app.command()
+def bounds(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="FILE.py:NAME...", help="NAME() returns (model or function, *arguments).")
+    ],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights", metavar="RADIUS or NAME=RADIUS", help="Balls of the weights about zero; may be repeated."
+        ),
+    ] = None,
+    inputs: Annotated[
+        float | None,
+        typer.Option("--inputs", metavar="RADIUS", help="Balls of the inputs about the example; inf: anywhere."),
+    ] = None,
+    here: Annotated[bool, typer.Option("--here", help="Balls of the weights about their values.")] = False,
+    spectral: Annotated[bool, typer.Option("--spectral", help="Balls of the weights in the spectral norm.")] = False,
+    as_json: AsJson = False,
+    output: Folder = None,
+) -> None:
+    """Bound a network and its derivatives on a set of weights or inputs; compare architectures layer by layer."""
+    from nonsmooth.bounds.comparison import compare_bounds
+    from nonsmooth.bounds.region import parse_weights
+
+    with messages():
+        sets = parse_weights(weights or [], here=here, spectral=spectral)
+        if sets is None and inputs is None:
+            sets = ns.Ball(1.0)
+        found = {}
+        for target in targets:
+            with open_problem(target) as (function, x, data):
+                found[target] = ns.bounds(function, x, *data, weights=sets, inputs=inputs)
+        finish(compare_bounds(found) if len(found) > 1 else found[targets[0]], as_json, output)
 
 
 @app.command()

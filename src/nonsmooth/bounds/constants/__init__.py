@@ -12,5 +12,5 @@ __all__ = ["CONSTANTS", "Called", "bound_operation"]
 for _module in pkgutil.iter_modules(__path__):
     try:  # while the records are being written
         importlib.import_module(f"{__name__}.{_module.name}")
-    except (ImportError, SyntaxError, NameError):
+    except Exception:
         pass
