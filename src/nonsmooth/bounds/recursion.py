@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from math import hypot, inf, isnan
+from math import hypot, inf, isnan, prod
 
-from nonsmooth.bounds.reach import times
 from nonsmooth.errors import UsageError
 
 __all__ = [
@@ -431,7 +430,4 @@ def _columns(maps: Sequence[MapConstants]) -> Iterator[tuple[float, ...]]:
 
 def _product(*factors: float) -> float:
     """Multiply, with 0 times infinity = 0."""
-    found = 1.0
-    for factor in factors:
-        found = float(times(found, factor))
-    return found
+    return 0.0 if 0.0 in factors else prod(factors)

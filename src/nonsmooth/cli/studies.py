@@ -217,6 +217,32 @@ def cost(
         finish(result, as_json, output)
 
 
+@study.command()
+def batchnorm(
+    output: Folder = None,
+    depth: Annotated[int, typer.Option("--depth", help="Of the VGG network of the table.")] = 16,
+    depths: Annotated[str, typer.Option("--depths", help="Of the networks compared.")] = "11,13,16,19",
+    epsilons: Annotated[str, typer.Option("--eps", help="Of batch normalisation; 0 or larger.")] = "1e-2,1e2",
+    batch: Annotated[int, typer.Option("--batch", help="Images a batch.")] = 128,
+    radius: Annotated[float, typer.Option("--radius", help="Of the ball of each layer's weights.")] = 1.0,
+    side: Annotated[int, typer.Option("--side", help="Of the images in pixels, a multiple of 32.")] = 224,
+    classes: Annotated[int, typer.Option("--classes", help="Of the softmax.")] = 1000,
+    walk: Annotated[bool, typer.Option("--walk/--no-walk", help="Also bound the captured program.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Bound VGG with respect to its weights, with batch normalisation and without, by printed constants and right ones."""
+    from nonsmooth.studies.batchnorm import study_batchnorm
+    from nonsmooth.studies.red_figure import read_list
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_batchnorm(
+                depth=depth, depths=read_list("depths", depths, int), epsilons=read_list("eps", epsilons, float),
+                batch=batch, radius=radius, side=side, classes=classes, walk=walk, progress=progress,
+            )  # fmt: skip
+        finish(result, as_json, output)
+
+
 @study.command("keras")
 def keras_backends(
     targets: Annotated[
