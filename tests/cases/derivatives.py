@@ -390,6 +390,17 @@ def smallest_by_conds(xp: Adapter, x: Array) -> Array:
     return -largest(xp, largest(xp, -x[0], -x[1]), -x[2]) * 1
 
 
+def three_at_once(xp: Adapter, x: Array) -> Array:
+    if x[0] > 0 and x[1] > 0 and x[0] + x[1] > 0:
+        return xp.minimum(x[0], x[1])
+    return 0 * x[0]
+
+
+def three_at_once_of_cond(xp: Adapter, x: Array) -> Array:
+    every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
+    return xp.cond(every, lambda x: xp.minimum(x[0], x[1]), lambda x: 0 * x[0], x)
+
+
 def entry_of_argmax(xp: Adapter, x: Array) -> Array:
     return x[int(x.argmax())] * 2
 
@@ -447,6 +458,12 @@ CLOSED |= {
         ((1.0, 0.0), (0.0, 1.0)),
     ),
     "sorted of Python": Closed(Spelled(smallest_by_sorted, smallest_by_conds), TRIPLE, np.min, BASIS),
+    "three at once": Closed(
+        Spelled(three_at_once, three_at_once_of_cond),
+        PAIR,
+        lambda v: max(min(v[0], v[1]), 0.0),
+        ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)),
+    ),
     "max of a list": Closed(
         Spelled(
             lambda xp, x: max([x[0], 2 * x[1], x[2]]) * 1,
@@ -816,17 +833,6 @@ def jump_beside_a_corner_of_cond(xp: Adapter, x: Array) -> Array:
     return xp.cond(x[0] > 0, inner, lambda x: 0 * x[0], x)  # here
 
 
-def three_at_once(xp: Adapter, x: Array) -> Array:
-    if x[0] > 0 and x[1] > 0 and x[0] + x[1] > 0:  # here
-        return xp.minimum(x[0], x[1])
-    return 0 * x[0]
-
-
-def three_at_once_of_cond(xp: Adapter, x: Array) -> Array:
-    every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
-    return xp.cond(every, lambda x: xp.minimum(x[0], x[1]), lambda x: 0 * x[0], x)  # here
-
-
 def jump_at_three(xp: Adapter, x: Array) -> Array:
     if x[0] > 0 and x[1] > 0 and x[0] + x[1] > 0:  # here
         return x[1] + 0
@@ -834,8 +840,8 @@ def jump_at_three(xp: Adapter, x: Array) -> Array:
 
 
 def jump_at_three_of_cond(xp: Adapter, x: Array) -> Array:
-    every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)
-    return xp.cond(every, lambda x: x[1] + 0, lambda x: 0 * x[0], x)  # here
+    every = (x[0] > 0) & (x[1] > 0) & (x[0] + x[1] > 0)  # here
+    return xp.cond(every, lambda x: x[1] + 0, lambda x: 0 * x[0], x)
 
 
 def equal_by_if(xp: Adapter, x: Array) -> Array:
@@ -976,7 +982,7 @@ REFUSED: dict[str, Refused] = {
     "if: jump beside a corner": Refused(
         Spelled(jump_beside_a_corner, jump_beside_a_corner_of_cond), PAIR, "jump", False
     ),
-    "if: three at once": Refused(Spelled(three_at_once, three_at_once_of_cond), PAIR, "several", False),
+    "if: jump at three": Refused(Spelled(jump_at_three, jump_at_three_of_cond), PAIR, "jump", False),
     "if: equality": Refused(Spelled(equal_by_if, equal_by_cond), PAIR, "equality", False),
     "if: predicate without derivative": Refused(Spelled(square_by_if, square_by_cond), PAIR, "flat"),
     "detach": Refused(lambda xp, x: x[0] - xp.stop_gradient(x[0]) / 2, PAIR, "detached", False),
@@ -995,10 +1001,6 @@ REFUSED: dict[str, Refused] = {
     "own backward": Refused(Spelled(own_backward, own_vjp), (1.0, 0.0), "opaque"),
 }
 """Programs that no certificate may cover; in functions of several lines the line to be named ends in "here"."""
-
-
-LEFT_OPEN = frozenset(["sorted of Python", "middle of sorted"])
-"""Closed forms that no certificate need cover: three comparisons of an `if` decide together."""
 
 
 def here(f: Program, framework: str) -> int:

@@ -457,10 +457,11 @@ def test_single_precision() -> None:
     assert max(abs(low).max(), abs(high).max()) < 1e-5
 
 
-def test_three_comparisons_that_decide_together_are_left_open() -> None:
-    """Python's sort of three tied values: no exact set is claimed, as not every face between its pieces is looked at."""
+def test_three_comparisons_that_decide_together() -> None:
+    """Python's sort of three tied values: its pieces join wherever they meet, and the set is exact."""
     found = ns.clarke(lambda x: sorted([x[0], x[1], -x[1]])[1], at(0, 0))
-    assert found.equality is None and "several" in {r.rule for r in found.outer.reasons}
+    assert found.exact and found.equality == "piecewise affine"
+    same_set(found, [[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], 1e-12)
 
 
 def test_membership_in_single_precision() -> None:

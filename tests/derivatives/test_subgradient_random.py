@@ -72,7 +72,7 @@ def test_certified_gradients_are_limits(xp: Adapter, block: int) -> None:
     count = 30 if xp.name == "torch" else 8
     undecided = [seed for seed in range(30 * block, 30 * block + count) if not check(xp, seed)]
     print(f"undecided: {undecided} of {count}")
-    assert len(undecided) <= 2
+    assert len(undecided) <= 1
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from nonsmooth.dictionary.weights import Floats, Permutations, Vertices
 from nonsmooth.frameworks.framework import GuardTie
 from nonsmooth.kinks.resolution import Reason
 
-__all__ = ["Cells", "Cone", "walk_cells"]
+__all__ = ["LOST", "Cells", "Cone", "Walk", "walk_cells"]
 
 LOST = (2.0**6, 2.0**12)
 """In units of rounding, relative to the rows that a row was summed from: a row that is shorter than the first is zero, and
@@ -98,10 +98,10 @@ def walk_cells(system: Linearisation, relevant: list[int], affine: bool, limit: 
     `relevant` are the kinks on which the result depends; `affine` says that the program is piecewise affine; no more
     than `limit` cells are looked for.
     """
-    return _Walk(system, relevant, affine, limit).run()
+    return Walk(system, relevant, affine, limit).run()
 
 
-class _Walk:
+class Walk:
     """One walk over the kinks, in the order of the program."""
 
     def __init__(self, system: Linearisation, relevant: list[int], affine: bool, limit: int) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from nonsmooth.derivatives.faces import join_on_faces
 from nonsmooth.derivatives.following import Way, follow, outcomes_upto
 from nonsmooth.frameworks.framework import ROUNDING, Evaluation, Turn
 from nonsmooth.kinks.resolution import Reason, Suspect, rounding_of
-from nonsmooth.program import Program
+from nonsmooth.program import Program, Step
 
 __all__ = ["join_branches", "join_choices", "leads_nearby"]
 
@@ -29,6 +30,9 @@ SECANTS = 8
 PAIR = 2
 """How many ties that decide together are asked on all their sides."""
 
+FEW = 6
+"""Up to how many tied outcomes the programs of all of them are compared, whether they are seen to count together or not."""
+
 NOTHING = 1e-3
 """How small a direction along a tie, relative to those that it is made of, is rounding: then there may be none."""
 
@@ -36,6 +40,8 @@ NEARBY = (2.0**-9, 2.0**-14)
 """How far along the direction the function itself is run, in powers of the square root of rounding."""
 
 NOT_JOINED = "its branches do not join nearby: their derivatives differ along the tie"
+NOT_JOINED_TOGETHER = "several comparisons decide together, and the branches do not join wherever they meet"
+LEFT_OPEN = "several comparisons that tie decide together, and it is not known whether all branches join"
 FLAT = "what it compares has the derivative zero, and its branches have different derivatives"
 EQUALITY = "it is an equality, whose piece has no interior"
 FAILS = "the other branch fails: "
@@ -65,46 +71,63 @@ def join_branches(way: Way, evaluation: Evaluation, witnesses: int) -> list[Reas
     Each tied outcome is flipped alone, all others following the direction. If that piece does not fit, it may be one
     that no point near the tie has: then both sides of a direction along the tie are asked. So they are if another outcome
     counts with this one: one behind the same guard (`a & b`), or one that is met on one side of it alone (`a and b`);
-    those first met beyond it are flipped in their turn. Of three and more outcomes that count together two sides are not
-    all: they are left open. With one witness (a derivative along one direction) only ties that the direction leaves tied
-    are looked at.
+    those first met beyond it are flipped in their turn. Two sides are not all there is where several outcomes tie: the
+    programs of all of them are compared wherever they meet, and where these are piecewise affine that is the answer.
+    With one witness (a derivative along one direction) only ties that the direction leaves tied are looked at.
     """
     assert evaluation.program is not None
     reasons: list[Reason] = []
-    together = _Together()
+    together, many, asked = _Together(), None, None
     flips = [_Flip(evaluation, turn, other, moved) for turn in evaluation.turns for other, moved in turn.others]
     flips = [f for f in flips if witnesses > 1 or f.turn.choice is None]
+    if witnesses > 1 and PAIR <= len(flips) <= FEW:
+        asked = join_on_faces(way.framework, evaluation.program, way.x, way.data)
+        if asked.exact and asked.joins is not None:
+            return [] if asked.joins else [_several("jump", flips[0].turn.step, NOT_JOINED_TOGETHER)]
     for number, flip in enumerate(flips):  # which grows
-        turn, step = flip.turn, flip.turn.step
+        step = flip.turn.step
         if len(flips) > FLIPS:
             step = flips[max(FLIPS, number)].turn.step
             text = f"{step}: more than {FLIPS} outcomes of tied branches would have to be compared"
             return [*reasons, Reason("branches", text, step.source)]
-        kept = {**flip.before, turn.key: flip.other}
-        sided = not turn.empty and turn.choice is not None and witnesses > 1
-        try:
-            flipped = follow(way, evaluation.program, outcomes_upto(flip.base.turns, turn, kept), kept)
-            text = _apart(way, flip.base, flipped, turn, flip.moved, witnesses)
-            beyond, coupled = _with(flip, flipped, kept) if witnesses > 1 else ([], set())
-            together.join({turn.key, *flip.before, *coupled})
-            if sided and (text or coupled):
-                must = bool(text) and not flip.before
-                text = _apart_on_tie(way, evaluation.program, turn, flip.other, flip.moved, must)
-                if not text and (coupled or flip.before):  # one more line along the tie
-                    second = replace(way, directions=way.directions[1:])
-                    text = _apart_on_tie(second, evaluation.program, turn, flip.other, flip.moved[1:], False)
-        except Exception as error:  # the user's own function may fail where it never runs by itself
-            text, beyond = f"{FAILS}{error}", []
+        text, beyond = _flipped(way, evaluation.program, flip, together, witnesses)
+        if many is None and len(together.with_(flip.turn.key)) > PAIR:
+            many, asked = step, asked or join_on_faces(way.framework, evaluation.program, way.x, way.data)
+            if asked.exact and asked.joins is not None:
+                return [] if asked.joins else [_several("jump", step, NOT_JOINED_TOGETHER)]
         if text:
             rule = {FLAT: "flat", EQUALITY: "equality"}.get(text, "branches" if text.startswith(FAILS) else "jump")
             reasons.append(Reason(rule, f"an `if` on data ties ({step.where}): {text}", step.source))
         else:
             flips += beyond
-    left = next((f.turn.step for f in flips if len(together.with_(f.turn.key)) > PAIR), None)
-    if left is not None:
-        text = f"an `if` on data ties ({left.where}): three and more comparisons that tie decide together"
-        reasons.append(Reason("several", text, left.source))
+    if asked is not None and (asked.joins is False or (many is not None and asked.joins is None)):
+        reasons.append(_several("branches", many or flips[0].turn.step, LEFT_OPEN))
     return reasons
+
+
+def _several(rule: str, step: Step, text: str) -> Reason:
+    """Say what holds of several outcomes that decide together, of which one is that of a step."""
+    return Reason(rule, f"an `if` on data ties ({step.where}): {text}", step.source)
+
+
+def _flipped(way: Way, program: Program, flip: _Flip, together: _Together, witnesses: int) -> tuple[str, list[_Flip]]:
+    """Flip one tied outcome: say how its branches do not join, if so, and list what is first met beyond it."""
+    turn, kept = flip.turn, {**flip.before, flip.turn.key: flip.other}
+    sided = not turn.empty and turn.choice is not None and witnesses > 1
+    try:
+        flipped = follow(way, program, outcomes_upto(flip.base.turns, turn, kept), kept)
+        text = _apart(way, flip.base, flipped, turn, flip.moved, witnesses)
+        beyond, coupled = _with(flip, flipped, kept) if witnesses > 1 else ([], set())
+        together.join({turn.key, *flip.before, *coupled})
+        if sided and (text or coupled):
+            must = bool(text) and not flip.before
+            text = _apart_on_tie(way, program, turn, flip.other, flip.moved, must)
+            if not text and (coupled or flip.before):  # one more line along the tie
+                second = replace(way, directions=way.directions[1:])
+                text = _apart_on_tie(second, program, turn, flip.other, flip.moved[1:], False)
+    except Exception as error:  # the user's own function may fail where it never runs by itself
+        return f"{FAILS}{error}", []
+    return text, beyond
 
 
 class _Together:
