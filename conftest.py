@@ -107,8 +107,11 @@ TABLES_IN_JAX = {
 """The files whose tables run by halves in JAX, and which half: each case or trap is met in one of the files at every run."""
 
 DYNAMIC_INDEX = pytest.mark.xfail(
-    reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=False
+    reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=True
 )
+
+UNAFFECTED = "tests/derivatives/test_every_statement.py::test_lexicographic_derivatives"
+"""The test that accepts that there is no derivative."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -123,7 +126,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if parameters.get("xp") == "jax" and parameters.get("precision") == "single":
             item.add_marker(COMPILED)
-        if parameters.get("xp") == "jax" and parameters.get("name") == "index of the largest":
+        if (
+            parameters.get("xp") == "jax"
+            and parameters.get("name") == "index of the largest"
+            and not item.nodeid.startswith(UNAFFECTED)
+        ):
             item.add_marker(DYNAMIC_INDEX)
     chosen = config.getoption("--framework")
     if not chosen:
