@@ -192,10 +192,13 @@ def test_a_wrong_answer_is_seen(
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("formula", [[], [()], [(1,), ()], [(0,)], [(1.5,)], [("x",)], [(True,)]], ids=str)
+@pytest.mark.parametrize(
+    "formula", [[], [()], [(1,), ()], [(0,)], [(1.5,)], [("x",)], [(True,)], [1, 2], 3, None], ids=str
+)
 def test_formulas_are_checked(formula: Any) -> None:
-    with pytest.raises(UsageError, match=r"formula needs|literal is"):
-        check_formula(formula)
+    for call in (check_formula, network_of_formula, satisfying_assignment):
+        with pytest.raises(UsageError, match=r"formula needs|literal is|formula is a list of clauses.*found"):
+            call(formula)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +210,8 @@ def test_formulas_are_checked(formula: Any) -> None:
         ((np.full((1, 2), 2),), "-1, 0 and 1"),
         ((np.full((1, 2), 0.5),), "-1, 0 and 1"),
         ((np.ones((2, 0)), np.ones((1, 2))), "cannot follow"),
+        (5, "made of matrices; found 5"),
+        (([[1, 0], [1]],), "made of matrices"),
     ],
 )
 def test_matrices_are_checked(matrices: Any, said: str) -> None:
@@ -228,6 +233,37 @@ def test_numbers_are_checked() -> None:
         lambda: satisfying_assignment([(23,)]),
         lambda: hardness_table(np.zeros(1), variables=[2]),
         lambda: hardness_table(np.zeros(1), ratio=0.0),
+        lambda: random_network(3),  # type: ignore[arg-type]
+        lambda: random_network((2,), density="all"),  # type: ignore[arg-type]
+        lambda: random_formula("a", 1),  # type: ignore[arg-type]
+        lambda: random_formula(3, 1.5),  # type: ignore[arg-type]
+        lambda: random_formula(3, 1, literals=None),  # type: ignore[arg-type]
     ):
         with pytest.raises(UsageError):
             call()
+
+
+def test_points_and_weights_are_checked(xp: Adapter) -> None:
+    """What was asked, what was found, and which shape is needed."""
+    with xp.default("double"):
+        x, M = xp.array([1.0, 2.0]), xp.array([[1.0, -1.0]])
+        network = ReluNetwork((np.ones((1, 2)),))
+        for call, said in (
+            (lambda: relu_network(x), "no matrix"),
+            (lambda: relu_network(x, 3), "relu_network: M_1 is to be an array of a framework.*found a int"),
+            (lambda: relu_network("x", M), "x is to be an array"),
+            (lambda: relu_network(x[:1], M), r"M_1 has the shape \(1, 2\); .* \(1, p\) with p = 1"),
+            (lambda: relu_network(x, M, M), r"M_2 has the shape \(1, 2\)"),
+            (lambda: network(x[:1]), "M_1 has the shape"),
+            (lambda: network("x"), "is to be an array of a framework"),
+            (lambda: network(np.ones(3)), r"takes a point of numbers, shape \(2,\); found array"),
+            (lambda: network.gradient(3), "takes a point"),  # type: ignore[arg-type]
+            (lambda: network.origin(None), "is to be an array of a framework"),
+            (lambda: hardness_table(3), "like is to be an array"),
+            (lambda: hardness_table(x, variables=3), "variables=3; pass a list of 0 or more"),  # type: ignore[arg-type]
+            (lambda: hardness_table(x, widths=["a"]), "widths"),  # type: ignore[list-item]
+            (lambda: hardness_table(x, limit="x"), "limit='x'; pass a whole number"),  # type: ignore[arg-type]
+            (lambda: hardness_table(x, ratio=float("inf")), "ratio=inf; pass a number that is positive and finite"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                call()

@@ -194,8 +194,8 @@ def test_the_result_is_written() -> None:
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sizes", [[], [4], [4, 4], [0, 2], [2.0, 4], [True, 2]], ids=str)
-def test_sizes_are_checked(sizes: list[Any]) -> None:
+@pytest.mark.parametrize("sizes", [[], [4], [4, 4], [0, 2], [2.0, 4], [True, 2], 5, None, ["a", 2], [2, None]], ids=str)
+def test_sizes_are_checked(sizes: Any) -> None:
     with pytest.raises(UsageError, match="sizes"):
         count_growth(sizes)
 
@@ -216,3 +216,25 @@ def test_matrices_are_checked(xp: Adapter) -> None:
                 call(A, B * float("inf"))
         with pytest.raises(UsageError, match="square"):
             trace_by_directions(A, B, xp.array([[1.0], [2.0]]))
+
+
+def test_arrays_are_checked(xp: Adapter) -> None:
+    """Of products and networks: which argument, what it is, and which shape it needs."""
+    with xp.default("double"):
+        A, v, one = xp.array([[1.0, 2.0], [3.0, 4.0]]), xp.array([1.0, 2.0]), xp.array([1.0])
+        for call, said in (
+            (lambda: product_by_directions(3, A), "one framework"),
+            (lambda: product_by_reverse_sweep([[1.0]], [[2.0]]), "one framework|tell the framework"),
+            (lambda: trace_by_directions(A, A, None), "one framework"),
+            (lambda: product_network(3, A), "product_network: x is to be an array"),
+            (lambda: product_network(one, A), r"A has the shape \(2, 2\); it is to have the shape \(m, k\) with k = 1"),
+            (lambda: trace_network(3, A, A, 1.0), r"the point is a TracePoint\(y, s\); found a int"),  # type: ignore[arg-type]
+            (lambda: trace_network(TracePoint(v, v), A, A, "T"), "level is to be an array"),
+            (lambda: trace_network(TracePoint(v, one), A, A, 1.0), r"C has the shape \(2, 2\); .* \(n, m\)"),
+            (lambda: sum_of_derivatives(A, "A", A), "A is to be an array"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                call()
+        assert float(trace_network(TracePoint(v, 0 * v), A, A, 1.0)) == float(
+            trace_network(TracePoint(v, 0 * v), A, A, one[0])
+        )

@@ -11,14 +11,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nonsmooth.cost.checks import check_arrays, framework_of, positive_number, whole_number, whole_numbers
+from nonsmooth.cost.formulas import Formula, check_formula, random_formula, satisfying_assignment
 from nonsmooth.errors import UsageError
-from nonsmooth.frameworks.framework import find_framework
 
 __all__ = [
     "Formula",
@@ -31,12 +31,6 @@ __all__ = [
     "satisfying_assignment",
 ]
 
-Formula: TypeAlias = Sequence[Sequence[Any]]
-"""A conjunction of clauses; a clause is a disjunction of literals, i for the variable x_i (i = 1, 2, ..), -i for its negation."""
-
-ENUMERATED = 22
-"""The most variables of which all assignments are tried."""
-
 
 def relu_network(x: Any, *weights: Any) -> Any:
     """Evaluate F(x) = M_L relu(M_(L-1) relu(.. relu(M_1 x))), a scalar.
@@ -45,6 +39,9 @@ def relu_network(x: Any, *weights: Any) -> Any:
         x: the point, shape (p,).
         weights: M_1 .. M_L, the last of one row.
 
+    Raises:
+        UsageError: no matrix, or no arrays of one framework whose shapes fit.
+
     >>> import torch
     >>> M = torch.tensor([[1.0], [-1.0]])
     >>> relu_network(torch.tensor([-2.0]), M, torch.tensor([[1.0, -1.0]]))
@@ -52,7 +49,12 @@ def relu_network(x: Any, *weights: Any) -> Any:
 
     Source: BolteBoustanyPauwelsPesquet2023.
     """
-    relu = find_framework(x).relu
+    sizes: list[str | int] = ["p", *(f"rows of M_{i}" for i in range(1, len(weights))), 1]
+    arrays: dict[str, tuple[Any, Sequence[str | int]]] = {"x": (x, "p")}
+    arrays |= {f"M_{i}": (M, (sizes[i], sizes[i - 1])) for i, M in enumerate(weights, 1)}
+    if not weights:
+        raise UsageError("relu_network: no matrix; pass M_1 .. M_L after the point.")
+    relu = check_arrays("relu_network", arrays).relu
     for M in weights[:-1]:
         x = relu(M @ x)
     return (weights[-1] @ x)[0]
@@ -87,7 +89,10 @@ class ReluNetwork:
 
     def __post_init__(self) -> None:
         """Check the matrices, and keep copies of them."""
-        found = [np.array(M) for M in self.matrices]
+        try:
+            found = [np.array(M) for M in self.matrices]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a relu network is made of matrices; found {self.matrices!r:.100}.") from error
         if not found or any(M.ndim != 2 for M in found) or found[-1].shape[0] != 1:
             raise UsageError("a relu network needs one matrix or more, the last of one row.")
         if any(a.shape[0] != b.shape[1] for a, b in itertools.pairwise(found)) or any(0 in M.shape for M in found):
@@ -112,17 +117,19 @@ class ReluNetwork:
 
     def weights(self, like: Any) -> tuple[Any, ...]:
         """Give M_1 .. M_L as arrays of the framework and type of another: `relu_network(x, *network.weights(x))`."""
-        framework = find_framework(like)
+        framework = framework_of("a relu network", "`like`", like)
         return tuple(framework.array_like(like, M) for M in self.matrices)
 
     def origin(self, like: Any) -> Any:
         """Give the point 0 as an array of the framework and type of another."""
-        return find_framework(like).array_like(like, np.zeros(self.inputs))
+        framework = framework_of("a relu network", "`like`", like)
+        return framework.array_like(like, np.zeros(self.inputs))
 
     def __call__(self, x: Any) -> Any:
         """Evaluate the network."""
         if not isinstance(x, np.ndarray):
             return relu_network(x, *self.weights(x))
+        self._check(x)
         for M in self.matrices[:-1]:
             x = np.maximum(M.astype(object) @ x.astype(object), 0)
         return (self.matrices[-1].astype(object) @ x)[0]
@@ -132,6 +139,7 @@ class ReluNetwork:
 
         F(t x) = t F(x) for t > 0: the gradient at x is one of the limits of gradients at 0.
         """
+        self._check(x)
         rows, values = np.eye(self.inputs, dtype=int).astype(object), x.astype(object)
         for M in self.matrices[:-1]:
             rows, values = M.astype(object) @ rows, M.astype(object) @ values
@@ -139,6 +147,14 @@ class ReluNetwork:
                 return None
             rows, values = np.where((values > 0)[:, None], rows, 0), np.maximum(values, 0)
         return np.asarray((self.matrices[-1].astype(object) @ rows)[0])
+
+    def _check(self, x: Any) -> None:
+        """Refuse what is no point of numpy."""
+        shape, kind = (x.shape, x.dtype.kind) if isinstance(x, np.ndarray) else (None, "")
+        if shape != (self.inputs,) or kind not in "biufO":
+            raise UsageError(
+                f"a relu network in {self.inputs} coordinates takes a point of numbers, shape ({self.inputs},); found {x!r:.100}."
+            )
 
 
 def random_network(widths: Sequence[Any], *, density: float = 0.5, seed: Any = 0) -> ReluNetwork:
@@ -158,11 +174,9 @@ def random_network(widths: Sequence[Any], *, density: float = 0.5, seed: Any = 0
 
     Source: BolteBoustanyPauwelsPesquet2023.
     """
-    if not widths or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
-        raise UsageError(f"random_network: widths={widths!r}; pass one positive integer or more.")
-    if not 0 < density <= 1:
-        raise UsageError(f"random_network: density={density!r}; pass a number in (0, 1].")
-    rng = _generator("random_network", seed)
+    widths = whole_numbers("random_network", "widths", widths)
+    density = positive_number("random_network", "density", density, 1)
+    rng = np.random.default_rng(whole_number("random_network", "seed", seed, least=0))
     share = (density / 2, 1 - density, density / 2)
     shapes = itertools.pairwise((*widths, 1))
     return ReluNetwork(tuple(rng.choice(np.array([-1, 0, 1]), (after, before), p=share) for before, after in shapes))
@@ -212,87 +226,3 @@ def network_of_formula(formula: Formula) -> ReluNetwork:
     second[2 * m :, k:] = np.eye(copies, dtype=np.int8)
     third = np.array([[1] * m + [-1] * m + [-1] * (m - 1) + [0] * (copies - m + 1)], np.int8)
     return ReluNetwork((first, second, third, np.ones((1, 1), np.int8)))
-
-
-def check_formula(formula: Formula) -> tuple[tuple[int, ...], ...]:
-    """Give the clauses of a formula, each literal once, or say why it is none.
-
-    Raises:
-        UsageError: no clause, an empty clause, or a literal that is no integer or 0.
-
-    >>> check_formula([[2, -1, 2]])
-    ((-1, 2),)
-    """
-    clauses = [tuple(clause) for clause in formula]
-    if not clauses or not all(clauses):
-        raise UsageError(
-            "a formula needs one clause or more, and every clause a literal; an empty one is never satisfied."
-        )
-    for literal in itertools.chain(*clauses):
-        if isinstance(literal, bool) or not isinstance(literal, int | np.integer) or literal == 0:
-            raise UsageError(f"a literal is i or -i for the variable x_i, i = 1, 2, ..; found {literal!r}.")
-    return tuple(tuple(sorted({int(literal) for literal in clause})) for clause in clauses)
-
-
-def random_formula(variables: int, clauses: int, *, seed: Any = 0, literals: int = 3) -> tuple[tuple[int, ...], ...]:
-    """Draw a formula of different clauses, each of some literals of different variables, negated with probability 1/2.
-
-    Args:
-        variables: n, at least the number of literals.
-        clauses: how many.
-        seed: of the draws; no generator of the user's is touched.
-        literals: how many stand in a clause.
-
-    Raises:
-        UsageError: numbers that mean nothing, or more clauses than there are.
-
-    >>> random_formula(4, 2, seed=0)
-    ((-4, -3, -2), (1, 3, 4))
-    """
-    most = comb(max(variables, 0), literals) * 2**literals if 1 <= literals <= variables else 0
-    if not 1 <= clauses <= most:
-        raise UsageError(
-            f"random_formula: {clauses} different clauses of {literals} of {variables} variables were asked for; there are {most}."
-        )
-    rng = _generator("random_formula", seed)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < clauses:
-        chosen = rng.choice(variables, literals, replace=False) + 1
-        found[tuple(sorted(int(i) for i in chosen * rng.choice([-1, 1], literals)))] = None
-    return tuple(found)
-
-
-def satisfying_assignment(formula: Formula) -> tuple[bool, ...] | None:
-    """Give the first assignment that satisfies a formula, by trying all 2^n of them; None if none does.
-
-    Raises:
-        UsageError: no formula, or one of more than 22 variables.
-
-    >>> satisfying_assignment([(1, 2), (-1, 2), (1, -2)]), satisfying_assignment([(1,), (-1,)])
-    ((True, True), None)
-    """
-    clauses = check_formula(formula)
-    n = max(abs(literal) for literal in itertools.chain(*clauses))
-    if n > ENUMERATED:
-        raise UsageError(
-            f"satisfying_assignment tries 2^n assignments, n <= {ENUMERATED}; the formula has {n} variables."
-        )
-    numbers = np.arange(2**n, dtype=np.int64)
-    left = np.ones(2**n, bool)
-    for clause in clauses:
-        left &= np.logical_or.reduce([((numbers >> (abs(i) - 1)) & 1) == int(i > 0) for i in clause])
-    first = _first(left)
-    return None if first is None else tuple(bool(first >> i & 1) for i in range(n))
-
-
-def _first(mask: NDArray[np.bool_]) -> int | None:
-    """Give the place of the first true entry."""
-    place = int(mask.argmax())
-    return place if mask[place] else None
-
-
-def _generator(asked: str, seed: Any) -> np.random.Generator:
-    """Make a generator of a seed."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"{asked}: seed={seed!r}; pass an integer, 0 or more.")
-    return np.random.default_rng(seed)

@@ -11,20 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nonsmooth.cost.hard_instances import (
-    ENUMERATED,
-    ReluNetwork,
-    network_of_formula,
-    random_formula,
-    random_network,
-    relu_network,
-    satisfying_assignment,
-)
+from nonsmooth.cost.checks import framework_of, positive_number, whole_number, whole_numbers
+from nonsmooth.cost.formulas import ENUMERATED, random_formula, satisfying_assignment
+from nonsmooth.cost.hard_instances import ReluNetwork, network_of_formula, random_network, relu_network
 from nonsmooth.cost.sweeps import count_steps
 from nonsmooth.derivatives.backprop import capture
 from nonsmooth.derivatives.clarke import Clarke, clarke
 from nonsmooth.derivatives.subgradient import subgradient
-from nonsmooth.errors import UsageError
 from nonsmooth.program import Program
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.report.reported import Reported
@@ -185,7 +178,7 @@ def hardness_table(
         The result; `print(result)`, `result.to_json()`.
 
     Raises:
-        UsageError: numbers that mean nothing. PointError: `like` is no array of a framework that is served.
+        UsageError: numbers that mean nothing, or `like` is no array of a framework that is served.
 
     >>> import torch
     >>> found = hardness_table(torch.zeros((), dtype=torch.float64), variables=[3], widths=[2])
@@ -194,10 +187,12 @@ def hardness_table(
 
     Source: BolteBoustanyPauwelsPesquet2023, derived, docs/theory/hard_instances.md.
     """
-    if not ratio > 0 or any(n < 3 for n in variables):
-        raise UsageError(
-            f"hardness_table: variables={list(variables)!r}, ratio={ratio!r}; a formula needs 3 variables or more, and clauses."
-        )
+    framework_of("hardness_table", "like", like)
+    variables = whole_numbers("hardness_table", "variables", variables, least=3, count=0)
+    widths = whole_numbers("hardness_table", "widths", widths, count=0)
+    ratio = positive_number("hardness_table", "ratio", ratio)
+    limit = whole_number("hardness_table", "limit", limit)
+    seed = whole_number("hardness_table", "seed", seed, least=0)
     report = progress or silent
     jobs = [partial(_formula_row, like, n, ratio, limit, seed) for n in variables]
     jobs += [partial(_random_row, like, p, limit, seed) for p in widths]
@@ -212,7 +207,7 @@ def hardness_table(
 def _formula_row(like: Any, n: int, ratio: float, limit: int, seed: int) -> HardnessRow:
     """Ask about a random formula of n variables."""
     most = 8 * n * (n - 1) * (n - 2) // 6
-    formula = random_formula(n, min(most, max(1, round(ratio * n))), seed=seed)
+    formula = random_formula(n, min(most, max(1, round(min(ratio * n, most)))), seed=seed)
     satisfiable = None if n > ENUMERATED else satisfying_assignment(formula) is not None
     network = network_of_formula(formula)
     return _row("formula", network, like, limit, seed, clauses=len(formula), satisfiable=satisfiable)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nonsmooth.cost.checks import check_arrays
 from nonsmooth.derivatives.backprop import backprop, capture
 from nonsmooth.derivatives.directional import directional
 from nonsmooth.errors import UsageError
@@ -51,7 +52,8 @@ def product_network(x: Any, A: Any) -> Any:
 
     Source: derived, docs/theory/matrix_product.md.
     """
-    relu, u = find_framework(A).relu, A @ x
+    relu = check_arrays("product_network", {"x": (x, "k"), "A": (A, "mk")}).relu
+    u = A @ x
     return relu(u) - relu(-u)
 
 
@@ -106,8 +108,11 @@ def trace_network(x: TracePoint, A: Any, C: Any, level: Any) -> Any:
 
     Source: derived, docs/theory/matrix_product.md.
     """
-    relu, (y, s) = find_framework(A).relu, x
-    u = A @ y
+    y, s = _pair(x)
+    arrays = {"y": (y, "k"), "s": (s, "n"), "A": (A, "mk"), "C": (C, "nm")}
+    if not isinstance(level, int | float):
+        arrays["level"] = (level, "")
+    relu, u = check_arrays("trace_network", arrays).relu, A @ y
     z, g = C @ (relu(u) - relu(-u)), level * (s + s - s.sum())
     return (relu(z + g) - relu(g)).sum()
 
@@ -174,7 +179,7 @@ def sum_of_derivatives(C: Any, A: Any, B: Any) -> Any:
 
     Source: derived, docs/theory/matrix_product.md.
     """
-    framework = find_framework(A)
+    framework = check_arrays("sum_of_derivatives", {"C": (C, "nm"), "A": (A, "mk"), "B": (B, "kn")})
     relu, u = framework.relu, A @ B
     z, g = C @ (relu(u) - relu(-u)), framework.array_like(A, 2.0 * np.eye(B.shape[1]) - 1.0)
     return (relu(z + g) - relu(g)).sum()
@@ -188,8 +193,7 @@ def product_by_reverse_sweep(A: Any, B: Any) -> Any:
     Status: `computed`.
 
     Args:
-        A: shape (m, k).
-        B: shape (k, n).
+        A, B: the factors, shapes (m, k) and (k, n).
 
     Returns:
         The product, shape (m, n).
@@ -209,13 +213,20 @@ def product_by_reverse_sweep(A: Any, B: Any) -> Any:
     return backprop(sum_of_derivatives, start, A, B).T
 
 
+def _pair(x: Any) -> tuple[Any, Any]:
+    """Read a point of the scalar network."""
+    if isinstance(x, tuple) and len(x) == 2:
+        return x
+    raise UsageError(f"trace_network: the point is a TracePoint(y, s); found a {type(x).__name__}.")
+
+
 def _matrices(asked: str, A: Any, B: Any) -> tuple[Framework, tuple[Any, Any]]:
     """Check that two arrays are matrices of one framework and type that can be multiplied."""
     framework = find_framework(A)
-    if not framework.holds(B):
+    if not (framework.holds(A) and framework.holds(B)):
         raise UsageError(
-            f"{asked}: the matrices are of two kinds, {type(A).__module__}.{type(A).__name__} and "
-            f"{type(B).__module__}.{type(B).__name__}; pass arrays of one framework."
+            f"{asked}: the matrices are of the types {type(A).__module__}.{type(A).__name__} and "
+            f"{type(B).__module__}.{type(B).__name__}; pass two arrays of one framework."
         )
     A, B = framework.detached(A), framework.detached(B)
     if A.ndim != 2 or B.ndim != 2 or A.shape[1] != B.shape[0] or 0 in (*A.shape, *B.shape):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from nonsmooth.cost.checks import whole_numbers
 from nonsmooth.cost.model import CostModel, as_model
 from nonsmooth.cost.numbers import Numbers
 from nonsmooth.cost.tally import Sweep, Tally
@@ -112,9 +113,12 @@ def count_growth(
 
     Source: BolteBoustanyPauwelsPesquet2023, derived, docs/theory/matrix_product.md.
     """
-    wanted: list[Any] = sorted(set(sizes))
-    if len(wanted) < 2 or any(isinstance(p, bool) or not isinstance(p, int) or p < 1 for p in wanted):
-        raise UsageError(f"count_growth: sizes={wanted!r}; pass two positive integers or more.")
+    given = whole_numbers("count_growth", "sizes", sizes, count=2)
+    wanted = sorted(set(given))
+    if len(wanted) < 2:
+        raise UsageError(
+            f"count_growth: sizes={given!r}; pass two different ones or more, of which slopes can be fitted."
+        )
     prices = as_model(model)
     rows = tuple(_row(p, prices) for p in wanted)
     logs = np.log(wanted)
