@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import nonsmooth as ns
-import nonsmooth.bounds.constants.products
 from nonsmooth.bounds.constants import CONSTANTS
 from nonsmooth.bounds.constants.record import Called
 from nonsmooth.bounds.reach import Local, Reach
@@ -84,32 +83,51 @@ class OneStep:
         known: bool = True,
         name: str | None = None,
         operands: Sequence[Reach] | None = None,
+        others: Sequence[Any] = (),
     ) -> None:
         self.backend, self.f, self.arrays = Backend(backend), f, [np.asarray(a, float) for a in arrays]
-        program = ns.capture(f, *(self.backend.array(a) for a in self.arrays))
+        program = ns.capture(lambda point: f(*point), tuple(self.backend.array(a) for a in self.arrays))
         steps = [s for s in program.steps if name is None or s.operation.name == name]
-        assert len(steps) == 1, [s.operation.name for s in program.steps]
-        self.shaped = self.backend.shaped(program, steps[0])
+        shapes = [self.backend.shaped(program, s) for s in steps]
+        self.shaped = next(s for s in reversed(shapes) if any(o.moving for o in s.operands))
         count = len(self.arrays)
-        known_reaches = [moving(a, radius, i, count, known) for i, a in enumerate(self.arrays)]
-        reaches = list(operands or known_reaches)
-        taken = iter(reaches)
+        taken = iter(operands or [moving(a, radius, i, count, known) for i, a in enumerate(self.arrays)])
+        fixed = iter(others)
         places: list[Reach] = []
-        for o in self.shaped.operands:
-            places.append(next(taken) if len(places) < count else Reach.constant(np.zeros(o.shape), count))
+        self.places: list[int] = []
+        for at, o in enumerate(self.shaped.operands):
+            if o.moving:
+                self.places.append(at)
+            places.append(
+                next(taken) if o.moving else Reach.constant(np.asarray(next(fixed, np.zeros(o.shape))), count)
+            )
+        assert len(self.places) == count, [s.operation.name for s in program.steps]
+        self.reaches = [places[p] for p in self.places]
         self.call = Called(
             self.shaped.operation,
             tuple(places),
             self.shaped.attributes,
             self.shaped.results,
             lambda *given: self.backend.value(f, self._filled(given)),
-            lambda given, cotangent: tuple(self.backend.pull(f, self._filled(given), cotangent)),
+            self._pull,
         )
 
     def _filled(self, given: Sequence[Any]) -> list[np.ndarray]:
         """Put centers in the place of arrays that are left out."""
-        given = [*given, *[None] * (len(self.arrays) - len(given))]
-        return [a if g is None else np.asarray(g, float) for a, g in zip(self.arrays, given, strict=False)]
+        chosen = [given[p] if p < len(given) else None for p in self.places]
+        return [a if g is None else np.asarray(g, float) for a, g in zip(self.arrays, chosen, strict=True)]
+
+    def _pull(self, given: Sequence[Any], cotangent: Any) -> tuple[np.ndarray, ...]:
+        """Pull a cotangent back to all operands, of those that do not move zeros."""
+        found = self.backend.pull(self.f, self._filled(given), cotangent)
+        whole = [np.zeros(u.shape) for u in self.call.operands]
+        for place, value in zip(self.places, found, strict=True):
+            whole[place] = value
+        return tuple(whole)
+
+    def slopes(self, local: Local) -> list[float]:
+        """Give the Lipschitz constants of the operands that are arrays of the function."""
+        return [float(local.lipschitz[p]) for p in self.places]
 
     def local(self) -> Local:
         """Give the constants that the record states."""
@@ -158,7 +176,7 @@ def box(low: Any, high: Any, block: int, blocks: int) -> Reach:
 def holds(step: OneStep, rng: np.random.Generator, samples: int = 5) -> Local:
     """Assert that the constants hold at samples of what the operands reach: norm, entries, slopes; give them."""
     local = step.local()
-    reaches = step.call.operands[: len(step.arrays)]
+    reaches, slopes = step.reaches, step.slopes(local)
     for _ in range(samples):
         arrays = [sample(rng, u) for u in reaches]
         value = step.value(*arrays)
@@ -171,5 +189,5 @@ def holds(step: OneStep, rng: np.random.Generator, samples: int = 5) -> Local:
             or np.broadcast_shapes(np.asarray(local.low).shape, value.shape) == value.shape
         )
         for place in range(len(arrays)):
-            assert step.slope(place, arrays) <= local.lipschitz[place] * (1 + 1e-9), (place, local.lipschitz)
+            assert step.slope(place, arrays) <= slopes[place] * (1 + 1e-9), (place, slopes)
     return local

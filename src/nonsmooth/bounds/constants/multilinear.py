@@ -215,7 +215,7 @@ class SumOfProducts:
         taken: list[Any] = [
             x for a, p in zip(arrays, places, strict=True) for x in (a, [numbers[c] for c in self.letters[p]])
         ]
-        found: Floats = np.einsum(*taken, [numbers[c] for c in result], optimize=True)  # type: ignore[arg-type]
+        found: Floats = np.einsum(*taken, [numbers[c] for c in result], optimize=True)
         return np.asarray(found, float)
 
     def _spread(self, value: Floats) -> Floats:
