@@ -141,8 +141,8 @@ class BatchNormStudy(Reported):
         failed = [c for c in self.claims if not c.holds]
         if self.claims:
             yield (
-                f"The {len(CLAIMS) * len(QUANTITIES)} inequalities of the slides, by each list of constants and place of batch "
-                f"normalisation: {len(self.claims) - len(failed)} of {len(self.claims)} hold."
+                f"{len(self.claims) - len(failed)} of {len(self.claims)} hold: the {len(CLAIMS) * len(QUANTITIES)} inequalities "
+                "of the slides, by each list of constants and place of batch normalisation."
             )
         for c in failed:
             yield f"NOT SO: at eps {c.eps:g}, {c.place}, by {c.constants}: {QUANTITIES[c.quantity]} is {c.found}, not {c.said}."
@@ -152,10 +152,11 @@ class BatchNormStudy(Reported):
                 yield f"By the right constants batch normalisation makes {QUANTITIES[k.quantity]} of VGG-{k.depth} smaller {where}."
         without = self.find(self.depth, None, None)
         printed, right = (without.network(name).lipschitz for name in ("printed", "right"))
-        yield (
-            f"The printed constants give VGG-{self.depth} smooth an l that is 10^{log_of(printed / right)} times the one that the "
-            "right constants give."
-        )
+        if isfinite(printed):
+            yield (
+                f"The printed constants give VGG-{self.depth} smooth an l that is 10^{log_of(printed / right)} times the one "
+                "that the right constants give."
+            )
         for why in dict.fromkeys(n.why for n in self.networks if n.why):
             yield f"The walk over the program was not made: {why}"
         if any(n.eps == 0 for n in self.networks):
