@@ -9,6 +9,7 @@ from nonsmooth.report.picture import Bar, draw_bars
 
 if TYPE_CHECKING:
     from nonsmooth.cost.cost import Cost
+    from nonsmooth.cost.own_backward import OwnCost
     from nonsmooth.cost.parts import Part
 
 __all__ = ["draw_cost"]
@@ -25,6 +26,8 @@ def draw_cost(path: Path, cost: Cost) -> None:
     places = [("by line of source", cost.lines), ("by module", cost.modules)]
     panels = [(title, _bars(parts)) for title, parts in places if len(parts) > 1]
     panels.append(("by operation", _bars(cost.operations)))
+    if cost.own is not None and len(cost.own.lines) > 1:
+        panels.append((f"what {cost.framework} runs itself, by line or module", _own_bars(cost.own)))
     ways = tuple(Bar(d.what, (d.operations,), note=_times(d.ratio)) for d in cost.derivatives)
     value = Bar("the value alone", (cost.evaluation,), note="1")
     draw_bars(
@@ -43,6 +46,16 @@ def _bars(parts: tuple[Part, ...]) -> tuple[Bar, ...]:
     shown = [p for p in parts if p.backprop][:ROWS]
     return tuple(
         Bar(p.name, (p.evaluation, p.backprop - p.evaluation), p.bound * p.evaluation, _times(p.ratio)) for p in shown
+    )
+
+
+def _own_bars(own: OwnCost) -> tuple[Bar, ...]:
+    """Give the dearest lines of the framework's own passes as bars; the tick is what the theorem's sweep needs at most."""
+    shown = sorted(own.lines, key=lambda line: -(line.forward + line.backward))[:ROWS]
+    return tuple(
+        Bar(line.name, (line.forward, line.backward), line.evaluation + line.allowed)
+        for line in shown
+        if line.forward + line.backward
     )
 
 

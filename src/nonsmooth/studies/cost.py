@@ -138,48 +138,58 @@ def study_cost(
 
     Source: BaurStrassen1983, BolteBoustanyPauwelsPesquet2023.
     """
-    chosen, grid_ = _frameworks(frameworks), sizes or (FULL if full else QUICK)
+    chosen, grid = _frameworks(frameworks), sizes or (FULL if full else QUICK)
     if images is not None and images not in IMAGES:
         raise UsageError(f"images={images!r}: the study has {', '.join(IMAGES)}.")
-    report, start, load = (
-        progress or silent,
-        time.perf_counter(),
-        os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
-    )
-    cells = [(f, images or i, n) for f in chosen for i, n in grid_.networks()]
-    cells = list(dict.fromkeys(cells))
-    runs = [(f, p) for f in chosen for p in grid_.directions]
-    networks: list[NetworkCost] = []
-    ways: list[WayCost] = []
-    total = len(cells) + len(runs)
+    report, start = progress or silent, time.perf_counter()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     with _threads(threads):
-        for number, (framework, kind, network) in enumerate(cells):
-            report(f"{framework}: {network.kind}, {network.layers} x {network.neurons}", number, total)
-            networks.append(cost_of_network(framework, kind, network, grid_.rounds, seed))
-        for number, (framework, p) in enumerate(runs, len(cells)):
-            report(f"{framework}: p = {p}", number, total)
-            slow = grid_.slow_rounds if p <= grid_.exact_up_to else 0
-            ways += compare_ways(framework, p, grid_.rounds, slow, seed)
-    hard = hardness_table(
-        _double(chosen[0]), variables=grid_.variables, widths=grid_.widths, seed=seed, progress=report
-    )
-    used = {n.framework: n.measured for n in networks}
+        networks, ways = _run(chosen, grid, images, seed, report)
+    hard = hardness_table(_double(chosen[0]), variables=grid.variables, widths=grid.widths, seed=seed, progress=report)
     return CostStudy(
         format_version=FORMAT_VERSION,
         versions={f: str(getattr(find_framework(relu_network(f, 2).x), "version", "")) for f in chosen},
-        setting={
-            "threads": " and ".join(f"{m.threads} in {name}" for name, m in used.items()),
-            "on": ", ".join(dict.fromkeys(f"{m.device} by {m.clock}" for m in used.values())), "rounds": grid_.rounds,
-            "rounds of the slowest sides": grid_.slow_rounds, "load of the machine at the start": round(load, 1), "seed": seed,
-        },
+        setting=_setting(networks, grid, load, seed),
         status=STATUS,
-        base=dict(zip(("layers", "neurons", "channels", "batch"), grid_.base, strict=True)),
+        base=dict(zip(("layers", "neurons", "channels", "batch"), grid.base, strict=True)),
         networks=tuple(networks),
         ways=tuple(ways),
         slopes=fit_slopes(ways),
         theory=(count_growth(), hard),
         seconds=time.perf_counter() - start,
-    )  # fmt: skip
+    )
+
+
+def _run(
+    frameworks: Sequence[str], grid: Sizes, images: str | None, seed: int, report: Report
+) -> tuple[list[NetworkCost], list[WayCost]]:
+    """Count and measure every network and every number of directions, one after the other."""
+    cells = list(dict.fromkeys((f, images or i, n) for f in frameworks for i, n in grid.networks()))
+    runs = [(f, p) for f in frameworks for p in grid.directions]
+    networks: list[NetworkCost] = []
+    ways: list[WayCost] = []
+    total = len(cells) + len(runs)
+    for number, (framework, kind, network) in enumerate(cells):
+        report(f"{framework}: {network.kind}, {network.layers} x {network.neurons}", number, total)
+        networks.append(cost_of_network(framework, kind, network, grid.rounds, seed))
+    for number, (framework, p) in enumerate(runs, len(cells)):
+        report(f"{framework}: p = {p}", number, total)
+        slow = grid.slow_rounds if p <= grid.exact_up_to else 0
+        ways += compare_ways(framework, p, grid.rounds, slow, seed)
+    return networks, ways
+
+
+def _setting(networks: Sequence[NetworkCost], grid: Sizes, load: float, seed: int) -> dict[str, Any]:
+    """Say how everything was measured."""
+    used = {n.framework: n.measured for n in networks}
+    return {
+        "threads": " and ".join(f"{m.threads} in {name}" for name, m in used.items()),
+        "on": ", ".join(dict.fromkeys(f"{m.device} by {m.clock}" for m in used.values())),
+        "rounds": grid.rounds,
+        "rounds of the slowest sides": grid.slow_rounds,
+        "load of the machine at the start": round(load, 1),
+        "seed": seed,
+    }
 
 
 def _double(framework: str) -> Any:

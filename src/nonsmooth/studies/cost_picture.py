@@ -40,7 +40,6 @@ LOOKS = {
 def draw_overheads(path: Path, study: CostStudy) -> None:
     """Draw the overhead of a gradient against layers, neurons and batch: counted as lines, measured as signs."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     rows = list(dict.fromkeys((n.framework, n.images) for n in study.networks))
@@ -48,15 +47,13 @@ def draw_overheads(path: Path, study: CostStudy) -> None:
     bound = max(n.bound for n in study.networks)
     high = min(max(1.2 * bound, 1.1 * max(n.gradient.ratio for n in study.networks)), 2 * bound)
     with rc_context({"font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(width, height), dpi=130, facecolor="white")
         title = "How many times the cost of a network is the cost of its gradient?"
-        figure.text(0.25 / width, 1 - 0.2 / height, title, size=14, weight="bold", va="top", color=INK)
         words = (
             "Cross-entropy on a batch of images, differentiated with respect to all weights. Lines: scalar operations, counted;\n"
             "marks: the framework's own gradient over the value in time, median and quartiles. No count can be above the dashed "
             "line (proved)."
         )
-        figure.text(0.25 / width, 1 - 0.5 / height, words, size=9, va="top", color=FAINT, linespacing=1.4)
+        figure = _headed(width, height, title, words)
         kinds = [k for k in COLOURS if any(n.network == k for n in study.networks)]
         handles = [Line2D([], [], color=COLOURS[k], linewidth=2) for k in kinds]
         handles += [Line2D([], [], color=COLOURS[k], marker=MARKERS[k], linestyle="") for k in kinds]
@@ -115,7 +112,6 @@ def _overheads(axes: Any, axis: str, found: Sequence[NetworkCost], high: float, 
 def draw_ways(path: Path, study: CostStudy) -> None:
     """Draw the overhead of every way to differentiate against p, counted and measured, with the slopes."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     frameworks = list(dict.fromkeys(w.framework for w in study.ways))
     width, head, each = 12.0, 1.1, 4.3
@@ -123,14 +119,12 @@ def draw_ways(path: Path, study: CostStudy) -> None:
     ratios = [r for w in study.ways for kind in KINDS if (r := overhead(w, kind)) is not None]
     limits = min(ratios) / 1.6, max(ratios) * 1.6
     with rc_context({"font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(width, height), dpi=130, facecolor="white")
         title = "What a derivative costs as the number p of inputs grows"
-        figure.text(0.25 / width, 1 - 0.2 / height, title, size=14, weight="bold", va="top", color=INK)
         words = (
             "Cost of a derivative over that of the value: relu networks of p inputs, layers p wide, at 0, where every relu is "
             "at its kink.\nAt the end of a line: the power of p with which it grows, over the larger half of its p (its slope)."
         )
-        figure.text(0.25 / width, 1 - 0.5 / height, words, size=9, va="top", color=FAINT, linespacing=1.4)
+        figure = _headed(width, height, title, words)
         for row, framework in enumerate(frameworks):
             for column, what in enumerate(KINDS):
                 box = (0.85 + 5.75 * column, height - head - each * row - 3.75, 3.15, 3.3)
@@ -185,6 +179,16 @@ def _write_ends(axes: Any, ends: list[tuple[float, str, str]], limits: tuple[flo
         start = math.log(value / limits[0]) / span
         axes.plot([1.01, 1.05], [start, place], transform=axes.transAxes, color=colour, linewidth=0.7, clip_on=False)
         axes.text(1.06, place, name, transform=axes.transAxes, size=8, va="center", color=colour)
+
+
+def _headed(width: float, height: float, title: str, words: str) -> Any:
+    """Make a figure with a title and, below it in small print, what it shows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, facecolor="white")
+    figure.text(0.25 / width, 1 - 0.2 / height, title, size=14, weight="bold", va="top", color=INK)
+    figure.text(0.25 / width, 1 - 0.5 / height, words, size=9, va="top", color=FAINT, linespacing=1.4)
+    return figure
 
 
 def _plain(axes: Any) -> None:
