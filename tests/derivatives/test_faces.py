@@ -160,6 +160,18 @@ def test_what_joins_but_for_one_quadrant() -> None:
         assert not ns.subgradient(program(TORCH), x, seed=seed).certificate.certified
 
 
+def test_comparisons_of_nothing_that_moves() -> None:
+    """Two ties whose differences have the derivative zero: no row is left, and the outcome is that at the point."""
+
+    def f(x):  # type: ignore[no-untyped-def]
+        y = x.sum() * 0
+        return (x[0] if y > 0 else x[1]) + (x[0] if y >= 0 else -x[0])
+
+    x = TORCH.array(np.zeros(2))
+    value, gradient, certificate = ns.subgradient(f, x)
+    assert not certificate.certified or gradient.tolist() == [1.0, 1.0]
+
+
 def test_a_curved_order_is_certified_at_first_order() -> None:
     """The median of exponentials joins, at first order; what jumps in its gradients where three of them meet does not."""
     import torch

@@ -159,7 +159,7 @@ class _Regions(Walk):
                 return
             for row, open_ in sides:
                 (strict if open_ else weak).append(row / np.linalg.norm(row))
-        whole = [np.array(r).reshape(-1, self.basis.shape[1]) @ self.basis.T for r in (strict, weak)]
+        whole = [np.reshape(r, (len(r), self.basis.shape[1])) @ self.basis.T for r in (strict, weak)]
         self.found.append(_Region(whole[0], whole[1], self._gradient()))
 
     def _sides_of(self, tie: GuardTie, a: Floats, rows: Floats, through: Floats) -> list[tuple[Floats, bool]] | None:
