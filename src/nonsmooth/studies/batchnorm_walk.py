@@ -40,6 +40,6 @@ def walk_network(
     images = torch.empty(batch, COLOURS, network.side, network.side, device="meta")
     try:
         found = ns.bounds(model, images, weights=radius, inputs=ns.Ball(sqrt(batch * network.entries))).weights
-    except NonsmoothError as error:
+    except (NonsmoothError, ValueError) as error:  # torch refuses batch normalisation with eps = 0
         return None, str(error)
     return ChainBounds(found.norm, found.lipschitz, found.smoothness), ""
