@@ -3,8 +3,8 @@
 Every activation of one number is a `ScalarFunction`; its critical points are roots of a', a'' and a''' to the last digit,
 and tests/bounds/constants/test_activations.py finds them again by a dense scan. On the whole line they give
 
-    sigmoid 1/4, .09623   tanh 1, .76981   softplus 1, 1/4   silu 1.09985, .5   mish 1.08850, .64431   elu(1) 1, 1
-    gelu 1.12891, .79789  (tanh form 1.12901, .79789)
+    sigmoid 1/4, .09623   tanh 1, .76981   softplus 1, 1/4   silu 1.09985, .5   mish 1.08850, .64421   elu(1) 1, 1
+    gelu 1.12891, .79789  (tanh form 1.12900, .79789)
 
 and on an interval the suprema there.
 """

@@ -134,7 +134,7 @@ class ScalarFunction:
     def _with(function: Function, p: float, inside: Flags, least: Floats, most: Floats) -> Interval:
         """Add the value at a point to the extremes of the intervals that hold it."""
         at = float(function(np.array(p, float)))
-        return np.where(inside, np.fmin(at, least), least), np.where(inside, np.fmax(at, most), most)
+        return np.where(inside & (at < least), at, least), np.where(inside & (at > most), at, most)
 
 
 def entrywise(function: OnIntervals, x: Reach, name: str = "") -> Local:
