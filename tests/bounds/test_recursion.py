@@ -221,6 +221,31 @@ def test_every_term_is_needed(term: str) -> None:
     assert float(slopes) > l or float(bends) > L
 
 
+HALF, THRICE = (0.5, 0.5, 0.0, inf, 0.5), (3.0, 0.0, 0.0, inf, 3.0)
+"""sin(z)/2 and 3 z."""
+
+# The layers, the input, and what is attained of m, of l and of L, each by hand; 0 where it is not asked.
+MISPRINTS = {
+    "later slopes": ([General(1.0, 1.0, 0.0, 0.0, 0.0, (HALF,))], 2.0, (0.0, 0.0, 0.5 * 4)),  # sin(2 v)/2 at sin = 1
+    "no slope": ([General(2.0, 1.0, 0.0, 0.0, 0.0, (ACTIVATIONS["sine"][1], THRICE))], 2.0, (0.0, 0.0, 3 * 4.0)),
+    "cross without slopes": (
+        [General(1.0, 1.0, 0.0, 0.0, 0.0, ()), General(1.0, 1.0, 0.0, 0.0, 0.0, (THRICE,))],
+        1.0,
+        (0.0, 0.0, 3.0),  # 3 v_2 v_1
+    ),
+    "no values": ([General(1.0, 1.0, 0.0, 5.0, 0.0, ())], 2.0, (12.0, 0.0, 0.0)),  # v x + 5 x
+    "no offset": ([General(1.0, 1.0, 0.0, 0.0, 4.0, ())], 2.0, (6.0, 0.0, 0.0)),  # v x + 4
+}
+
+
+@pytest.mark.parametrize("misprint", list(MISPRINTS))
+def test_a_misprint_of_the_localised_recursion_is_refuted(misprint: str) -> None:
+    layers, norm, attained = MISPRINTS[misprint]
+    right, wrong = localised(layers, norm)[-1], localised(layers, norm, misprint)[-1]
+    assert all(a <= b + 1e-12 for a, b in zip(attained, right, strict=True))
+    assert any(a > b + 1e-12 for a, b in zip(attained, wrong, strict=True))
+
+
 def test_the_printed_constant_of_a_bias_is_refuted() -> None:
     """A bias counts once for every sample; 1, as it is printed for convolutions, is exceeded by the bias itself."""
     samples, radius = 9, 1.0

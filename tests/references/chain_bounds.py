@@ -1,6 +1,6 @@
 """The recursions of Roulet and Harchaoui as they are written, in plain numbers: one loop each, no thought for infinities.
 
-`without` leaves a term out, to see that a network then exceeds the bound.
+`without` leaves a term out and `misprint` changes one, to see that a network then exceeds the bound.
 
 Source: RouletHarchaoui2019, RouletHarchaoui2021.
 """
@@ -81,20 +81,23 @@ def deep(layers: list[Deep], norm: float, without: Collection[str] = ()) -> list
     return found
 
 
-def localised(layers: list[General], norm: float) -> list[tuple[float, float, float]]:
+def localised(layers: list[General], norm: float, misprint: str = "") -> list[tuple[float, float, float]]:
     """Give m_t, l_t and L_t after each layer."""
     m, l, L = norm, 0.0, 0.0
     found = []
     for t in layers:
         lx, lu = t.L_b * t.R + t.l_x, t.L_b * m + t.l_u
-        m_j = t.L_b * t.R * m + t.l_u * t.R + t.l_x * m + t.b_0
+        m_j = t.L_b * t.R * m + t.l_u * t.R + (0 if misprint == "no values" else t.l_x * m) + t.b_0
+        m_j -= t.b_0 if misprint == "no offset" else 0
         p, L_j = 1.0, 0.0
         for l_a, L_a, zero, m_a, slope in t.stages:
             la = min(l_a, slope + L_a * m_j)
             m_j = min(m_a, zero + la * m_j)
-            L_j = L_j * la + L_a * p**2
+            later = la * p if misprint == "later slopes" else p
+            L_j = L_j * (1 if misprint == "no slope" else la) + L_a * later**2
             p = la * p
-        L = L * lx * p + lx**2 * L_j * l**2 + 2 * (lu * lx * L_j + t.L_b * p) * l + lu**2 * L_j
+        crossed = lu * lx * L_j + t.L_b * (1 if misprint == "cross without slopes" else p)
+        L = L * lx * p + lx**2 * L_j * l**2 + 2 * crossed * l + lu**2 * L_j
         l = lx * p * l + lu * p
         m = m_j
         found.append((m, l, L))
