@@ -235,12 +235,13 @@ def _blocks(
     blocks = []
     for name, kind, (value, leaf), ball in zip((*names, *inputs_named), kinds, places, balls, strict=True):
         has_values = framework.has_values(leaf)
-        if ball.center is HERE or ball.center == HERE:
+        here = isinstance(ball.center, str) and ball.center == HERE
+        if here:
             center = framework.numpy(leaf) if has_values else None
         else:
             center = None if isinstance(ball.center, str) else _center(framework, name, ball.center, leaf)
             known[value] = None if center is None else framework.array_like(leaf, center)
-        if not has_values and isinstance(ball.center, str) and ball.center == HERE and ball.radius < inf:
+        if here and not has_values and ball.radius < inf:
             raise UsageError(
                 f"bounds: {name} has no values, only a shape, so that nothing is known about it: give it a ball about zero."
             )

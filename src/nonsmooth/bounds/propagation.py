@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nonsmooth.bounds.constants import CONSTANTS, Called
+from nonsmooth.bounds.jacobian import InputTangents
 from nonsmooth.bounds.reach import Floats, Local, Reach, compose
 from nonsmooth.bounds.region import Block, radii_of
 from nonsmooth.errors import UnlistedOperation
 from nonsmooth.program import Program, Ref, Step, references
 
-__all__ = ["Walked", "propagate"]
+__all__ = ["After", "Walked", "propagate"]
 
 KEEPS_OPERATOR = frozenset("t transpose permute clone contiguous detach cast copy moveaxis".split())
 """Operations after which a matrix has the same spectral norm."""
+
+
+After: TypeAlias = Callable[[Step, tuple[Reach, ...], Local, Reach], Reach]
+"""What may change the reach of the first result of a step, given what its operands reach and its constants."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +37,7 @@ class Walked:
 
 
 def propagate(
-    program: Program, blocks: Sequence[Block], known: Mapping[int, Any]
+    program: Program, blocks: Sequence[Block], known: Mapping[int, Any], after: After | None = None
 ) -> tuple[dict[int, Reach], list[Walked]]:
     """Walk a program once: the reach of every value that is left at the end, and the constants of every step.
 
@@ -40,24 +45,30 @@ def propagate(
 
     `known` gives arrays of the framework for inputs and data: centers of the sets and what is fixed; None where shapes
     alone are known. Any program is served, not only chains: what flows together adds, what stands side by side adds as
-    squares.
+    squares. `after` may change what the first result of a step reaches: it is given the step, what its operands reach, and
+    its constants.
 
     Raises:
         UnlistedOperation: an operation has no constants; by name and line.
 
     Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
     """
-    return _Walk(program, blocks, known).run()
+    return _Walk(program, blocks, known, after).run()
 
 
 class _Walk:
     """One walk: the reaches so far."""
 
-    def __init__(self, program: Program, blocks: Sequence[Block], known: Mapping[int, Any]) -> None:
+    def __init__(
+        self, program: Program, blocks: Sequence[Block], known: Mapping[int, Any], after: After | None = None
+    ) -> None:
+        self.after = after
         self.program, self.count, self.radii = program, len(blocks), radii_of(blocks)
         leaves, items = ([known.get(v) for v in values] for values in (program.inputs, program.data))
         self.values = program.framework.step_by_step(program, leaves, items)
         self.env = {b.value: b.reach(place, self.count) for place, b in enumerate(blocks)}
+        inputs = [(place, b.value) for place, b in enumerate(blocks) if b.kind == "inputs" and after is None]
+        self.tangents = InputTangents(inputs, [b.value for b in blocks], self.radii)
         self.last = {ref.value: step.index for step in program.steps for ref in _reads(step)}
         self.kept = {r.value for r in references(program.result)}
 
@@ -68,6 +79,7 @@ class _Walk:
             walked += self.step(step)
             over = [v for v, last in self.last.items() if last == step.index and v not in self.kept]
             self.values.release(over)
+            self.tangents.release(over)
             for value in over:
                 self.env.pop(value, None)
         return {v: self.reach(Ref(v)) for v in self.kept}, walked
@@ -95,25 +107,34 @@ class _Walk:
         call = self.program.framework.shaped(self.program, step)
         items = [o.item for o in call.operands]
         operands = tuple(map(self.reach, items))
+        hidden = tuple(u for r in _reads(step) if r not in items and (u := self.reach(r)).moves)
         before = {m: self.env.get(m) for m in step.mutates}
+        read = tuple(map(self.reach, _reads(step)))
         self.values.advance(step)
         centers = [None if r is None else self.values.center(r) for r in step.results]
-        read = tuple(map(self.reach, _reads(step)))
         if not any(u.moves for u in read) and all(
             c is not None for c, r in zip(centers, step.results, strict=True) if r is not None
         ):
             locals_: list[Local] = [Local([0.0] * len(operands))] * len(step.results)
         else:
-            locals_ = self.constants(step, call, items, operands)
+            constants = self.constants(step, call, items, operands)
+            locals_ = [self._jumping(step, items, operands, local, len(hidden)) for local in constants]
+        shown = [o for m in step.mutates for o in (m, *self.program.shared.get(m, ()))]
+        self.tangents.follow([r.value for r in _reads(step)], [r for r in (*step.results, *shown) if r is not None])
         precision, first = self.values.precision(step), None
         for place, value in enumerate(step.results):
             if value is None:
                 continue
             local = locals_[min(place, len(locals_) - 1)]
             shape = call.results[place] if place < len(call.results) else self.program.values[value].shape
-            found = compose(shape, local, operands, self.radii, centers[place], precision)
+            every = (*operands, *hidden)[: len(local.lipschitz)]
+            found = compose(shape, local, every, self.radii, centers[place], precision)
             if step.operation.name in KEEPS_OPERATOR and len(shape) == 2:
                 found = replace(found, operator=operands[0].operator)
+            if place == 0 and not hidden:
+                found = self.tangents.refine(call, operands, local, value, found, partial(self._evaluate, step, items))
+            if self.after is not None and place == 0:
+                found = self.after(step, every, local, found)
             self.env[value] = found
             first = first or Walked(step, local, found)
         self.written(step, before)
@@ -121,18 +142,29 @@ class _Walk:
 
     def constants(self, step: Step, call: Any, items: list[Any], operands: tuple[Reach, ...]) -> list[Local]:
         """Ask the record of an operation for its constants on what its operands reach."""
-        record = CONSTANTS.get(call.operation)
-        if record is None:
+        name = _name(step, call)
+        record = CONSTANTS.get(name)
+        if record is None or call.attributes.get("pullback"):
             raise UnlistedOperation(
                 f"bounds: the operation {step} has no constants. Give it some with nonsmooth.bounds.constants."
-                f"bound_operation({call.operation!r}), or write it with operations that have."
+                f"bound_operation({name!r}), or write it with operations that have."
             )
         evaluate = partial(self._evaluate, step, items)
-        called = Called(
-            call.operation, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items)
-        )
+        called = Called(name, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items))
         found = record(called)
         return found if isinstance(found, list) else [found]
+
+    def _jumping(self, step: Step, items: list[Any], operands: tuple[Reach, ...], local: Local, hidden: int) -> Local:
+        """Let a result jump with what no derivative sees: whole numbers and truth values that move, and what they index."""
+        constants = list(local.lipschitz)
+        for place, (item, reach) in enumerate(zip(items, operands, strict=True)):
+            whole = isinstance(item, Ref) and not _is_real(self.program, item.value)
+            if whole and reach.moves:
+                constants[place] = inf
+        if constants == list(local.lipschitz) and not hidden:
+            return local
+        why = local.why or f"`{step.operation.name}` depends on whole numbers or truth values that may jump in the set"
+        return replace(local, lipschitz=[*constants, *[inf] * hidden], why=why)
 
     def _evaluate(self, step: Step, items: list[Any], *arrays: Any) -> Floats | None:
         """Run the operation of a step at other operands."""
@@ -153,8 +185,9 @@ class _Walk:
         """
         for value in step.mutates:
             for other in self.program.shared.get(value, ()):
-                if other in self.env and other not in step.results:
-                    old, new = self.env[other], self.env[value]
+                shown = other in self.env or self.values.center(other) is not None
+                if shown and other not in step.results:
+                    old, new = self.reach(Ref(other)), self.env[value]
                     low, high = (
                         np.minimum(np.min(old.low), np.min(new.low)),
                         np.maximum(np.max(old.high), np.max(new.high)),
@@ -162,6 +195,16 @@ class _Walk:
                     local = Local([1.0, 1.0], {}, float(np.hypot(old.norm, new.norm)), low, high, stacked=True)
                     self.env[other] = compose(old.shape, local, (old, new), self.radii)
                     self.values.release([other])
+
+
+def _name(step: Step, call: Any) -> str:
+    """Name the record of a step: the dictionary lists a division by a number among the products, and it is none here."""
+    return "div" if call.operation == "mul" and step.label.startswith(("div", "true_div")) else str(call.operation)
+
+
+def _is_real(program: Program, value: int) -> bool:
+    """Tell a value of real or complex numbers from whole numbers and truth values."""
+    return any(word in program.values[value].dtype for word in ("float", "complex"))
 
 
 def _reads(step: Step) -> list[Ref]:

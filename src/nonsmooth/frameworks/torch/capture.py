@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -87,8 +86,7 @@ def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: t
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     start = RandomState()
     try:
-        with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad(), mode:
-            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        with torch.inference_mode(False), torch.enable_grad(), mode:
             leaves, structure = flatten((x, tuple(data)))
             point, items = unflatten([_shape_of(t) for t in leaves], structure)
             return _record(framework, function, point, items, SHAPES, None)[1]

@@ -1,0 +1,91 @@
+"""Bounds of modules of torch: parameters and buffers, writes in place, draws, shapes alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import nonsmooth as ns
+from nonsmooth.errors import UsageError
+
+
+def test_a_module_on_the_meta_device_needs_no_values() -> None:
+    """Of what runs through a ball about zero the shape is enough; what is fixed must have values."""
+    with torch.device("meta"):
+        net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh()), torch.empty(2, 3)
+    with_values = ns.bounds(
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh()), torch.ones(2, 3), weights=1.0, inputs=ns.Ball(5.0)
+    )
+    assert ns.bounds(net, x, weights=1.0, inputs=ns.Ball(5.0)).both == with_values.both
+    with pytest.raises(UsageError, match="no values, only a shape"):
+        ns.bounds(net, x, weights=1.0)
+
+
+def test_buffers_are_constants_with_their_values() -> None:
+    """Batch normalisation in evaluation divides by its running variance."""
+    net = nn.BatchNorm1d(2, eps=0.0, affine=False).eval()
+    net.running_var.copy_(torch.tensor([4.0, 0.25]))
+    assert ns.bounds(nn.Sequential(nn.Linear(2, 2), net), torch.ones(3, 2), inputs=1.0).blocks[0].kind == "inputs"
+    found = ns.bounds(lambda w, x: net(x) + 0 * w.sum(), torch.ones(1), torch.ones(3, 2), inputs=1.0)
+    assert found.inputs.lipschitz == pytest.approx(2.0)
+    assert torch.equal(net.running_var, torch.tensor([4.0, 0.25]))
+
+
+def test_dropout_is_bounded_for_every_draw() -> None:
+    """Entries are kept times 1 / (1 - p), or dropped; the generator stays as it was."""
+    net, x = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.75)).train(), torch.ones(1, 2)
+    state = torch.get_rng_state()
+    found, plain = (ns.bounds(f, x, weights=1.0) for f in (net, net[:1]))
+    assert found.weights.lipschitz == pytest.approx(4 * plain.weights.lipschitz)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_write_through_a_view_reaches_what_it_shows() -> None:
+    """The base of a view that is written to moves as well."""
+
+    def f(w: torch.Tensor) -> torch.Tensor:
+        z = torch.zeros(4)
+        z[:2] = 3 * w
+        return z
+
+    found = ns.bounds(f, torch.ones(2), weights=1.0)
+    assert found.weights.lipschitz >= 3 and found.both.norm >= 3
+
+
+def test_in_place_operations_follow_the_values_that_they_write() -> None:
+    """A relu in place, a sum in place."""
+
+    def f(w: torch.Tensor) -> torch.Tensor:
+        z = 2 * w
+        z.add_(w)
+        return F.relu_(z)
+
+    assert ns.bounds(f, torch.ones(2), weights=1.0).weights.lipschitz == pytest.approx(3)
+
+
+def test_no_graph_is_left_and_no_gradient() -> None:
+    """Parameters keep requires_grad and have no grad."""
+    net = nn.Linear(2, 2)
+    ns.bounds(net, torch.ones(1, 2), weights=ns.Ball(1.0, "here"), loss=F.mse_loss, target=torch.zeros(1, 2))
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_what_an_index_or_a_choice_hides_may_jump() -> None:
+    """A value that moves through whole numbers or truth values has no Lipschitz constant, and the line is named."""
+    table = torch.arange(10.0)
+    for f in (
+        lambda w: table[w.long()],
+        lambda w: w * (w > 0.5),
+        lambda w: torch.take_along_dim(table, w.round().int().long(), 0),
+    ):
+        found = ns.bounds(f, torch.ones(3), weights=1.0)
+        assert found.weights.lipschitz == float("inf")
+        assert any("test_bounds_torch.py" in cause for cause in found.causes)
+
+
+def test_a_division_by_a_number_is_no_product() -> None:
+    """The dictionary lists it among the products; its constant is the reciprocal."""
+    assert ns.bounds(lambda w: w / 0.25, torch.ones(3), weights=1.0).weights.lipschitz == pytest.approx(4)
