@@ -168,7 +168,7 @@ def test_comparisons_of_nothing_that_moves() -> None:
         return (x[0] if y > 0 else x[1]) + (x[0] if y >= 0 else -x[0])
 
     x = TORCH.array(np.zeros(2))
-    value, gradient, certificate = ns.subgradient(f, x)
+    _, gradient, certificate = ns.subgradient(f, x)
     assert not certificate.certified or gradient.tolist() == [1.0, 1.0]
 
 
