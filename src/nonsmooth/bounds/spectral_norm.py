@@ -157,9 +157,7 @@ def _by_gram(part: Array, square: float, known: float) -> SpectralNorm:
     lower = _largest_eigenvalue(gram[chosen])
     margin = max(1e-12, 16 * d * (d + 4) * UNIT)
     trial = max(lower, known * known) * (1 + margin)
-    for matrix in gram:
-        if np.max(np.abs(matrix).sum(1)) * (1 + 4 * (d + 4) * UNIT) <= trial:
-            continue
+    for matrix in _open(gram, trial):
         widening = margin
         while not _positive(trial, matrix):
             largest = _largest_eigenvalue(matrix)
@@ -167,6 +165,13 @@ def _by_gram(part: Array, square: float, known: float) -> SpectralNorm:
             widening *= 16
     bound = trial * (1 + 4 * (d + 4) * UNIT * d) + error
     return SpectralNorm(sqrt(max(lower - error - margin * lower, 0.0)), sqrt(bound) * (1 + 4 * UNIT))
+
+
+def _open(gram: Array, trial: float) -> Array:
+    """Give the matrices of which it is open whether s I - G is positive: not those with small rows, nor all that are."""
+    d = gram.shape[1]
+    rest = gram[np.abs(gram).sum(2).max(1) * (1 + 4 * (d + 4) * UNIT) > trial]
+    return rest[:0] if len(rest) and _positive(trial, rest) else rest
 
 
 def _growth(gram: Array) -> Array:
@@ -193,9 +198,9 @@ def _largest_eigenvalue(gram: Array) -> float:
 
 
 def _positive(trial: float, gram: Array) -> bool:
-    """Tell that the factorisation of Cholesky of s I - G runs to its end."""
+    """Tell that the factorisation of Cholesky of s I - G runs to its end, for one matrix or all of a stack."""
     try:
-        np.linalg.cholesky(trial * np.eye(len(gram)) - gram)
+        np.linalg.cholesky(trial * np.eye(gram.shape[-1]) - gram)
     except np.linalg.LinAlgError:
         return False
     return True

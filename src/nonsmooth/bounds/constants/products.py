@@ -9,6 +9,7 @@ from math import prod, sqrt
 
 import numpy as np
 
+from nonsmooth.bounds.constants.known import extremes
 from nonsmooth.bounds.constants.multilinear import SumOfProducts
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
@@ -47,7 +48,7 @@ def plus(local: Local, shape: Shape, added: Reach, factor: float = 1.0, *, first
     """
     copies = sqrt(prod(shape) / added.size) if added.size else 0.0
     slope = abs(factor) * copies
-    ends = _spreadable(added, shape)
+    ends = _spreadable(added, shape, np.asarray(local.low).shape)
     ends = (factor * ends[0], factor * ends[1]) if factor >= 0 else (factor * ends[1], factor * ends[0])
     if factor == 0:
         ends = np.zeros(()), np.zeros(())
@@ -60,14 +61,12 @@ def plus(local: Local, shape: Shape, added: Reach, factor: float = 1.0, *, first
     return Local(lipschitz, bends, local.norm + float(times(slope, added.norm)), low - slack, high + slack)
 
 
-def _spreadable(added: Reach, shape: Shape) -> tuple[Floats, Floats]:
-    """Give the interval of what is added: one for all entries, or one for each where they line up with the result."""
-    low, high = added.interval
-    if low.shape or high.shape:
-        low, high = (np.broadcast_to(v, added.shape) for v in (low, high))
-        if prod(shape) > 4 * added.size or not _lines_up(added.shape, shape):
-            return np.asarray(np.min(low, initial=np.inf)), np.asarray(np.max(high, initial=-np.inf))
-    return low, high
+def _spreadable(added: Reach, shape: Shape, other: Shape) -> tuple[Floats, Floats]:
+    """Give the interval of what is added: one for each entry where what it is added to has one, else one for all."""
+    if other == shape != () and _lines_up(added.shape, shape):
+        return added.interval
+    low, high = extremes(added)
+    return np.asarray(low), np.asarray(high)
 
 
 def _lines_up(one: Shape, other: Shape) -> bool:
