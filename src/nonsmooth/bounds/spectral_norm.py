@@ -171,7 +171,8 @@ def _open(gram: Array, trial: float) -> Array:
     """Give the matrices of which it is open whether s I - G is positive: not those with small rows, nor all that are."""
     d = gram.shape[1]
     rest = gram[np.abs(gram).sum(2).max(1) * (1 + 4 * (d + 4) * UNIT) > trial]
-    return rest[:0] if len(rest) and _positive(trial, rest) else rest
+    done: bool = len(rest) > 0 and _positive(trial, rest)
+    return np.asarray(rest[:0] if done else rest)
 
 
 def _growth(gram: Array) -> Array:
