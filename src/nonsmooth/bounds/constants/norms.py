@@ -238,9 +238,9 @@ def own_distances(call: Called) -> Local:
 def hypotenuse(call: Called) -> Local:
     """Constants of sqrt(u^2 + v^2), entry by entry, where it is at least r: l_u = max |u| / sqrt(u^2 + v^2) <= 1,
 
-        L_uu = L_vv = 1 / r,    L_uv = 1 / (2 r)
+        L_uu = sup v^2 / (u^2 + v^2)^(3/2) <= 1 / r,    L_vv likewise,    L_uv = 1 / (2 r)
 
-    Attained where both operands reach what their intervals allow.
+    over the box of all entries: attained where the operands reach its corners; L_uv is an upper bound.
 
     Source: derived, docs/theory/bounds_constants.md.
     """
@@ -257,13 +257,20 @@ def hypotenuse(call: Called) -> Local:
         parts.append(share * often[i])
     bent = 1 / r if r > 0 else inf
     smoothness = {
-        (0, 0): float(times(bent, often[0])),
+        (0, 0): float(times(min(bent, _bent_of_hypotenuse(least[0], least[1], most[1])), often[0])),
         (0, 1): float(times(bent, 0.5 * min(often))),
-        (1, 1): float(times(bent, often[1])),
+        (1, 1): float(times(min(bent, _bent_of_hypotenuse(least[1], least[0], most[0])), often[1])),
     }
     whole = often[0] * operands[0].norm + often[1] * operands[1].norm
     high = sqrt(most[0] ** 2 + most[1] ** 2) if max(most) < inf else inf
     return Local(parts, smoothness, whole, r, high, why="" if r > 0 else "the hypotenuse has its kink at 0 in the set")
+
+
+def _bent_of_hypotenuse(least: Floats, other: Floats, top: float) -> float:
+    """Give sup v^2 / (u^2 + v^2)^(3/2) for |u| >= least, other <= |v| <= top: it grows up to v = sqrt(2) u."""
+    u, low = float(np.min(least)), float(np.min(other))
+    v = min(max(sqrt(2) * u, low), top)
+    return inf if u == v == 0 else v * v / sqrt(u * u + v * v) ** 3
 
 
 @bound_operation("complex_abs")
