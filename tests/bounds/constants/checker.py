@@ -27,11 +27,12 @@ def derivatives(f: Callable, t: np.ndarray, order: int = 2) -> list[np.ndarray]:
 
 
 def samples(low: float, high: float, near_to: tuple[float, ...] = (), n: int = 2001) -> np.ndarray:
-    """Give points inside of an interval, dense near its ends and some points; of an infinite one those up to 200."""
-    low, high = max(low, -200.0), min(high, 200.0)
+    """Give points inside of an interval, dense near its ends and some points; of an infinite one those up to 1e7."""
+    far = np.concatenate([-np.logspace(2, 7, 60) * (low == -inf), np.logspace(2, 7, 60) * (high == inf)])
+    low, high = max(low, -1e7 if low == -inf else -200.0), min(high, 1e7 if high == inf else 200.0)
     even = np.linspace(low, high, n)
     near = (high - low) * np.logspace(-12, -1, 60)
-    points = np.concatenate([even, low + near, high - near, np.linspace(-8, 8, n)])
+    points = np.concatenate([even, low + near, high - near, np.linspace(-8, 8, n), np.linspace(-200, 200, n), far])
     beside = np.concatenate([-np.logspace(-8, -1, 40), np.logspace(-8, -1, 40)])
     points = np.concatenate([points, *(p + beside for p in near_to)])
     return np.unique(points[(points >= low) & (points <= high)])
@@ -145,11 +146,11 @@ def _bilinear_norm(tensor: np.ndarray, rng: np.random.Generator) -> float:
     tensor = np.nan_to_num(tensor)
     if not np.any(tensor):
         return 0.0
-    best = 0.0
-    for _ in range(4):
-        k = rng.normal(size=tensor.shape[2])
-        for _ in range(15):
-            k /= np.linalg.norm(k)
+    slices = np.linalg.svd(tensor)
+    best = float(np.max(slices.S))
+    for k in (rng.normal(size=tensor.shape[2]), slices.Vh[int(np.argmax(slices.S[:, 0])), 0]):
+        for _ in range(8):
+            k = k / np.linalg.norm(k)
             u, _, v = np.linalg.svd(np.einsum("ijk,k->ij", tensor, k))
             k = np.einsum("ijk,i,j->k", tensor, u[:, 0], v[0])
             if not np.any(k):
@@ -169,7 +170,7 @@ class Seen:
     norm: float
 
 
-def observe(f: Callable, boxes: list[Box], local: Local, rng: np.random.Generator, n: int = 16) -> Seen:
+def observe(f: Callable, boxes: list[Box], local: Local, rng: np.random.Generator, n: int = 8) -> Seen:
     """Sample a function on boxes: ratios of what is seen to what its record says, and whether values keep their interval."""
     p = len(boxes)
     seen = Seen([0.0] * p, {(i, j): 0.0 for i in range(p) for j in range(i, p)}, 0.0, True, 0.0)

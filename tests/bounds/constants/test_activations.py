@@ -109,7 +109,7 @@ def test_the_critical_points_are_all_there(name: str) -> None:
 def test_smooth_ones_from_both_sides_on_intervals(name: str) -> None:
     attributes, oracle = SMOOTH[name]
     function = ACTIVATIONS[named(name)](attributes)
-    for low, high in random_intervals(np.random.default_rng(3), (-inf, inf), 60):
+    for low, high in random_intervals(np.random.default_rng(3), (-inf, inf), 28):
         assert faults_on(function, oracle, low, high) == []
         assert np.isfinite(function.curvature(np.array(low), np.array(high)))
 
@@ -120,7 +120,7 @@ def test_bent_ones_from_both_sides_on_intervals(name: str) -> None:
     function = ACTIVATIONS[named(name)](attributes)
     corner = named(name) == "celu" or name == "elu"
     jump = named(name) in ("hardshrink", "threshold_jump", "softplus_jump")
-    intervals = random_intervals(np.random.default_rng(4), (-inf, inf), 60)
+    intervals = random_intervals(np.random.default_rng(4), (-inf, inf), 28)
     intervals += [(p, p + 1.5) for p in torn] + [(p - 1.5, p) for p in torn]
     for low, high in intervals:
         found = faults_on(function, oracle, low, high, torn)
@@ -171,7 +171,7 @@ def test_prelu(seed: int) -> None:
     def f(u, a):
         return torch.where(u > 0, u, a * u)
 
-    seen = observe(f, boxes, local, rng)
+    seen = observe(f, boxes, local, rng, n=40)
     assert seen.inside and seen.norm <= 1
     assert max(seen.first) <= 1 + 1e-9 and max(seen.second.values()) <= 1 + 1e-9
     assert min(seen.first[i] for i in (0, 1) if boxes[i].moves and local.lipschitz[i] > 0) > 0.99
