@@ -20,6 +20,8 @@ from nonsmooth.audit.watch_log import read_run
 from nonsmooth.bounds.bounds import Bounds
 from nonsmooth.bounds.bounds import bound_program as bounds
 from nonsmooth.bounds.region import Ball
+from nonsmooth.bounds.smoothing import Smoothed
+from nonsmooth.bounds.smoothing import smooth_program as smooth
 from nonsmooth.cost.cost import Cost
 from nonsmooth.cost.cost import count_cost as cost
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
@@ -75,6 +77,7 @@ __all__ = [
     "Program",
     "Ranking",
     "Singularity",
+    "Smoothed",
     "Subgradient",
     "Switch",
     "Watch",
@@ -107,6 +110,7 @@ __all__ = [
     "potential",
     "read_run",
     "register",
+    "smooth",
     "subgradient",
     "value_and_backprop",
     "value_and_grad",

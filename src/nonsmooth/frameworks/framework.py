@@ -204,6 +204,20 @@ class Framework(Protocol):
         """Give the arrays of the data."""
         ...
 
+    def run_program(self, program: Program, leaves: list[Any], items: list[Any]) -> Any:
+        """Run the steps of a program with the framework's own gradients."""
+        ...
+
+    def smoothed_pieces(
+        self, u: Any, width: float, breakpoints: Sequence[float], slopes: Sequence[float], value: float
+    ) -> Any:
+        """Give the averages over [u - width, u + width] of a function that is linear between breakpoints."""
+        ...
+
+    def smoothed_max(self, u: Any, temperature: float) -> Any:
+        """Give the smoothed maximum along the last axis."""
+        ...
+
     def holds(self, leaf: Any) -> bool:
         """Tell an array of this framework."""
         ...

@@ -24,6 +24,7 @@ from nonsmooth.frameworks.jax.proof import weighed_sum
 from nonsmooth.frameworks.jax.run import replay
 from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.frameworks.jax.shaped import shaped
+from nonsmooth.frameworks.jax.smoothed import run_program, smoothed_max, smoothed_pieces
 from nonsmooth.frameworks.jax.space import JaxSpace
 from nonsmooth.frameworks.jax.stepwise import step_by_step
 from nonsmooth.frameworks.jax.timing import JaxStopwatch
@@ -61,6 +62,9 @@ class JaxFramework(JaxSpace, Contract):
     relu = staticmethod(jax.nn.relu)
     shaped = staticmethod(shaped)
     step_by_step = staticmethod(step_by_step)
+    run_program = staticmethod(run_program)
+    smoothed_pieces = staticmethod(smoothed_pieces)
+    smoothed_max = staticmethod(smoothed_max)
     leaf_names = staticmethod(leaf_names)
     own_backward = staticmethod(own_backward)
     check_point = staticmethod(check_point)

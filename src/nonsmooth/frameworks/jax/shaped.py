@@ -177,6 +177,7 @@ def _whole_power(params: Mapping[str, Any], inputs: list[Shape], results: list[S
 
 
 READERS: dict[str, Reader] = {
+    **dict.fromkeys("smoothed_pieces smoothed_max".split(), lambda params, inputs, results: dict(params)),
     "dot_general": _dot,
     "ragged_dot_general": _ragged,
     "conv_general_dilated": _convolution,

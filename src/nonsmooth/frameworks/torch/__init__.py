@@ -29,6 +29,7 @@ from nonsmooth.frameworks.torch.own_backward import own_backward
 from nonsmooth.frameworks.torch.protection import preserved
 from nonsmooth.frameworks.torch.severed import TorchDependences
 from nonsmooth.frameworks.torch.shaped import shaped
+from nonsmooth.frameworks.torch.smoothed import run_program, smoothed_max, smoothed_pieces
 from nonsmooth.frameworks.torch.space import TorchSpace
 from nonsmooth.frameworks.torch.stepwise import step_by_step
 from nonsmooth.frameworks.torch.timing import TorchStopwatch
@@ -68,6 +69,9 @@ class TorchFramework(TorchSpace, Contract):
     records_gradients = staticmethod(torch.is_grad_enabled)
     shaped = staticmethod(shaped)
     step_by_step = staticmethod(step_by_step)
+    run_program = staticmethod(run_program)
+    smoothed_pieces = staticmethod(smoothed_pieces)
+    smoothed_max = staticmethod(smoothed_max)
     leaf_names = staticmethod(leaf_names)
     own_backward = staticmethod(own_backward)
 
