@@ -155,24 +155,23 @@ def _by_gram(part: Array, square: float, known: float) -> SpectralNorm:
     error = 4 * (n + 4) * UNIT * square + 1e-250
     chosen = int(np.argmax(_growth(gram)))
     lower = _largest_eigenvalue(gram[chosen])
-    margin = max(1e-12, 16 * d * (d + 4) * UNIT)
+    margin = max(1e-12 if len(gram) == 1 else 1e-8, 16 * d * (d + 4) * UNIT)
     trial = max(lower, known * known) * (1 + margin)
-    for matrix in _open(gram, trial):
-        widening = margin
-        while not _positive(trial, matrix):
-            largest = _largest_eigenvalue(matrix)
-            lower, trial = max(lower, largest), max(trial * (1 + widening), largest * (1 + widening))
-            widening *= 16
+    open_ = [gram[np.abs(gram).sum(2).max(1) * (1 + 4 * (d + 4) * UNIT) > trial]]
+    widening = margin
+    while open_:
+        stack = open_.pop()
+        if not len(stack) or _positive(trial, stack):
+            continue
+        if len(stack) > 1:
+            open_ += [stack[: len(stack) // 2], stack[len(stack) // 2 :]]
+            continue
+        largest = _largest_eigenvalue(stack[0])
+        lower, trial = max(lower, largest), max(trial * (1 + widening), largest * (1 + margin))
+        widening *= 2
+        open_.append(stack)
     bound = trial * (1 + 4 * (d + 4) * UNIT * d) + error
     return SpectralNorm(sqrt(max(lower - error - margin * lower, 0.0)), sqrt(bound) * (1 + 4 * UNIT))
-
-
-def _open(gram: Array, trial: float) -> Array:
-    """Give the matrices of which it is open whether s I - G is positive: not those with small rows, nor all that are."""
-    d = gram.shape[1]
-    rest = gram[np.abs(gram).sum(2).max(1) * (1 + 4 * (d + 4) * UNIT) > trial]
-    done: bool = len(rest) > 0 and _positive(trial, rest)
-    return np.asarray(rest[:0] if done else rest)
 
 
 def _growth(gram: Array) -> Array:

@@ -112,7 +112,7 @@ def _grids(sizes: Sequence[int], points: float) -> tuple[int, ...] | None:
     """Choose a grid of frequencies of at most so many points; real kernels have half of them."""
     for finer in (32, 16, 12, 8, 6, 4, 3, 2):
         grids = tuple(1 if n == 1 else finer * (n - 1) for n in sizes)
-        if prod(grids) / 2 <= min(points, 4_096):
+        if prod(grids) / 2 <= min(points, 1_024):
             return grids
     return None
 
