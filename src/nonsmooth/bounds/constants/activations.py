@@ -6,7 +6,7 @@ and tests/bounds/constants/test_activations.py finds them again by a dense scan.
     sigmoid 1/4, .09623   tanh 1, .76981   softplus 1, 1/4   silu 1.09985, .5   mish 1.08850, .64421   elu(1) 1, 1
     gelu 1.12891, .79789  (tanh form 1.12900, .79789)
 
-and on an interval the suprema there.
+and on an interval the suprema there. One file, for it is one table: a few lines for each.
 """
 
 from __future__ import annotations
