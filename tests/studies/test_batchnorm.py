@@ -242,12 +242,22 @@ def test_the_report(study: BatchNormStudy, tmp_path: Path) -> None:
     assert "inf" in str(tiny)
 
 
-def test_the_walk_gives_bounds_or_says_why_not() -> None:
-    network = vgg(11, smooth=True, side=32, classes=10)
-    bound, why = walk_network(network, batch=4, radius=1.0, eps=1e-2)
-    assert (bound is None) == bool(why)
-    if bound is not None:
-        assert 0 < bound.lipschitz < inf and 0 < bound.smoothness < inf
+@pytest.mark.parametrize(("smooth", "eps"), [(True, None), (True, 1e-2), (False, None)])
+def test_the_walk_is_below_the_recursion(smooth: bool, eps: float | None) -> None:
+    network = vgg(11, smooth=smooth, side=32, classes=10)
+    bound, why = walk_network(network, batch=4, radius=1.0, eps=eps)
+    right = bound_network(network, CONSTANTS["right"], batch=4, eps=eps)[0][-1]
+    assert bound is not None and not why
+    assert bound.norm <= right.norm * (1 + 1e-6)
+    assert 0 < bound.lipschitz <= right.lipschitz and 0 < bound.smoothness <= right.smoothness
+
+
+def test_the_walk_is_judged_too_and_where_there_is_none_the_report_says_why() -> None:
+    bound, why = walk_network(vgg(11, smooth=True, side=32), batch=4, radius=1.0, eps=0.0)
+    assert bound is None and "eps" in why
+    study = study_batchnorm(depth=11, depths=(), epsilons=(1e-2, 0.0), side=32, batch=4, points=3)
+    assert len(study.claims) == 2 * 5 * 2 and all(c.holds for c in study.claims if c.constants == "walk")
+    assert "The walk over the program was not made" in str(study) and study.find(11, None, None).walk is not None
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ RANGE = (1e-6, 1e6)
 """Of eps, in the picture and where bounds are equal."""
 
 STATUS = {
-    "right": "proved: bounds on the product of the balls of the weights",
-    "slide": "proved, for the slide's formula of batch normalisation",
+    "right": "proved in exact arithmetic, computed in floating point: bounds on the product of the balls of the weights",
+    "slide": "the same, for the slide's formula of batch normalisation",
     "printed, as printed": "computed from the printed constants",
-    "walk": "proved: bounds on the same set, from the captured program",
+    "walk": "computed: from the captured program, rounded up, on a set that holds the other",
     "crossings": "computed",
 }
 """What each kind of number is."""
@@ -152,10 +152,15 @@ def _claims(networks: Sequence[NetworkBounds], depth: int) -> Iterator[Claim]:
     for n in own:
         if n.eps is None or n.eps not in CLAIMS:
             continue
-        for constants in n.by_layer:
-            base = without.network(constants if constants in without.by_layer else "right")
+        pairs = [
+            (constants, n.network(constants), without.network(constants if constants in without.by_layer else "right"))
+            for constants in n.by_layer
+        ]
+        if n.walk is not None and without.walk is not None:
+            pairs.append(("walk", n.walk, without.walk))
+        for constants, bound, base in pairs:
             for quantity in QUANTITIES:
-                ours, theirs = getattr(n.network(constants), quantity), getattr(base, quantity)
+                ours, theirs = getattr(bound, quantity), getattr(base, quantity)
                 found = "larger" if ours > theirs else "smaller" if ours < theirs else "equal"
                 yield Claim(n.eps, quantity, constants, str(n.place), CLAIMS[n.eps], found)
 

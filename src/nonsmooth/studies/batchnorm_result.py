@@ -108,7 +108,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class BatchNormStudy(Reported):
-    """What batch normalisation does to the bounds of VGG; status: `proved` where the constants are right."""
+    """What batch normalisation does to the bounds of VGG; `status` says which number is which."""
 
     format_version: int
     setting: Mapping[str, Any]
