@@ -69,17 +69,14 @@ def constants(f: Function, *reaches: Reach, name: str | None = None) -> Local:
     return found[0] if isinstance(found, list) else found
 
 
-def _point(z: torch.Tensor, reach: Reach) -> torch.Tensor:
-    """Put a free array into what an operand reaches."""
+def _point(z: torch.Tensor, reach: Reach, scale: float = 1.0) -> torch.Tensor:
+    """Put a free array, of which 1 is the radius or the scale of what is not bounded, into what an operand reaches."""
     if not reach.moves:
         return torch.as_tensor(np.asarray(reach.center))
+    inside = z / torch.clamp(z.norm(), min=1.0)
     if reach.center is not None:
-        return torch.as_tensor(np.asarray(reach.center)) + z * (
-            reach.distance / torch.clamp(z.norm(), min=reach.distance)
-        )
-    if reach.norm < inf:
-        return z * (reach.norm / torch.clamp(z.norm(), min=reach.norm))
-    return z
+        return torch.as_tensor(np.asarray(reach.center)) + inside * reach.distance
+    return inside * reach.norm if reach.norm < inf else z * scale
 
 
 def _derivative(phi: Function, points: list[torch.Tensor], ways: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
@@ -110,18 +107,16 @@ def supremum(
     """
     torch.manual_seed(0)
     free = [i for i, r in enumerate(reaches) if r.moves]
-    sizes = scale * 10.0 ** torch.linspace(-1.5, 0.5, starts, dtype=torch.float64)
-    z = {
-        i: torch.randn((starts, *reaches[i].shape), dtype=torch.float64)
-        * sizes.reshape(-1, *(1,) * len(reaches[i].shape))
-        for i in free
-    }
-    ways = [torch.randn((starts, *reaches[i].shape), dtype=torch.float64) for i in places]
-    variables = [*z.values(), *ways]
+    variables = []
+    for i in [*free, *places]:
+        way = torch.randn((starts, *reaches[i].shape), dtype=torch.float64).reshape(starts, -1)
+        longer = torch.linspace(-1.5, 0.3, starts, dtype=torch.float64)[:, None] if len(variables) < len(free) else 0.0
+        way = way / way.norm(dim=1, keepdim=True) * 10.0**longer
+        variables.append(way.reshape(starts, *reaches[i].shape))
 
     def size(*given: torch.Tensor) -> torch.Tensor:
         spread = dict(zip(free, given[: len(free)], strict=True))
-        points = [_point(spread.get(i, torch.zeros(())), r) for i, r in enumerate(reaches)]
+        points = [_point(spread.get(i, torch.zeros(())), r, scale) for i, r in enumerate(reaches)]
         units = [(i, w / w.norm()) for i, w in zip(places, given[len(free) :], strict=True)]
         return _derivative(phi, points, units).norm()
 
@@ -135,7 +130,7 @@ def supremum(
             last = max(2 * step, 10)
         if step >= last:
             break
-        optimiser.param_groups[0]["lr"] = 0.15 * 0.02 ** (step / steps)
+        optimiser.param_groups[0]["lr"] = 0.12 * 0.03 ** (step / steps)
         optimiser.zero_grad()
         found = batch(*variables)
         best = max(best, float(found.detach().nan_to_num(0.0).max()))
@@ -150,7 +145,7 @@ def sampled(phi: Function, reaches: Sequence[Reach], local: Local, seed: int = 0
     """Assert that norm and entries stay within their bounds at samples, next to the border above all."""
     rng = np.random.default_rng(seed)
     for _ in range(samples):
-        z = [torch.as_tensor(rng.normal(size=r.shape) * 10.0 ** rng.uniform(-2, 2)) for r in reaches]
+        z = [torch.as_tensor(rng.normal(size=r.shape) * 10.0 ** rng.uniform(-2, 1)) for r in reaches]
         value = phi(*(_point(v, r) for v, r in zip(z, reaches, strict=True))).numpy()
         slack = 1e-9 * (1 + float(np.linalg.norm(value)))
         assert np.linalg.norm(value) <= local.norm + slack

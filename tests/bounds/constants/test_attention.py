@@ -32,6 +32,7 @@ def test_attained_for_few_rows() -> None:
     both_sides(plain, large, constants(attend, *large), {(2,): 0.98}, 30.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 2, 3), (1, 2, 2, 2)])
 def test_heads(shape: tuple[int, ...]) -> None:
     """Heads side by side: the constants hold, and those of a single head are attained among them."""

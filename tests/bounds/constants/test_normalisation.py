@@ -27,7 +27,7 @@ def batch(x, eps):
     return _standard(x, tuple(a for a in range(x.ndim) if a != 1), eps)
 
 
-@pytest.mark.parametrize("eps", [1e-2, 3.0])
+@pytest.mark.parametrize("eps", [1e-2, pytest.param(3.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(3, 2), (2, 1, 2)])
 def test_batch_norm_in_training(shape: tuple[int, ...], eps: float) -> None:
     """l = 1/sqrt(eps), L = .8587/(sqrt(n) eps), attained everywhere, and the norm sqrt(d n)."""

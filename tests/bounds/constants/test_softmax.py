@@ -49,7 +49,7 @@ def test_everywhere(name: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("radius", [0.05, 1.0])
+@pytest.mark.parametrize("radius", [pytest.param(0.05, marks=pytest.mark.slow), 1.0])
 def test_about_a_point(name: str, radius: float) -> None:
     """On balls the constants hold, and never exceed those of the whole space; of two classes they are nearly attained."""
     rng = np.random.default_rng(1)

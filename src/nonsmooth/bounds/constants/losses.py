@@ -221,8 +221,8 @@ def _interval(x: Reach, fine: bool) -> tuple[Floats, Floats]:
 
 
 def _fine(u: Reach, t: Reach) -> bool:
-    """Tell whether entries are known one by one: targets that are data."""
-    return _is_data(t) and u.size <= 10_000_000
+    """Tell whether entries are looked at one by one: targets about which a center is known, of no huge number."""
+    return t.center is not None and t.distance < inf and u.size <= 10_000_000
 
 
 def _is_data(t: Reach) -> bool:
