@@ -181,20 +181,18 @@ def _freedom(call: Called) -> float:
     return n - float(correction)
 
 
-def _deviations(call: Called) -> tuple[float, float]:
-    """Bound ||u - mean|| of all rows, from below and from above."""
+def _deviation(call: Called) -> float:
+    """Bound ||u - mean|| of all rows."""
     n = _terms(call)
     low, high = extremes(call.x)
     row = min(call.x.norm, sqrt(n) * (high - low) / 2 if isfinite(low) and isfinite(high) else inf)
     if not is_local(call.x) or call.x.center is None or not call.x.size:
-        return 0.0, row
+        return row
     axes = call.attributes.get("axes")
     chosen = tuple(range(len(call.x.shape))) if axes is None else tuple(axes) if not isinstance(axes, int) else (axes,)
     center = np.asarray(call.x.center, float)
     squares = np.square(center - center.mean(chosen, keepdims=True)).sum(chosen)
-    sizes = np.sqrt(squares)
-    least = max(float(np.min(sizes)) * (1 - 1e-12) - call.x.distance, 0.0)
-    return least, min(row, float(np.max(sizes)) * (1 + 1e-12) + call.x.distance)
+    return min(row, float(np.sqrt(np.max(squares))) * (1 + 1e-12) + call.x.distance)
 
 
 @bound_operation("var")
@@ -203,7 +201,7 @@ def variance(call: Called) -> Local:
 
     The deviation is at most ||u||, and sqrt(n) / 2 times the width of the interval of the entries.
     """
-    free, most = _freedom(call), _deviations(call)[1]
+    free, most = _freedom(call), _deviation(call)
     if free <= 0 or _terms(call) == 0:
         return Local(
             [inf, *_rest(call)], {(0, 0): inf}, inf, why="`var` divides by n - correction, which is not positive"
@@ -211,24 +209,6 @@ def variance(call: Called) -> Local:
     slope = 2 * most / free
     bound = float(times(most, most)) / free * (1 + 1e-12)
     return Local([slope, *_rest(call)], {(0, 0): 2 / free}, float(times(most, call.x.norm)) / free, 0.0, bound)
-
-
-@bound_operation("std")
-def deviation(call: Called) -> Local:
-    """The root of the variance: l = 1 / sqrt(n - c), L = 1 / (sqrt(n - c) inf ||u - mean||), infinite at equal entries. Tight.
-
-    It is the norm of u - mean over sqrt(n - c), and a norm bends by 1 / ||v|| across v.
-    """
-    free, (least, most) = _freedom(call), _deviations(call)
-    if free <= 0 or _terms(call) == 0:
-        return Local(
-            [inf, *_rest(call)], {(0, 0): inf}, inf, why="`std` divides by n - correction, which is not positive"
-        )
-    bend = 1 / (sqrt(free) * least) if least > 0 else inf
-    why = "" if least > 0 else "`std` has a kink where entries are equal"
-    slope = (1 + 1e-14) / sqrt(free)
-    bound = float(times(slope, most)) * (1 + 1e-12)
-    return Local([slope, *_rest(call)], {(0, 0): bend}, float(times(slope, call.x.norm)), 0.0, bound, why=why)
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
