@@ -1,4 +1,7 @@
-"""What moves entries: a linear map whose norm is the square root of the largest number of copies of an entry."""
+"""What moves entries: a linear map whose norm is the square root of the largest number of copies of an entry.
+
+It is one table of all moves, hence a long file.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,12 @@ def rearranged(call: Called) -> Local:
     What is detached depends on the blocks all the same: it is the function that is bounded, not what is differentiated.
     """
     return _alone(call, 1.0)
+
+
+@bound_operation("real", "imag", "conj")
+def part(call: Called) -> Local:
+    """A part of complex numbers, or their mirror image: l = 1; no part is larger than the norm. Tight."""
+    return Local([1.0] + [0.0] * (len(call.operands) - 1), {}, call.x.norm, -call.x.norm, call.x.norm)
 
 
 @bound_operation("diag", "diag_embed", "tril", "triu", "max_unpool2d", "max_unpool3d")
