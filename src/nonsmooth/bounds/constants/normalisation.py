@@ -2,6 +2,8 @@
 
 All rest on h(t) = t / sqrt(1 + |t|^2), the gradient of sqrt(1 + |t|^2): with n entries in a group and u those entries less
 their mean (or the entries themselves), c = sqrt(n) h(u / sqrt(n eps)).
+
+The file is long: one theorem, the constants that follow for weights and biases, and a record for each way to form groups.
 """
 
 from __future__ import annotations

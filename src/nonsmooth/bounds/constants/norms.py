@@ -1,6 +1,8 @@
 """Constants of norms, of distances as norms of differences, of deviations, and of singular and eigenvalues.
 
 A norm is Lipschitz and has a kink at 0: it is smooth as far as the set stays away from there.
+
+The file is long: one record for each norm and distance, each a few lines.
 """
 
 from __future__ import annotations
