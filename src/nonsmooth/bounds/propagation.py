@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from nonsmooth.bounds.composites import Composites
 from nonsmooth.bounds.constants import CONSTANTS, Called
 from nonsmooth.bounds.jacobian import InputTangents
 from nonsmooth.bounds.reach import Floats, Local, Reach, compose
@@ -69,7 +70,9 @@ class _Walk:
         self.env = {b.value: b.reach(place, self.count) for place, b in enumerate(blocks)}
         inputs = [(place, b.value) for place, b in enumerate(blocks) if b.kind == "inputs" and after is None]
         self.tangents = InputTangents(inputs, [b.value for b in blocks], self.radii)
+        self.composites = Composites(program).by_step
         self.last = {ref.value: step.index for step in program.steps for ref in _reads(step)}
+        self.last |= {r.value: k for k, found in self.composites.items() for c in found for r in c.items}
         self.kept = {r.value for r in references(program.result)}
 
     def run(self) -> tuple[dict[int, Reach], list[Walked]]:
@@ -131,6 +134,8 @@ class _Walk:
             found = compose(shape, local, every, self.radii, centers[place], precision)
             if step.operation.name in KEEPS_OPERATOR and len(shape) == 2:
                 found = replace(found, operator=operands[0].operator)
+            if place == 0:
+                found = self._as_whole(step, found)
             if place == 0 and not hidden:
                 found = self.tangents.refine(call, operands, local, value, found, partial(self._evaluate, step, items))
             if self.after is not None and place == 0:
@@ -139,6 +144,21 @@ class _Walk:
             first = first or Walked(step, local, found)
         self.written(step, before)
         return [first] if first is not None and first.reach.moves else []
+
+    def _as_whole(self, step: Step, found: Reach) -> Reach:
+        """Take the least of a bound and of those of the formulas that end at a step."""
+        for composite in self.composites.get(step.index, ()):
+            operands = tuple(map(self.reach, composite.items))
+            other = compose(found.shape, composite.constants(operands, found.shape), operands, self.radii)
+            found = replace(
+                found,
+                norm=min(found.norm, other.norm),
+                lipschitz=np.minimum(found.lipschitz, other.lipschitz),
+                smoothness=np.minimum(found.smoothness, other.smoothness),
+                low=np.maximum(found.low, other.low),
+                high=np.minimum(found.high, other.high),
+            )
+        return found
 
     def constants(self, step: Step, call: Any, items: list[Any], operands: tuple[Reach, ...]) -> list[Local]:
         """Ask the record of an operation for its constants on what its operands reach."""
