@@ -81,7 +81,8 @@ class Ellipsoid:
 
     def add(self, rows: Floats, radius: Floats) -> None:
         """Take up the unknown part of an entrywise step: |w| <= |rows s|; `radius` is that of the slopes, a scale of T."""
-        scale = np.maximum(radius, LEAST * np.max(radius, axis=-1, keepdims=True))
+        largest = np.max(radius, axis=-1, keepdims=True)
+        scale = np.maximum(radius, np.where(largest > 0, LEAST * largest, 1.0))
         scaled = rows / np.sqrt(scale)[..., None]
         small = scaled @ self._upto(scaled.shape[-1]) @ _turned(scaled)
         largest = np.maximum(np.linalg.eigvalsh(small)[:, -1:], 1e-280)
@@ -215,8 +216,18 @@ class Ellipsoid:
 
     @staticmethod
     def _slack(rows: Floats, held: Floats) -> Floats:
-        """Bound what rounding may take off an eigenvalue of F S F'."""
-        return np.asarray(32 * (rows.shape[-1] + rows.shape[-2]) * UNIT * _frobenius(rows) ** 2 * _frobenius(held))
+        """Bound what rounding may take off an eigenvalue of F S F': |S_ij| <= d_i d_j, d = diag(S)^(1/2)."""
+        return 32 * sum(rows.shape[-2:]) * UNIT * _weighted(rows, _lengths(held)) ** 2
+
+
+def _lengths(held: Floats) -> Floats:
+    """Give the roots of the diagonals of a stack."""
+    return np.asarray(np.sqrt(np.maximum(np.diagonal(held, axis1=-2, axis2=-1), 0.0)))
+
+
+def _weighted(rows: Floats, lengths: Floats) -> Floats:
+    """Give || |F| d ||."""
+    return np.asarray(np.linalg.norm((np.abs(rows) @ lengths[..., None])[..., 0], axis=-1))
 
 
 def _turned(stack: Floats) -> Floats:
@@ -270,17 +281,19 @@ def _spectrum(rows: Floats, held: Floats, vectors: bool = True) -> tuple[Floats,
 def _grow(held: Floats, rows: Floats, spread: Floats) -> tuple[Floats, Floats]:
     """Give S_l of S_{l-1}, B and T, and the T for which the factorisation ran to its end.
 
-    With C = T^(-1/2) B and N = I - C S C' this is blkdiag(S + V'V, T), V = R^-1 C S, N - margin = R R'; on the diagonal
-    what rounding may have taken off.
+    With C = T^(-1/2) B and N = I - C S C' this is blkdiag(S + V'V, T), V = R^-1 C S, N - margin = R R'. What rounding may
+    have taken off stands on the diagonal: |V_j| <= ||R^-1|| d_j for d = diag(S)^(1/2), so that all of it is in units of d.
     """
     rows, spread = np.broadcast_to(rows, (len(held), *rows.shape[1:])) if len(rows) == 1 else rows, spread
     u, k = rows.shape[-2:]
+    lengths = _lengths(held)
     for _ in range(60):
         scaled = rows / np.sqrt(spread)[..., None]
         seen = scaled @ held
         inner = seen @ _turned(scaled)
         inner = (inner + _turned(inner)) / 2
-        lost = 32 * (u + k) * UNIT * (_frobenius(scaled) ** 2 * _frobenius(held) + u)
+        size = _weighted(scaled, lengths)
+        lost = 32 * (u + k) * UNIT * (size**2 + u)
         try:
             factor = np.linalg.cholesky((1 - lost)[:, None, None] * np.eye(u) - inner)
             break
@@ -288,15 +301,15 @@ def _grow(held: Floats, rows: Floats, spread: Floats) -> tuple[Floats, Floats]:
             largest = np.linalg.eigvalsh(inner)[:, -1:] + lost[:, None]
             spread = spread * np.where(largest > 0.95, largest / 0.9, 1.0)
     else:
-        raise AssertionError("no multiplier is large enough")
+        raise np.linalg.LinAlgError("no multiplier is large enough")
     inverse = np.linalg.inv(factor)
     turned = inverse @ seen
-    away = 32 * (u + k) * UNIT * _frobenius(inverse) * (_frobenius(scaled) * _frobenius(held)) * sqrt(u)
-    away = away * np.maximum(_frobenius(inverse), 1.0)
-    size = _frobenius(turned)
-    pad = 2 * size * away + away**2 + 32 * (u + k) * UNIT * (size**2 + _frobenius(held))
+    length = np.maximum(_frobenius(inverse), 1.0)
+    away = 32 * (u + k) * UNIT * length**2 * (size + sqrt(u))
+    pad = k * (2 * length * away + away**2 + 32 * (u + k) * UNIT * (length**2 + 1))
     count = max(len(held), len(spread))
     grown = np.zeros((count, k + u, k + u))
-    grown[:, :k, :k] = held[..., :k, :k] + _turned(turned) @ turned + pad[:, None, None] * np.eye(k)
+    grown[:, :k, :k] = held + _turned(turned) @ turned
+    grown[:, np.arange(k), np.arange(k)] += pad[:, None] * lengths**2
     grown[:, np.arange(k, k + u), np.arange(k, k + u)] = spread
     return (grown + _turned(grown)) / 2, np.broadcast_to(spread, (count, u))

@@ -55,9 +55,9 @@ IN_ORDER = frozenset("view reshape flatten unflatten squeeze unsqueeze clone con
 
 NOT_LINEAR = frozenset(
     "compare equal logic integer create random nonzero item is_nonzero allclose nan_to_num nextafter lu_unpack constant "
-    "fill zero".split()
+    "fill zero complex real imag conj view_as_complex view_as_real".split()
 )
-"""Operations of the kinds affine and index that are not linear in their operands, or have none."""
+"""Operations of the kinds affine and index that are not linear in their operands, have none, or complex ones."""
 
 Evaluate: TypeAlias = Callable[..., "Floats | None"]
 
@@ -111,7 +111,7 @@ class Taken:
         if any(u.center is None for p, u in enumerate(self.operands) if p not in self.moving):
             return False
         if _kind(self.operation) in (Kind.AFFINE, Kind.INDEX):
-            return self.operation not in NOT_LINEAR
+            return self.operation not in NOT_LINEAR and not self.operation.startswith("fft_")
         if self.operation == "div":
             return list(self.moving) == [0]
         if self.operation == "einsum":
@@ -142,12 +142,12 @@ class InputTangents:
         """Give the reach of a step's result with what its tangents add to it."""
         items = [o.item for o in call.operands]
         moving = [p for p, item in enumerate(items) if isinstance(item, Ref) and item.value in self.touched]
-        if not moving or not self.blocks:
+        if not moving or not self.blocks or any(np.iscomplexobj(u.center) for u in (found, *operands)):
             return found
         taken = Taken(call.operation, items, operands, moving, call.attributes, found.shape, evaluate)
         lipschitz, entries = found.lipschitz.copy(), {}
         for block in self.blocks:
-            bound = block.advance(taken, local, value, found)
+            bound = block.followed(taken, local, value, found)
             if bound is not None:
                 lipschitz[block.place] = min(lipschitz[block.place], bound[0])
                 entries[block.place] = bound[1]
@@ -192,6 +192,15 @@ class _OfBlock:
         self.state: Ellipsoid | None = None
         self.ready = False
         self.changed: set[int] = set()
+
+    def followed(self, taken: Taken, local: Local, value: int, found: Reach) -> tuple[float, Floats] | None:
+        """Push tangents through a step; where numbers become too large, start anew after it."""
+        with np.errstate(all="ignore"):
+            try:
+                return self.advance(taken, local, value, found)
+            except np.linalg.LinAlgError:
+                self.state, self.known = None, {}
+                return None
 
     def advance(self, taken: Taken, local: Local, value: int, found: Reach) -> tuple[float, Floats] | None:
         """Push tangents through a step; give bounds of its result's norm and entries for ||dx|| <= 1."""
