@@ -22,6 +22,7 @@ from nonsmooth.bounds.bounds import bound_program as bounds
 from nonsmooth.bounds.region import Ball
 from nonsmooth.bounds.smoothing import Smoothed
 from nonsmooth.bounds.smoothing import smooth_program as smooth
+from nonsmooth.bounds.steps import CertifiedStep, Descent, certified_step, projected_gradient
 from nonsmooth.cost.cost import Cost
 from nonsmooth.cost.cost import count_cost as cost
 from nonsmooth.derivatives.abs_normal import AbsNormal, abs_normal
@@ -62,9 +63,11 @@ __all__ = [
     "Ball",
     "Bounds",
     "Certificate",
+    "CertifiedStep",
     "Clarke",
     "Cone",
     "Cost",
+    "Descent",
     "Extremum",
     "Field",
     "Gradcheck",
@@ -90,6 +93,7 @@ __all__ = [
     "bounds",
     "callbacks",
     "capture",
+    "certified_step",
     "clarke",
     "coordinate_derivatives",
     "cost",
@@ -108,6 +112,7 @@ __all__ = [
     "piecewise_linear",
     "plot_field",
     "potential",
+    "projected_gradient",
     "read_run",
     "register",
     "smooth",

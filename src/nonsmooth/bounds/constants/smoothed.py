@@ -25,7 +25,7 @@ def averaged(width: float, breakpoints: Sequence[float], slopes: Sequence[float]
 
     >>> relu = averaged(1.0, (0.0,), (0.0, 1.0), 0.0)
     >>> relu.value(np.array([-2.0, 0.0, 2.0])).tolist(), relu.curvature(np.array(-5.0), np.array(5.0)).item()
-    ([0.0, 0.25, 2.0], 0.50000000000001)
+    ([0.0, 0.25, 2.0], 0.500000000000005)
     """
     ends, jumps = (*breakpoints, inf), np.diff(np.asarray(slopes, float))
 

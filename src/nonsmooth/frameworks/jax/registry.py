@@ -6,6 +6,7 @@ import importlib
 
 from jax.interpreters import ad
 
+from nonsmooth.dictionary import FRAMEWORK_NAMES
 from nonsmooth.frameworks.jax.opening import OPENED
 from nonsmooth.frameworks.jax.rows import PLAIN, REFUSED, SPECIAL, STRUCTURAL
 
@@ -30,5 +31,5 @@ def missing() -> list[str]:
     >>> "tanh" in missing()
     False
     """
-    listed = {*PLAIN, *SPECIAL, *OPENED, *STRUCTURAL, *REFUSED}
+    listed = {*PLAIN, *SPECIAL, *OPENED, *STRUCTURAL, *REFUSED, *FRAMEWORK_NAMES.get("jax", {})}
     return [name for name in differentiable() if name not in listed]
