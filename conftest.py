@@ -42,6 +42,21 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("KERAS_BACKEND", chosen or "torch")
     for name, value in COMPILED_CODE.items():
         os.environ.setdefault(name, value)
+    import nonsmooth
+
+    PUBLIC.update({name: getattr(nonsmooth, name) for name in nonsmooth.__all__})
+
+
+PUBLIC: dict[str, object] = {}
+"""The public names of the package: collecting a doctest puts a folder of the same name, a module, in the place of a function."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Give the public names back to what they name."""
+    import nonsmooth
+
+    for name, value in PUBLIC.items():
+        setattr(nonsmooth, name, value)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import doctest
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from nonsmooth.bounds.constants import CONSTANTS
+from nonsmooth.cost.definitions import DEFINITIONS
+from nonsmooth.dictionary import FRAMEWORK_NAMES, OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -21,6 +26,17 @@ def failures(text: str, name: str) -> list[str]:
     found: list[str] = []
     doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(test, out=found.append)
     return found
+
+
+@pytest.fixture(autouse=True)
+def tables() -> Iterator[None]:
+    """Take what a page registers out of the tables again."""
+    every = (OPERATIONS, DEFINITIONS, CONSTANTS, *FRAMEWORK_NAMES.values())
+    before = [dict(table) for table in every]
+    yield
+    for table, known in zip(every, before, strict=False):
+        for name in set(table) - set(known):
+            del table[name]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -40,3 +56,8 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_what_a_page_registers_is_gone() -> None:
+    """The tables are those of the library."""
+    assert "shifted_relu" not in OPERATIONS and "swish_of_mine" not in {*DEFINITIONS, *CONSTANTS}

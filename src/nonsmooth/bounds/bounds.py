@@ -333,6 +333,10 @@ def _layer(walked: Walked, kinds: Sequence[str]) -> Layer:
 
 
 def _causes(walked: Sequence[Walked]) -> list[str]:
-    """Say by line what makes a constant infinite."""
-    found = {f"{w.local.why} ({w.step.where})": None for w in walked if w.local.why}
+    """Say by module and line what makes a constant infinite."""
+    found = {}
+    for w in walked:
+        if w.local.why:
+            module = f"module {w.step.module}, " if w.step.module else ""
+            found[f"{w.local.why} ({module}{w.step.where})"] = None
     return list(found)
