@@ -334,7 +334,7 @@ def _layer(walked: Walked, kinds: Sequence[str]) -> Layer:
 
 def _causes(walked: Sequence[Walked]) -> list[str]:
     """Say by module and line what makes a constant infinite."""
-    found = {}
+    found: dict[str, None] = {}
     for w in walked:
         if w.local.why:
             module = f"module {w.step.module}, " if w.step.module else ""
