@@ -145,7 +145,7 @@ def climbed(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, radius: 
                 break
             point = point + 0.3 * radius * ascent / ascent.norm()
             away = point - x
-            point = x + away * min(1.0, radius / float(away.norm()))
+            point = x + away * min(1.0, radius / max(float(away.norm()), 1e-300))
     return most
 
 
