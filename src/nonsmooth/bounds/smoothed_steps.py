@@ -173,14 +173,15 @@ PAIRS: Mapping[str, Smoothing] = {
 
 
 def _extremum(step: Step, operation: Extremum, call: ShapedCall) -> Smoothing:
-    """Smooth the largest of tuples of entries; where a tuple is shorter its first entry fills it up."""
+    """Smooth the largest of tuples of entries; where a tuple is shorter its entries come again."""
     shape, result = call.operands[0].shape, call.results[0]
     numbers = np.arange(prod(shape)).reshape(shape)
     reader = Call(host, (numbers,), step.attributes, np.zeros(result))
     places = np.asarray(operation.candidates(reader, numbers, -1))
-    first = np.take_along_axis(places, np.argmax(places >= 0, axis=-1)[..., None], -1)
-    places = np.where(places < 0, first, places)
     count, sign = places.shape[-1], operation.sign
+    shown = np.take_along_axis(places, np.argsort(places < 0, axis=-1, kind="stable"), -1)
+    again = np.arange(count) % np.maximum((places >= 0).sum(-1, keepdims=True), 1)
+    places = np.take_along_axis(shown, again, -1)
 
     def apply(framework: Any, mu: float) -> Callable[..., Any]:
         xp = framework.xp
@@ -188,8 +189,8 @@ def _extremum(step: Step, operation: Extremum, call: ShapedCall) -> Smoothing:
 
         def largest(u: Any) -> Any:
             here = index if device_of(u) == device_of(index) else xp.asarray(places.ravel(), device=device_of(u))
-            tuples = xp.reshape(xp.take(xp.reshape(u, (-1,)), here, axis=0), places.shape)
-            return xp.reshape(sign * framework.smoothed_max(sign * tuples, mu), result)
+            tuples = u.reshape((-1,))[here].reshape(places.shape)
+            return (sign * framework.smoothed_max(sign * tuples, mu)).reshape(result)
 
         return largest
 

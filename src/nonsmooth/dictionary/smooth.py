@@ -27,7 +27,7 @@ linalg_matrix_exp linalg_cross linalg_solve_triangular linalg_eig kron cross cho
 cholesky_inverse scatter_prod special_erfcx special_i0e special_i1 special_i1e special_log_ndtr
 mvlgamma igamma igammac polar ldexp linalg_householder_product
 linalg_lu_solve linalg_ldl_solve triangular_solve conv_tbc linalg_inv_ex linalg_cholesky_ex
-ormqr random_gamma
+ormqr random_gamma smoothed_pieces smoothed_max
 """
 
 _INDEX = """

@@ -23,6 +23,7 @@ from nonsmooth.cost.definitions import (  # noqa: F401  (they fill the table)
     recurrent,
     reductions,
     resampling,
+    smoothed,
     softmax,
     special_functions,
     spectral,

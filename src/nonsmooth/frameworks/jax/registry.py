@@ -6,7 +6,6 @@ import importlib
 
 from jax.interpreters import ad
 
-from nonsmooth.dictionary import FRAMEWORK_NAMES
 from nonsmooth.frameworks.jax.opening import OPENED
 from nonsmooth.frameworks.jax.rows import PLAIN, REFUSED, SPECIAL, STRUCTURAL
 
@@ -31,5 +30,5 @@ def missing() -> list[str]:
     >>> "tanh" in missing()
     False
     """
-    listed = {*PLAIN, *SPECIAL, *OPENED, *STRUCTURAL, *REFUSED, *FRAMEWORK_NAMES.get("jax", {})}
+    listed = {*PLAIN, *SPECIAL, *OPENED, *STRUCTURAL, *REFUSED}
     return [name for name in differentiable() if name not in listed]

@@ -226,7 +226,7 @@ PLAIN: dict[str, str] = {
             "sign floor ceil round sqrt rsqrt log log1p acos asin acosh atanh atan2 lgamma digamma polygamma "
             "add sub neg mul square exp exp2 expm1 sin cos tan sinh cosh tanh atan asinh erf erfc igamma igammac "
             "real imag conj complex cumsum cumprod reshape squeeze transpose gather scatter tile split stack slice "
-            "nextafter copy triangular_solve random_gamma"
+            "nextafter copy triangular_solve random_gamma smoothed_pieces smoothed_max"
         ).split()
     },
     "add_any": "add",

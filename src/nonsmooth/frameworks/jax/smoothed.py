@@ -12,7 +12,6 @@ from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from nonsmooth.dictionary import Kind, Operation, register
 from nonsmooth.frameworks.replay.plain import run_plainly
 from nonsmooth.program import Program
 
@@ -104,7 +103,6 @@ def _primitive(name: str, function: Callable[..., Any], push: Callable[..., Any]
         return primitive.bind(jnp.moveaxis(args[0], axes[0], 0), **options), 0
 
     batching.primitive_batchers[primitive] = mapped
-    register(Operation(name=name, kind=Kind.SMOOTH), jax=name)
     return primitive
 
 

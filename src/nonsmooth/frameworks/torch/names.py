@@ -59,7 +59,7 @@ def _row(target: Any) -> Row | None:
     record = FRAMEWORK_NAMES.get("torch", {}).get(f"{target.namespace}::{name}")
     if record is not None:
         return Row(record.name)
-    if target.namespace != "aten":
+    if target.namespace not in ("aten", "nonsmooth"):  # the library's own: smoothed.py
         return None
     plain = name.removesuffix("_copy")  # view_copy computes what view shows
     return TABLE.get(f"{name}.{overload}") or TABLE.get(name) or TABLE.get(f"{plain}.{overload}") or TABLE.get(plain)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from nonsmooth.dictionary import Kind, Operation, register
 from nonsmooth.frameworks.replay.plain import run_plainly
 from nonsmooth.frameworks.torch.protection import fresh_copies
 from nonsmooth.program import Program, Step
@@ -125,7 +124,3 @@ smoothed_max.register_autograd(_pull_entries, setup_context=_keep_entries)
 @smoothed_max.register_vmap
 def _(info: Any, in_dims: Any, u: torch.Tensor, temperature: float) -> tuple[torch.Tensor, Any]:
     return smoothed_max(u.movedim(in_dims[0], 0), temperature), 0
-
-
-for _name in ("smoothed_pieces", "smoothed_max"):
-    register(Operation(name=_name, kind=Kind.SMOOTH), torch=f"nonsmooth::{_name}")
