@@ -1,4 +1,7 @@
-"""Ellipsoids that hold what a value can do when an input moves: quadratic certificates of Lipschitz constants."""
+"""Ellipsoids that hold what a value can do when an input moves: quadratic certificates of Lipschitz constants.
+
+The file is long because what rounding may take off stands beside every product and factorisation.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +159,8 @@ class Ellipsoid:
         """Make the multipliers better for ||F s||: T_i -> T_i (sum_j w_j (B x_j)_i^2 / sum_j w_j (x_j)_c(i)^2)^(1/2).
 
         x_j = S F' v_j for the eigenvectors v_j of Q = F S F', with the weights of (tr Q^p)^(1/p); d Q / d(1/T_i) has the
-        two sums as its parts, so that the iteration stands where the gradient is 0. Rows that get worse go back.
+        two sums as its parts, so that the iteration stands where the gradient is 0. Rows that get worse go back: each has
+        a power of its own, and the function is long for that.
         """
         spreads = [np.broadcast_to(c.spread, (self.rows, c.spread.shape[-1])) for c in self.cones]
         best, least = spreads, self._largest(rows)

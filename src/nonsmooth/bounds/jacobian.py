@@ -132,8 +132,8 @@ class InputTangents:
     Source: XuSivaranjani2024, FazlyabEtAl2019; derived, docs/theory/bounds.md.
     """
 
-    def __init__(self, inputs: Iterable[tuple[int, int]], touched: Iterable[int], radii: Floats) -> None:
-        self.blocks = [_OfBlock(place) for place, _ in inputs]
+    def __init__(self, inputs: Iterable[int], touched: Iterable[int], radii: Floats) -> None:
+        self.blocks = [_OfBlock(place) for place in inputs]
         self.touched, self.radii = set(touched), radii
 
     def refine(
@@ -142,7 +142,7 @@ class InputTangents:
         """Give the reach of a step's result with what its tangents add to it."""
         items = [o.item for o in call.operands]
         moving = [p for p, item in enumerate(items) if isinstance(item, Ref) and item.value in self.touched]
-        if not moving or not self.blocks or any(np.iscomplexobj(u.center) for u in (found, *operands)):
+        if not moving or not self.blocks or any(_is_complex(u) for u in (found, *operands)):
             return found
         taken = Taken(call.operation, items, operands, moving, call.attributes, found.shape, evaluate)
         lipschitz, entries = found.lipschitz.copy(), {}
@@ -168,7 +168,7 @@ class InputTangents:
 
 def _tightened(found: Reach, lipschitz: Floats, entries: dict[int, Floats], radii: Floats) -> Reach:
     """Give a reach its better constants, and the intervals of its entries about its center."""
-    if found.center is None or not np.isfinite(found.distance) or np.iscomplexobj(found.center):
+    if found.center is None or not np.isfinite(found.distance):
         return replace(found, lipschitz=lipschitz)
     distance = min(found.distance, float(np.sum(times(lipschitz, radii))) + found.error)
     away = np.full(found.shape, found.error)
@@ -316,6 +316,11 @@ class _OfBlock:
 def _kind(operation: str) -> Kind | None:
     """Give the kind of an operation of the dictionary."""
     return OPERATIONS[operation].kind if operation in OPERATIONS else None
+
+
+def _is_complex(u: Reach) -> bool:
+    """Tell a value of complex numbers, as far as it is known."""
+    return u.center is not None and np.iscomplexobj(u.center)
 
 
 def _wide(rows: Floats, size: int) -> Floats:

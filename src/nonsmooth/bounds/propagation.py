@@ -68,7 +68,7 @@ class _Walk:
         leaves, items = ([known.get(v) for v in values] for values in (program.inputs, program.data))
         self.values = program.framework.step_by_step(program, leaves, items)
         self.env = {b.value: b.reach(place, self.count) for place, b in enumerate(blocks)}
-        inputs = [(place, b.value) for place, b in enumerate(blocks) if b.kind == "inputs" and after is None]
+        inputs = [place for place, b in enumerate(blocks) if b.kind == "inputs" and after is None]
         self.tangents = InputTangents(inputs, [b.value for b in blocks], self.radii)
         self.composites = Composites(program).by_step
         self.last = {ref.value: step.index for step in program.steps for ref in _reads(step)}
