@@ -85,10 +85,10 @@ def copies_of(call: Called, place: int, most: float) -> float:
         return most
     arrays: list[Floats | None] = [None] * len(call.operands)
     arrays[place] = np.zeros(u.shape)
-    found = call.pull(arrays, np.ones(call.shape))
-    if found is None or found[place] is None:
+    found = _pulled(call, arrays, place)
+    if found is None:
         return most
-    counted = float(np.max(np.asarray(found[place], float)))
+    counted = float(np.max(found))
     return min(most, counted) if isfinite(counted) else most
 
 
@@ -115,12 +115,21 @@ def _sums(call: Called, place: int) -> Interval | None:
     arrays: list[Floats | None] = [None] * len(call.operands)
     arrays[place] = np.zeros(call.operands[place].shape)
     zero = call.evaluate(*arrays)
-    pulled = call.pull(arrays, np.ones(call.shape))
+    pulled = _pulled(call, arrays, place)
     arrays[place] = np.ones(call.operands[place].shape)
     one = call.evaluate(*arrays)
-    if zero is None or one is None or pulled is None or pulled[place] is None:
+    if zero is None or one is None or pulled is None:
         return None
-    return np.asarray(one, float) - np.asarray(zero, float), np.asarray(pulled[place], float)
+    return np.asarray(one, float) - np.asarray(zero, float), pulled
+
+
+def _pulled(call: Called, arrays: list[Floats | None], place: int) -> Floats | None:
+    """Pull ones back to the one operand for which an array is given."""
+    found = call.pull(arrays, np.ones(call.shape))
+    if found is None:
+        return None
+    pulled = found[place] if len(found) == len(arrays) else found[0]
+    return None if pulled is None else np.asarray(pulled, float)
 
 
 def nonnegative(call: Called, norms: Sequence[float], places: Sequence[int], terms: float) -> Local:

@@ -115,11 +115,13 @@ def where(call: Called) -> Local:
 
 
 def _jumping(call: Called, interval: tuple[ArrayLike, ArrayLike], norm: float = inf, why: str = "") -> Local:
-    """Give the constants of what may jump on the set: none in what moves."""
+    """Give the constants of what may jump on the set: none in what moves, neither l nor L."""
     low, high = (np.asarray(v, float) for v in interval)
     why = why or f"`{call.operation}` may jump on the set"
+    moving = [i for i, u in enumerate(call.operands) if u.moves]
     lipschitz = [inf if u.moves else 0.0 for u in call.operands]
-    return Local(lipschitz, {}, norm, low, high, why=why)
+    smoothness = {(i, j): inf for i in moving for j in moving if i <= j}
+    return Local(lipschitz, smoothness, norm, low, high, why=why)
 
 
 def _steps(call: Called, constant: ArrayLike, interval: tuple[ArrayLike, ArrayLike]) -> Local:

@@ -12,6 +12,7 @@ from nonsmooth.bounds.constants.activations import constant
 from nonsmooth.bounds.constants.entries import (
     Flags,
 )
+from nonsmooth.bounds.constants.known import copies
 from nonsmooth.bounds.constants.record import Called, Constants, bound_operation
 from nonsmooth.bounds.constants.scalar import OnIntervals, ScalarFunction, entrywise
 from nonsmooth.bounds.constants.waves import Sinc, Tangent, Wave
@@ -226,5 +227,7 @@ def logit_clamped(call: Called) -> Local:
 
 @bound_operation("nextafter")
 def nextafter(call: Called) -> Local:
-    """The number beside u: u but for its last digit, so that l = 1."""
-    return Local([1.0, 0.0], {}, call.x.norm * (1 + 1e-15), *call.x.interval)
+    """The number beside u: u but for its last digit, so that l = 1, times the root of the copies."""
+    often = sqrt(copies(call.x.shape, call.shape))
+    low, high = call.x.interval
+    return Local([often, 0.0], {}, often * call.x.norm * (1 + 1e-15), np.min(low), np.max(high))

@@ -6,7 +6,7 @@ It is one table of all moves, hence a long file.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isfinite, prod, sqrt
+from math import inf, isfinite, prod, sqrt
 
 import numpy as np
 
@@ -39,11 +39,12 @@ def _alone(call: Called, norm: float, *others: float) -> Local:
     ).split()
 )
 def rearranged(call: Called) -> Local:
-    """Every entry stands in the result at most once: l = 1, the entries stay. Tight.
+    """Every entry stands in the result at most once: l = 1, the entries stay; where it is spread, sqrt(copies). Tight.
 
     What is detached depends on the blocks all the same: it is the function that is bounded, not what is differentiated.
     """
-    return _alone(call, 1.0)
+    parts = call.operation.startswith("view_as")  # of complex numbers
+    return _alone(call, 1.0 if parts else max(1.0, _spread_over(call.x, call.shape)))
 
 
 @bound_operation("real", "imag", "conj")
@@ -154,13 +155,23 @@ def put_into(call: Called) -> Local:
     value = call.attributes.get("value")
     if isinstance(value, int | float):
         others.append(float(value))
-    if call.attributes.get("accumulate"):
+    if call.attributes.get("accumulate") or call.attributes.get("reduce") == "add":
         return _added(call, places)
+    if call.attributes.get("reduce") is not None:
+        return _multiplied(call)
     norms = [0.0] * len(call.operands)
     for p in places[1:]:
         norms[p] = sqrt(_copies_put(call, p))
-    norms[places[0]] = 0.0 if call.operation == "fill" else 1.0
+    norms[places[0]] = 0.0 if call.operation == "fill" else max(1.0, _spread_over(call.operands[places[0]], call.shape))
     return moved(call, norms, places[1:] if call.operation == "fill" else places, others)
+
+
+def _multiplied(call: Called) -> Local:
+    """Give no constants to entries that are multiplied in their places, any number of times."""
+    moving = [i for i, u in enumerate(call.operands) if u.moves]
+    every = {(i, j): inf for i in moving for j in moving if i <= j}
+    why = f"`{call.operation}` multiplies entries in their places: no bound is known"
+    return Local([inf if u.moves else 0.0 for u in call.operands], every, why=why)
 
 
 def _copies_put(call: Called, place: int) -> float:

@@ -66,8 +66,8 @@ def bend(low: float, high: float, eps: float, line: bool) -> float:
 
 def _share(high: float, eps: float) -> float:
     """Give v / (v + eps), the part of the largest norm that is reached."""
-    if high == inf or eps == 0:
-        return 1.0
+    if high == inf or eps <= 0:
+        return 1.0 if eps >= 0 else inf
     return high / (high + eps)
 
 
@@ -103,6 +103,8 @@ def normalised(x: Reach, rows: Callable[[Floats], Floats], n: int, eps: float, c
     free = n - 1 if centred else n
     if count == 0 or free == 0:
         return Normalised(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, count, n)
+    if eps < 0:
+        return Normalised(inf, inf, inf, inf, 0.0, inf, count, n)
     low, high = _variances(x, rows, n, centred)
     line = free == 1
     least = eps + low
@@ -180,7 +182,7 @@ def _moments(call: Called, c: Normalised, eps: float) -> list[Local]:
     scale = sqrt(max(c.n, 1))
     low, high = extremes(call.x)
     mean = Local([1 / scale, *rest], norm=call.x.norm / scale, low=low, high=high)
-    top = inf if eps + c.low == 0 else 1 / sqrt(eps + c.low)
+    top = inf if eps + c.low <= 0 else 1 / sqrt(eps + c.low)
     slope, curved = (0.3849002 / (scale * eps), eps**-1.5 / scale**2) if eps > 0 else (inf, inf)
     if top < inf:
         slope, curved = min(slope, top**2 / scale), min(curved, 2 * top**3 / scale**2)

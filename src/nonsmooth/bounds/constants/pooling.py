@@ -71,7 +71,8 @@ def _norm(matrix: Floats) -> float:
     """Bound the norm of a map along an axis: by its singular values, or Schur's test where it is large."""
     if not matrix.size:
         return 0.0
-    schur = sqrt(float(np.max(matrix.sum(0)) * np.max(matrix.sum(1))))
+    sizes = np.abs(matrix)
+    schur = sqrt(float(np.max(sizes.sum(0)) * np.max(sizes.sum(1))))
     if matrix.size > 250_000:
         return schur * (1 + 1e-12)
     return min(schur, float(np.linalg.norm(matrix, 2))) * (1 + 1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf, sqrt
+from math import inf, isnan, sqrt
 from typing import Protocol
 
 import numpy as np
@@ -164,6 +164,7 @@ def entrywise(function: OnIntervals, x: Reach, name: str = "") -> Local:
     hull = function.slopes(np.minimum(low, 0.0), np.maximum(high, 0.0))
     reach = float(max(np.max(np.abs(hull[0])), np.max(np.abs(hull[1])))) if hull[0].size else 0.0
     grown = float(times(sqrt(x.size), at_zero) + times(reach, x.norm))
+    grown = inf if isnan(grown) else grown  # a has no value at 0
     return Local([lipschitz], {(0, 0): bend}, grown, least, most, why=_why(name, lipschitz, bend, x), slopes=slopes)
 
 
