@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from nonsmooth.bounds.problem import make_blocks, read_problem
 from nonsmooth.bounds.propagation import Walked, propagate
 from nonsmooth.bounds.reach import Floats, Local, Reach, compose
-from nonsmooth.bounds.region import HERE, ZERO, Block, balls_of, radii_of
+from nonsmooth.bounds.region import Block, radii_of
 from nonsmooth.errors import UsageError
-from nonsmooth.frameworks.entry import objective
-from nonsmooth.frameworks.framework import Framework, find_framework
 from nonsmooth.program import Program, references
 from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import FORMAT_VERSION, Document
@@ -121,6 +120,7 @@ def bound_program(
     loss: Callable[..., Any] | None = None,
     target: Any = None,
     regularisation: Callable[..., Any] | None = None,
+    budget: float = inf,
 ) -> Bounds:
     """Bound a network, or any program, and its derivatives on a whole set of weights and inputs.
 
@@ -145,6 +145,8 @@ def bound_program(
             or a mapping from the names x0, x1, ... None: fixed.
         loss, target: the objective f = loss(network, target), bounded beside the network.
         regularisation: r(w), added to the objective; called with the tree of weights (for a model: names -> parameters).
+        budget: how many multiplications the spectral norm of a known matrix or kernel may take; by default some seconds'
+            worth. Above it cheaper and looser norms are used: about 2e9 for the time of a forward pass or two.
 
     Returns:
         The bounds; `print(bounds)`, `bounds.weights.lipschitz`, `bounds.layers`, `bounds.save(folder)`.
@@ -165,10 +167,12 @@ def bound_program(
 
     Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
     """
-    function, w, data, framework = _problem(f, arguments, loss, target, regularisation)
+    if not budget >= 0:
+        raise UsageError(f"bounds: the budget is a number of multiplications, 0 or more; found {budget!r}.")
+    function, w, data, framework = read_problem(f, arguments, loss, target, regularisation)
     program = framework.trace(function, w, data)
-    blocks, rest = _blocks(program, framework, w, data, weights, inputs, loss is not None)
-    reaches, walked = propagate(program, blocks, rest)
+    blocks, rest = make_blocks(program, framework, w, data, weights, inputs, loss is not None)
+    reaches, walked = propagate(program, blocks, rest, budget=budget)
     kinds = [b.kind for b in blocks]
     radii = radii_of(blocks)
     results = {name: _stack([reaches[r.value] for r in refs], radii) for name, refs in _results(program, loss)}
@@ -186,86 +190,6 @@ def bound_program(
         layers=tuple(_layer(step, kinds) for step in walked),
         causes=tuple(_causes(walked)),
     )
-
-
-def _problem(
-    f: Any, arguments: tuple[Any, ...], loss: Any, target: Any, regularisation: Any
-) -> tuple[Callable[..., Any], Any, tuple[Any, ...], Framework]:
-    """Read what is to be bounded as a function of (weights, *data)."""
-    if regularisation is not None and loss is None:
-        raise UsageError("bounds: a regularisation belongs to an objective; give the loss too, and the target.")
-    if callable(getattr(f, "parameters", None)) or not _is_plain(f):
-        forward, w = objective(f, step=lambda model, *batch: model(*batch))
-        data = arguments
-    else:
-        if not arguments:
-            raise UsageError("bounds: a function f(w, *data) needs its weights w: ns.bounds(f, w, *data).")
-        forward, w, data = f, arguments[0], tuple(arguments[1:])
-    framework = find_framework(w)
-    if loss is None:
-        return forward, w, data, framework
-
-    def whole(w: Any, *batch: Any) -> Any:
-        network = forward(w, *batch[:-1])
-        value = loss(network, batch[-1])
-        return {"network": network, "objective": value if regularisation is None else value + regularisation(w)}
-
-    return whole, w, (*data, target), framework
-
-
-def _is_plain(f: Any) -> bool:
-    """Tell a function of Python from a model."""
-    return callable(f) and (hasattr(f, "__code__") or hasattr(f, "func") or isinstance(f, Program))
-
-
-def _blocks(
-    program: Program, framework: Framework, w: Any, data: tuple[Any, ...], weights: Any, inputs: Any, has_target: bool
-) -> tuple[list[Block], dict[int, Any]]:
-    """Make the blocks that move, and give what is known of the leaves: values at the centers, None where there is none."""
-    leaves, names = framework.flatten(w)[0], framework.leaf_names(w, "w")
-    items = framework.data_arrays(data)
-    target = len(framework.data_arrays((data[-1],))) if has_target else 0
-    entered = [k for k, v in enumerate(program.data[: len(items) - target]) if _is_real(program, v)]
-    inputs_named = [f"x{k}" for k in range(len(entered))]
-    places = [(program.inputs[k], leaf) for k, leaf in enumerate(leaves)]
-    places += [(program.data[k], items[k]) for k in entered]
-    kinds = ["weights"] * len(leaves) + ["inputs"] * len(entered)
-    balls = [*balls_of(names, weights, ZERO, "weights"), *balls_of(inputs_named, inputs, HERE, "inputs")]
-    known = dict(zip((*program.inputs, *program.data), (*leaves, *items), strict=True))
-    blocks = []
-    for name, kind, (value, leaf), ball in zip((*names, *inputs_named), kinds, places, balls, strict=True):
-        has_values = framework.has_values(leaf)
-        here = isinstance(ball.center, str) and ball.center == HERE
-        if here:
-            center = framework.numpy(leaf) if has_values else None
-        else:
-            center = None if isinstance(ball.center, str) else _center(framework, name, ball.center, leaf)
-            known[value] = None if center is None else framework.array_like(leaf, center)
-        if here and not has_values and ball.radius < inf:
-            raise UsageError(
-                f"bounds: {name} has no values, only a shape, so that nothing is known about it: give it a ball about zero."
-            )
-        if not has_values and center is None:
-            known[value] = None
-        if ball.radius > 0:
-            blocks.append(Block(name, kind, value, tuple(leaf.shape), ball, center))
-    return blocks, known
-
-
-def _center(framework: Framework, name: str, center: Any, leaf: Any) -> Floats:
-    """Read the center of a ball that is an array."""
-    array = np.asarray(framework.numpy(center) if framework.holds(center) else center, float)
-    if array.shape != tuple(leaf.shape) or not np.all(np.isfinite(array)):
-        raise UsageError(
-            f"bounds: the center of the ball of {name} must be finite and of its shape {tuple(leaf.shape)}; found the shape "
-            f"{array.shape}."
-        )
-    return array
-
-
-def _is_real(program: Program, value: int) -> bool:
-    """Tell a value of floating numbers."""
-    return "float" in program.values[value].dtype
 
 
 def _results(program: Program, loss: Any) -> list[tuple[str, list[Any]]]:

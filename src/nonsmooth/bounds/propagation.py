@@ -38,7 +38,11 @@ class Walked:
 
 
 def propagate(
-    program: Program, blocks: Sequence[Block], known: Mapping[int, Any], after: After | None = None
+    program: Program,
+    blocks: Sequence[Block],
+    known: Mapping[int, Any],
+    after: After | None = None,
+    budget: float = inf,
 ) -> tuple[dict[int, Reach], list[Walked]]:
     """Walk a program once: the reach of every value that is left at the end, and the constants of every step.
 
@@ -47,23 +51,28 @@ def propagate(
     `known` gives arrays of the framework for inputs and data: centers of the sets and what is fixed; None where shapes
     alone are known. Any program is served, not only chains: what flows together adds, what stands side by side adds as
     squares. `after` may change what the first result of a step reaches: it is given the step, what its operands reach, and
-    its constants.
+    its constants. `budget` is how many multiplications the norm of a known matrix or kernel may take.
 
     Raises:
         UnlistedOperation: an operation has no constants; by name and line.
 
     Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
     """
-    return _Walk(program, blocks, known, after).run()
+    return _Walk(program, blocks, known, after, budget).run()
 
 
 class _Walk:
     """One walk: the reaches so far."""
 
     def __init__(
-        self, program: Program, blocks: Sequence[Block], known: Mapping[int, Any], after: After | None = None
+        self,
+        program: Program,
+        blocks: Sequence[Block],
+        known: Mapping[int, Any],
+        after: After | None = None,
+        budget: float = inf,
     ) -> None:
-        self.after = after
+        self.after, self.budget = after, budget
         self.program, self.count, self.radii = program, len(blocks), radii_of(blocks)
         leaves, items = ([known.get(v) for v in values] for values in (program.inputs, program.data))
         self.values = program.framework.step_by_step(program, leaves, items)
@@ -170,7 +179,9 @@ class _Walk:
                 f"bound_operation({name!r}), or write it with operations that have."
             )
         evaluate = partial(self._evaluate, step, items)
-        called = Called(name, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items))
+        called = Called(
+            name, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items), self.budget
+        )
         found = record(called)
         return found if isinstance(found, list) else [found]
 

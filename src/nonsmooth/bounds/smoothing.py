@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nonsmooth.bounds.bounds import _blocks, _problem
+from nonsmooth.bounds.problem import make_blocks, read_problem
 from nonsmooth.bounds.propagation import Walked, propagate
 from nonsmooth.bounds.reach import Floats, Local, Reach
 from nonsmooth.bounds.region import Ball, Block
@@ -138,9 +138,9 @@ def smooth_program(f: Any, *arguments: Any, accuracy: float, weights: Any = None
     """
     if not _is_positive(accuracy):
         raise UsageError(f"smooth: the accuracy is a number > 0; found {accuracy!r}.")
-    function, w, data, framework = _problem(f, arguments, None, None, None)
+    function, w, data, framework = read_problem(f, arguments, None, None, None)
     program = _captured(framework, function, w, data)
-    blocks, known = _blocks(program, framework, w, data, weights, inputs, False)
+    blocks, known = make_blocks(program, framework, w, data, weights, inputs, False)
     errors = _Errors(program, blocks, known)
     radii, sensitivities = errors.chosen(float(accuracy))
     parameters, changed = [], {}

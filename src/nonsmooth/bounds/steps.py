@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nonsmooth.bounds.bounds import Bound, _problem, bound_program
+from nonsmooth.bounds.bounds import Bound, bound_program
+from nonsmooth.bounds.problem import read_problem
 from nonsmooth.bounds.region import HERE, ZERO, Ball, balls_of
 from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import Framework
@@ -100,7 +101,7 @@ def _composed(
     model: Any, inputs: tuple[Any, ...], weights: Any, psi: Bound, loss: Any, target: Any, regularisation: Any
 ) -> dict[str, float]:
     """Bound the loss on the ball in which the network's results lie, and compose."""
-    function, w, data, framework = _problem(model, inputs, None, None, None)
+    function, w, data, framework = read_problem(model, inputs, None, None, None)
     if not all(map(framework.has_values, (*framework.flatten(w)[0], *framework.data_arrays(data)))):
         return {}
     leaves, structure = framework.flatten(function(w, *data))
@@ -190,7 +191,7 @@ def projected_gradient(
     length = certified.step if step is None else float(step)
     if not isfinite(length):
         raise UsageError("projected_gradient: the objective does not change on the set: there is nothing to minimise.")
-    function, w, data, framework = _problem(model, inputs, loss, target, regularisation)
+    function, w, data, framework = read_problem(model, inputs, loss, target, regularisation)
     objective = function if loss is None else lambda w, *d: function(w, *d)["objective"]
     leaves = _projected_start(framework, w, weights)
     values, mapping = [], []

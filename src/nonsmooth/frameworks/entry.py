@@ -10,7 +10,22 @@ from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.keras import is_keras
 from nonsmooth.frameworks.keras import make_objective as of_keras
 
-__all__ = ["objective"]
+__all__ = ["is_model", "objective"]
+
+
+def is_model(thing: Any) -> bool:
+    """Tell a model, which `objective` takes, from a plain function.
+
+    >>> is_model(len)
+    False
+    """
+    if is_keras(thing) or ("torch" in sys.modules and isinstance(thing, sys.modules["torch"].nn.Module)):
+        return True
+    if "jax" in sys.modules:
+        from nonsmooth.frameworks.jax.objective import is_model as is_model_of_jax
+
+        return is_model_of_jax(thing)
+    return False
 
 
 def objective(

@@ -204,11 +204,12 @@ def _kernel_norm(call: Called, geometry: _Geometry, kernel: Reach) -> float:
     groups, rows, columns = array.shape[:3]
     met, held = (sqrt(prod(getattr(m, n) for m in geometry.axes)) for n in ("per_entry", "per_result"))
     wide, tall = (held, met) if spread else (met, held)
-    patches = spectral_norm(array.reshape(groups, rows, -1), BUDGET).upper * wide
-    turned = spectral_norm(array.swapaxes(1, 2).reshape(groups, columns, -1), BUDGET).upper * tall
+    budget = min(call.budget, BUDGET)
+    patches = spectral_norm(array.reshape(groups, rows, -1), budget).upper * wide
+    turned = spectral_norm(array.swapaxes(1, 2).reshape(groups, columns, -1), budget).upper * tall
     center = min(patches, turned)
     if center > 0:
-        center = min(center, convolution_norm(found))
+        center = min(center, convolution_norm(found, budget))
     return min(bound, center + geometry.windows * kernel.distance)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
-from nonsmooth.bounds.spectral_norm import UNIT, spectral_norm
+from nonsmooth.bounds.spectral_norm import BUDGET, UNIT, spectral_norm
 
 __all__ = ["SumOfProducts"]
 
@@ -42,6 +42,7 @@ class SumOfProducts:
     names: tuple[str, ...]
     result: str
     shape: Shape
+    budget: float = inf
 
     @cached_property
     def letters(self) -> tuple[str, ...]:
@@ -117,7 +118,9 @@ class SumOfProducts:
             return bound
         matrices = self._einsum([self._array(place, u.center)], [place], "".join(beside + rows + columns))
         shape = tuple(self._size(set(part)) for part in (beside, rows, columns))
-        return min(bound, spectral_norm(matrices.reshape(shape)).upper + sqrt(many) * u.distance)
+        return min(
+            bound, spectral_norm(matrices.reshape(shape), min(self.budget, BUDGET)).upper + sqrt(many) * u.distance
+        )
 
     # --- intervals ----------------------------------------------------------------------------------------------------
 

@@ -82,9 +82,9 @@ def _add(a: Floats | float, b: Floats | float) -> Floats:
     return np.asarray(np.add(a, b), float)
 
 
-def _letters(operands: Sequence[Reach], names: Sequence[str], result: str, shape: Shape) -> Local:
+def _letters(call: Called, operands: Sequence[Reach], names: Sequence[str], result: str, shape: Shape) -> Local:
     """Give the constants of a sum of products."""
-    return SumOfProducts(tuple(operands), tuple(names), result, shape).local()
+    return SumOfProducts(tuple(operands), tuple(names), result, shape, call.budget).local()
 
 
 def _matrices(a: Shape, b: Shape) -> tuple[str, str, str]:
@@ -125,7 +125,7 @@ def product(call: Called) -> Local:
     if len(call.operands) > 2 or ("terms" in call.attributes and "contracted" not in call.attributes and _turned(call)):
         return _unspelled(call)
     spelled = _contraction(call) if "contracted" in call.attributes else _matrices(a.shape, b.shape)
-    return _unspelled(call) if spelled is None else _letters((a, b), spelled[:2], spelled[2], call.shape)
+    return _unspelled(call) if spelled is None else _letters(call, (a, b), spelled[:2], spelled[2], call.shape)
 
 
 def _turned(call: Called) -> bool:
@@ -161,14 +161,14 @@ def inner(call: Called) -> Local:
     left, right = _LETTERS[1 : max(len(a.shape), 1)], _LETTERS[25 : 24 + max(len(b.shape), 1)]
     if not a.shape or not b.shape:
         whole = _LETTERS[: max(len(a.shape), len(b.shape))]
-        return _letters((a, b), (whole if a.shape else "", whole if b.shape else ""), whole, call.shape)
-    return _letters((a, b), (left + "a", right + "a"), left + right, call.shape)
+        return _letters(call, (a, b), (whole if a.shape else "", whole if b.shape else ""), whole, call.shape)
+    return _letters(call, (a, b), (left + "a", right + "a"), left + right, call.shape)
 
 
 @bound_operation("outer")
 def outer(call: Called) -> Local:
     """C_ij = a_i b_j: ||D_a|| = ||b||, ||D_b|| = ||a||, ||D_a D_b|| = 1. Tight."""
-    return _letters(call.operands, ("a", "b"), "ab", call.shape)
+    return _letters(call, call.operands, ("a", "b"), "ab", call.shape)
 
 
 @bound_operation("linear")
@@ -182,7 +182,7 @@ def linear(call: Called) -> Local:
     x, weight = call.operands[:2]
     stack = _LETTERS[2 : 1 + len(x.shape)]
     names = (stack + "a", "ba" if len(weight.shape) == 2 else "a")
-    local = _letters((x, weight), names, stack + ("b" if len(weight.shape) == 2 else ""), call.shape)
+    local = _letters(call, (x, weight), names, stack + ("b" if len(weight.shape) == 2 else ""), call.shape)
     return plus(local, call.shape, call.operands[2]) if len(call.operands) > 2 else local
 
 
@@ -197,7 +197,7 @@ def sum_and_product(call: Called) -> Local:
         names = ("zak", "zkc", "ac")
     else:
         names = _matrices(a.shape, b.shape)
-    local = times_number(_letters((a, b), names[:2], names[2], call.shape), alpha)
+    local = times_number(_letters(call, (a, b), names[:2], names[2], call.shape), alpha)
     return plus(local, call.shape, c, beta, first=True)
 
 
@@ -209,7 +209,7 @@ def bilinear(call: Called) -> Local:
     """
     x, z, weight = call.operands[:3]
     stack = _LETTERS[3 : 2 + len(x.shape)]
-    local = _letters((x, z, weight), (stack + "a", stack + "b", "cab"), stack + "c", call.shape)
+    local = _letters(call, (x, z, weight), (stack + "a", stack + "b", "cab"), stack + "c", call.shape)
     return plus(local, call.shape, call.operands[3]) if len(call.operands) > 3 else local
 
 
@@ -220,7 +220,7 @@ def kronecker(call: Called) -> Local:
     d = max(len(a.shape), len(b.shape))
     left, right = _LETTERS[:d], _LETTERS[d : 2 * d]
     result = "".join(chain.from_iterable(zip(left, right, strict=True)))
-    return _letters((a, b), (left[d - len(a.shape) :], right[d - len(b.shape) :]), result, call.shape)
+    return _letters(call, (a, b), (left[d - len(a.shape) :], right[d - len(b.shape) :]), result, call.shape)
 
 
 @bound_operation("einsum")
@@ -236,7 +236,7 @@ def einsum(call: Called) -> Local:
     if not arrow:
         once = sorted(c for c in set(left) - {",", "."} if left.count(c) == 1)
         result = ("..." if "..." in left else "") + "".join(once)
-    return _letters(call.operands, names, result.replace("...", dots), call.shape)
+    return _letters(call, call.operands, names, result.replace("...", dots), call.shape)
 
 
 @bound_operation("cross", "linalg_cross")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ class Called:
     does not move. `evaluate(*arrays)` runs the framework's operation in double precision with arrays of numpy in the
     places of the operands (None: at the operand's center), and gives its first result; `pull(arrays, cotangent)` gives
     the pullback of a cotangent to the operands. Both give None where that cannot be done: shapes alone are known, or a
-    value stands in two places.
+    value stands in two places. `budget` is how many multiplications the norm of a known matrix or kernel may take.
     """
 
     operation: str
@@ -31,6 +32,7 @@ class Called:
     results: tuple[Shape, ...]
     evaluate: Callable[..., Floats | None] = field(default=lambda *arrays: None, repr=False)
     pull: Callable[..., tuple[Floats, ...] | None] = field(default=lambda *arrays: None, repr=False)
+    budget: float = inf
 
     @property
     def x(self) -> Reach:

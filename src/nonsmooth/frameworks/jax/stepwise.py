@@ -52,7 +52,8 @@ class StepwiseJax(Stepwise):
 
     def precision(self, step: Step) -> float:
         """Give the unit of rounding of a step's values."""
-        return float(np.finfo(np.float32 if isinstance(_below(step.target), Whole) else float).eps)
+        below = _below(step.target)
+        return float(np.finfo(np.float32 if isinstance(below, Whole) and not _is_wide(below) else float).eps)
 
     def pulled(self, function: Callable[..., Any], operands: Sequence[Any], cotangent: Any) -> Sequence[Any]:
         """Give the pullback by jax."""
@@ -67,6 +68,12 @@ def _below(target: Any) -> Any:
     return target.target if isinstance(target, Reordered) else target
 
 
+def _is_wide(whole: Whole) -> bool:
+    """Tell whether a whole function was traced in double precision: at least one of its numbers is."""
+    every = [v.aval.dtype for v in (*whole.equation.invars, *whole.equation.outvars)]
+    return any(not jnp.issubdtype(t, jax.dtypes.extended) and t.itemsize == 8 for t in every)
+
+
 def _called(target: Any, args: Any, kwargs: Any) -> Any:
     """Call what a step calls with real arrays in double precision."""
     if isinstance(target, Reordered):
@@ -77,7 +84,7 @@ def _called(target: Any, args: Any, kwargs: Any) -> Any:
         return target.primitive.bind(*arrays, **map_leaves(dict(kwargs), object, _wide_type))
     if isinstance(target, Whole):
         types = [v.aval.dtype for v in target.equation.invars]
-        with jax.enable_x64(False):
+        with jax.enable_x64(_is_wide(target)):
             arrays = [_narrow(a, t) for a, t in zip(args, types, strict=True)]
             return map_arrays(target(*arrays), lambda t: t)
     return target(*args, **kwargs)
