@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Local", "Reach", "Shape", "compose", "times"]
+__all__ = ["Floats", "Local", "Reach", "Shape", "compose", "length_of", "times"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Shape: TypeAlias = tuple[int, ...]
@@ -55,7 +55,7 @@ class Reach:
     def interval(self) -> tuple[Floats, Floats]:
         """The tightest interval of each entry that follows from everything known."""
         low, high = np.maximum(self.low, -self.norm), np.minimum(self.high, self.norm)
-        if self.center is not None and self.distance < inf:
+        if self.center is not None and self.distance < inf and not np.iscomplexobj(self.center):
             center = np.asarray(self.center, float)
             low, high = np.maximum(low, center - self.distance), np.minimum(high, center + self.distance)
         return low, high
@@ -65,6 +65,11 @@ class Reach:
         """A bound of every entry: max |z_i|."""
         if self.size == 0:
             return 0.0
+        if self.low.shape == () and self.high.shape == ():  # without the arrays of an interval: a value may be large
+            known = inf
+            if self.center is not None and self.distance < inf:
+                known = float(np.max(np.abs(self.center))) + self.distance
+            return min(self.norm, float(max(abs(self.low), abs(self.high))), known)
         low, high = self.interval
         return float(max(np.max(np.abs(low)), np.max(np.abs(high))))
 
@@ -72,7 +77,7 @@ class Reach:
     def constant(cls, value: NDArray[Any], blocks: int) -> Reach:
         """Give the reach of a value that does not move."""
         array = np.asarray(value)
-        norm = float(np.linalg.norm(np.asarray(array, float))) if array.size else 0.0
+        norm = length_of(array)
         zero = np.zeros(blocks), np.zeros((blocks, blocks))
         return cls(array.shape, norm, *zero, center=array, distance=0.0)
 
@@ -143,7 +148,7 @@ def compose(
     low, high = (np.asarray(v, float) for v in (local.low, local.high))
     known = None if center is None else np.asarray(center)
     if known is not None:
-        length = float(np.linalg.norm(known.astype(float)))
+        length = length_of(known)
         carried = (float(times(c, u.error)) for c, u in zip(local.lipschitz, operands, strict=True))
         error = sum(carried) + TERMS * precision * length
         distance = float(np.sum(times(lipschitz, radii))) + error
@@ -153,6 +158,12 @@ def compose(
     elif low.shape == shape:
         norm = min(norm, float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))))
     return Reach(shape, norm, lipschitz, smoothness, low, high, known, distance, error=error)
+
+
+def length_of(array: NDArray[Any]) -> float:
+    """Give the Euclidean norm of all entries, real or complex."""
+    wide = array.astype(complex if np.iscomplexobj(array) else float)
+    return float(np.linalg.norm(wide)) if array.size else 0.0
 
 
 def _root(parts: Sequence[Floats], shape: int | Shape) -> Floats:
