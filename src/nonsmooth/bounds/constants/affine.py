@@ -129,7 +129,7 @@ def _pulled(call: Called, arrays: list[Floats | None], place: int) -> Floats | N
     if found is None:
         return None
     pulled = found[place] if len(found) == len(arrays) else found[0]
-    return None if pulled is None else np.asarray(pulled, float)
+    return np.asarray(pulled, float)
 
 
 def nonnegative(call: Called, norms: Sequence[float], places: Sequence[int], terms: float) -> Local:

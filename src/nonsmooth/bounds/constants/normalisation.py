@@ -237,6 +237,21 @@ def rms_norm(call: Called) -> Local:
     return _affine(call, c, eps, call.x.shape[len(call.x.shape) - len(axes) :], False, c.count)
 
 
+@bound_operation("normalisation")
+def normalisation(call: Called) -> Local:
+    """Constants of w (u - mean) / sqrt(eps + variance) along any axes, or of w u / sqrt(eps + mean square), written out.
+
+    w spreads over u, and meets `met` groups: l_w = sqrt(met (n - 1)), or sqrt(met n) where it meets more entries of each.
+
+    Source: derived, docs/theory/bounds_constants.md.
+    """
+    axes, eps, centred = tuple(call.attributes["axes"]), _eps(call), bool(call.attributes["centred"])
+    n = prod(call.x.shape[a] for a in axes)
+    c = normalised(call.x, _matrix(axes), n, eps, centred)
+    shape = call.operands[1].shape if len(call.operands) > 1 else ()
+    return _affine(call, c, eps, shape, centred, int(call.attributes.get("met", 1)))
+
+
 @bound_operation("group_norm")
 def group_norm(call: Called) -> Local | list[Local]:
     """Constants of the layer norm of groups of channels of each image, weights and biases by channels.

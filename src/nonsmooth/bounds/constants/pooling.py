@@ -57,6 +57,8 @@ def averaged(call: Called) -> Local:
     matrices = _mean_matrices(call, image[len(image) - d :], result[len(result) - d :])
     norm = prod(_norm(m) for m in matrices)
     rest = [0.0] * (len(call.operands) - 1)
+    if any(float(np.min(m, initial=0.0)) < 0 for m in matrices):  # the user's divisor is negative
+        return Local([norm, *rest], {}, float(times(norm, call.x.norm)))
     sums = prod(float(np.max(m.sum(0 if pullback else 1), initial=0.0)) for m in matrices)
     least = prod(float(np.min(m.sum(0 if pullback else 1), initial=inf)) for m in matrices)
     local = nonnegative(call, [norm, *rest], (0,), sums)

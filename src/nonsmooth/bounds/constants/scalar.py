@@ -74,6 +74,12 @@ class ScalarFunction:
         torn = self._touches(low, high) | self._holds(self.kinks, low, high)
         return np.where(torn, inf, np.maximum(np.abs(least), np.abs(most)))
 
+    def seconds(self, low: Floats, high: Floats) -> Interval:
+        """Give the least and the largest second derivative on intervals, infinite where one has a kink inside."""
+        least, most = self._extremes(self.second, self.twists, low, high)
+        torn = self._touches(low, high) | self._holds(self.kinks, low, high)
+        return np.where(torn, -inf, least), np.where(torn, inf, most)
+
     @cached_property
     def _borders(self) -> tuple[float, ...]:
         """Give the points at which formulas change."""

@@ -147,6 +147,7 @@ KNOWN: dict[str, tuple[Known, ...]] = {
     "hard_silu": _smooth("hardswish", nn.hard_silu),
     "softplus": _smooth("softplus", nn.softplus),
     "silu": _smooth("silu", nn.silu),
+    "glu": (Known("glu", nn.glu, options=_axes, attributes=lambda e, options: {"dim": options["axis"]}),),
     "mish": _smooth("mish", nn.mish),
     "log_sigmoid": _smooth("log_sigmoid", nn.log_sigmoid),
     "log_softmax": (Known("log_softmax", nn.log_softmax, options=_axes),),

@@ -183,6 +183,7 @@ READERS: dict[str, Reader] = {
     "conv_general_dilated": _convolution,
     **dict.fromkeys("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split(), _along("axes")),
     **dict.fromkeys("cumsum cumprod cummax cummin cumlogsumexp".split(), _along("axis")),
+    "broadcast_in_dim": lambda params, inputs, results: {"placed": tuple(params["broadcast_dimensions"])},
     "sort": _along("dimension"),
     "top_k": _along("axis"),
     "reduce_window_sum": _window_sum,
