@@ -119,10 +119,15 @@ class Composites:
         found = {}
         for step in self.program.steps:
             if len([r for r in step.results if r is not None]) >= 1 and not step.mutates:
-                kept = tuple(c for c in self._of(step) if not any(r.value in self._written for r in c.items))
+                kept = tuple(c for c in self._of(step) if all(self._is_kept(c, r) for r in c.items))
                 if kept:
                     found[step.index] = kept
         return found
+
+    def _is_kept(self, composite: Composite, item: Ref) -> bool:
+        """Tell values that nothing writes to, and that are real where a formula needs it."""
+        real = composite.record == "sum of products" or "float" in self.program.values[item.value].dtype
+        return real and item.value not in self._written
 
     def _of(self, step: Step) -> Iterator[Composite]:
         """Recognise the formulas that end at a step."""
@@ -162,6 +167,8 @@ class Composites:
         """Give the step that made a value, if it is one of some operations and the value is not written to later."""
         step = self.program.producer.get(item.value) if isinstance(item, Ref) else None
         if step is None or item.value in self._written or (names and self.operation(step) not in names):
+            return None
+        if item in (*step.args, *step.operands):  # what gives its operand back
             return None
         return step if step.results and step.results[0] == item.value else None
 
