@@ -113,13 +113,15 @@ SINGLE_IN_JAX = "tests/derivatives/test_subgradient.py::test_closed_forms_in_sin
 """The table that runs in JAX in single precision as well: by default every third case of it."""
 
 TABLES_IN_JAX = {
-    "tests/derivatives/test_every_statement.py": 1,
-    "tests/derivatives/test_directional.py": 1,
-    "tests/derivatives/test_subgradient.py": 0,
-    "tests/derivatives/test_directional_random.py": 1,
-    "tests/derivatives/test_subgradient_random.py": 0,
+    "tests/derivatives/test_every_statement.py": (2, 3),
+    "tests/derivatives/test_directional.py": (0, 3),
+    "tests/derivatives/test_subgradient.py": (1, 3),
+    "tests/derivatives/test_directional.py::test_cones": (1, 2),
+    "tests/derivatives/test_subgradient.py::test_cones": (0, 2),
+    "tests/derivatives/test_directional_random.py": (1, 2),
+    "tests/derivatives/test_subgradient_random.py": (0, 2),
 }
-"""The files whose tables run by halves in JAX, and which half: each case or trap is met in one of the files at every run."""
+"""The files, or tests, that share out a table in JAX, and which part of how many is whose: each case is met at every run."""
 
 DYNAMIC_INDEX = pytest.mark.xfail(
     reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=True
@@ -156,12 +158,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def waits_in_jax(item: pytest.Item) -> bool:
-    """Tell a case of a table that JAX leaves to the slow run: by its name, so that files which share halves share cases."""
+    """Tell a case of a table that JAX leaves to the slow run: by its name, so that files which share a table share cases."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    half, name = TABLES_IN_JAX.get(item.nodeid.partition("::")[0]), parameters.get("name")
-    if half is None or name is None or parameters.get("xp") != "jax" or item.nodeid.startswith(SINGLE_IN_JAX):
+    places = (item.nodeid.partition("[")[0], item.nodeid.partition("::")[0])
+    part, name = next((TABLES_IN_JAX[p] for p in places if p in TABLES_IN_JAX), None), parameters.get("name")
+    if part is None or name is None or parameters.get("xp") != "jax" or item.nodeid.startswith(SINGLE_IN_JAX):
         return False
-    return zlib.crc32(name.encode()) % 2 != half
+    return zlib.crc32(name.encode(), 1) % part[1] != part[0]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
