@@ -24,8 +24,11 @@ from tests.shortened import shortened
 
 TORCH = adapter("torch")
 
-RUNS = [*shortened([("torch", block) for block in range(5)], 2), *[("jax", 0)] * ("jax" in served())]
-"""Blocks of 30 programs, two of five at every run; JAX compiles every step of every program anew, and takes 8 programs."""
+RUNS = [
+    *shortened([("torch", block) for block in range(5)], 2),
+    *shortened([("jax", block) for block in range(2)] * ("jax" in served()), 1),
+]
+"""Blocks of 30 programs, two of five at every run; JAX compiles every step of every program anew, and takes 4 programs."""
 
 SLOW_RUNS = [("torch", block) for block in range(10)] + [("jax", 0)] * ("jax" in served())
 
@@ -69,8 +72,8 @@ def check(xp: Adapter, seed: int) -> bool:
 @pytest.mark.parametrize(("xp", "block"), RUNS, indirect=["xp"])
 def test_certified_gradients_are_limits(xp: Adapter, block: int) -> None:
     """On random programs every certified gradient is a limit of gradients, and nearly all are certified."""
-    count = 30 if xp.name == "torch" else 8
-    undecided = [seed for seed in range(30 * block, 30 * block + count) if not check(xp, seed)]
+    count = 30 if xp.name == "torch" else 4
+    undecided = [seed for seed in range(count * block, count * (block + 1)) if not check(xp, seed)]
     print(f"undecided: {undecided} of {count}")
     assert len(undecided) <= 1
 
@@ -149,14 +152,26 @@ def test_refused_outright(xp: Adapter, name: str) -> None:
         )
 
 
-def test_ties_that_rounding_has_moved(xp: Adapter) -> None:
+TENTHS = ((1, 2), (7, -6), (3, -2), (6, -3), (1, 7), (4, 3), (9, -7), (2, 5))
+"""Numbers a, b for which a / 10 + b / 10 is, or is not, (a + b) / 10 in floating point."""
+
+MOVED = [
+    *[("torch", TENTHS)],
+    *[("jax", TENTHS[:2]), pytest.param("jax", TENTHS[2:], marks=pytest.mark.slow)] * ("jax" in served()),
+]
+
+
+@pytest.mark.parametrize(
+    ("xp", "tenths"), MOVED, indirect=["xp"], ids=["torch", "jax", "jax, the others"][: len(MOVED)]
+)
+def test_ties_that_rounding_has_moved(xp: Adapter, tenths: tuple[tuple[int, int], ...]) -> None:
     """relu((a + b) + c) - relu(a + (b + c)) is 0; where only one of the sums is 0 in floating point nothing is certified."""
 
     def zero(x: Array) -> Array:
         return xp.relu((x[0] + x[1]) + x[2]) - xp.relu(x[0] + (x[1] + x[2]))
 
     refused = 0
-    for a, b in ((1, 2), (7, -6), (3, -2), (6, -3), (1, 7), (4, 3), (9, -7), (2, 5)):
+    for a, b in tenths:
         x = xp.array([a / 10, b / 10, -(a + b) / 10])
         program = ns.capture(zero, x)
         for seed in range(3):

@@ -300,7 +300,7 @@ def rounding_of_tangents(f, x, v):
     return errors
 
 
-LAYERS = {"attention": attended, "deep": deep, "convolution": convolved, "cancelling": cancelling}
+LAYERS = {"cancelling": cancelling, "deep": deep, "convolution": convolved, "attention": attended}
 
 
 @pytest.mark.parametrize("name", some([*LAYERS, *(f"generated {k}" for k in range(12))], 8))
