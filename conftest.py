@@ -114,6 +114,8 @@ SINGLE_IN_JAX = "tests/derivatives/test_subgradient.py::test_closed_forms_in_sin
 
 TABLES_IN_JAX = {
     "tests/derivatives/test_every_statement.py": (2, 3),
+    "tests/derivatives/test_every_statement.py::test_sets": (2, 6),
+    "tests/derivatives/test_every_statement.py::test_verdicts": (5, 6),
     "tests/derivatives/test_directional.py": (0, 3),
     "tests/derivatives/test_subgradient.py": (1, 3),
     "tests/derivatives/test_directional.py::test_cones": (1, 2),
