@@ -46,15 +46,6 @@ def differing() -> tuple[Any, ...]:
     )
 
 
-def small() -> tuple[Any, ...]:
-    import keras
-
-    model = keras.Sequential(
-        [keras.layers.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)], name="net"
-    )
-    return model, keras.losses.SparseCategoricalCrossentropy(from_logits=True), *digits()
-
-
 def unbuilt() -> tuple[Any, ...]:
     import keras
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -68,22 +69,17 @@ def test_the_report(study: KerasStudy, tmp_path: Path) -> None:
 
 
 @needs_backends
-def test_the_seed_is_that_of_the_weights() -> None:
-    """To the last bit: two targets of one run begin with the same seed, another run has another."""
-    found = [study_keras([f"{PROGRAM}:small"] * 2, backends=["torch"], seed=seed) for seed in (0, 1)]
-    first, second = ([model.values["torch"] for model in study.models] for study in found)
-    assert first[0] == first[1] != second[0] == second[1]
-
-
-@needs_backends
-def test_what_cannot_be_compared_is_said_so(tmp_path: Path) -> None:
-    """What the process of a backend writes down is raised; one process meets all of them."""
+def test_the_seed_and_what_cannot_be_compared(study: KerasStudy, tmp_path: Path) -> None:
+    """One process: two targets begin with its seed, to the last bit, and what it cannot compare is written down and raised."""
+    right = ["convolutional"] * 2
     wrong = {"unbuilt": "not built", "no_model": "must return", "nothing": "no name", "drawing": "program ns.capture"}
-    job = {"targets": [f"{PROGRAM}:{name}" for name in wrong], "seed": 0}
-    (tmp_path / "job.json").write_text(json.dumps(job), "utf-8")
-    with pytest.raises(UsageError, match=r"on the torch backend: .*not built"):
-        keras_backends._run(tmp_path, "torch")
-    said = json.loads((tmp_path / "torch.json").read_text("utf-8"))["found"]
+    targets = [f"{PROGRAM}:{name}" for name in (*right, *wrong)]
+    kept = patch("tempfile.TemporaryDirectory", return_value=nullcontext(str(tmp_path)))
+    with kept, pytest.raises(UsageError, match=r"on the torch backend: .*not built"):
+        study_keras(targets, backends=["torch"], seed=1)
+    found = json.loads((tmp_path / "torch.json").read_text("utf-8"))["found"]
+    first, second, *said = found
+    assert first["value"] == second["value"] != study.models[0].values["torch"]  # whose seed is 0
     assert all(words in one["error"] for one, words in zip(said, wrong.values(), strict=True)), said
     assert said[-1]["error"].startswith("capture: `dropout` draws")  # without what Keras' layers write around it
 
