@@ -134,14 +134,12 @@ def test_the_runs_share_out_the_suite() -> None:
         assert any("test_inna_optax.py" in test for test in collected()["jax"])
 
 
-@pytest.mark.parametrize("framework", served())
-def test_a_run_of_one_framework_has_its_cases(framework: str) -> None:
+@pytest.mark.parametrize("name", served())
+def test_a_run_of_one_framework_has_its_cases(name: str) -> None:
     """The cases of the tables are in the run of each framework that is served, and in no other."""
-    found = collected()[framework]
-    assert any(
-        test.startswith(f"tests/derivatives/test_directional.py::test_closed_forms[{framework}-") for test in found
-    )
-    assert not any(f"[{other}-" in test for test in found for other in FRAMEWORKS if other != framework)
+    found = collected()[name]
+    assert any(test.startswith(f"tests/derivatives/test_directional.py::test_closed_forms[{name}-") for test in found)
+    assert not any(f"[{other}-" in test for test in found for other in FRAMEWORKS if other != name)
 
 
 def test_an_unknown_framework_is_refused() -> None:
