@@ -15,14 +15,18 @@ from nonsmooth.bounds.constants import CONSTANTS, Called
 from nonsmooth.bounds.jacobian import InputTangents
 from nonsmooth.bounds.reach import Floats, Local, Reach, compose
 from nonsmooth.bounds.region import Block, radii_of
+from nonsmooth.dictionary import OPERATIONS, Kind
 from nonsmooth.errors import UnlistedOperation
 from nonsmooth.program import Program, Ref, Step, references
+from nonsmooth.program.affine import FACTORS
 
 __all__ = ["After", "Walked", "propagate"]
 
 KEEPS_OPERATOR = frozenset("t transpose permute clone contiguous detach cast copy moveaxis".split())
 """Operations after which a matrix has the same spectral norm."""
 
+PRODUCTS = frozenset("mul div square power pow exp abs complex_abs".split())
+"""Operations on entries, and products, that have the same constants for complex numbers, an interval being a bound of |u|."""
 
 After: TypeAlias = Callable[[Step, tuple[Reach, ...], Local, Reach], Reach]
 """What may change the reach of the first result of a step, given what its operands reach and its constants."""
@@ -81,7 +85,8 @@ class _Walk:
         self.tangents = InputTangents(inputs, [b.value for b in blocks], self.radii)
         self.composites = Composites(program).by_step
         self.last = {ref.value: step.index for step in program.steps for ref in _reads(step)}
-        self.last |= {r.value: k for k, found in self.composites.items() for c in found for r in c.items}
+        for k, found in self.composites.items():
+            self.last |= {r.value: max(k, self.last.get(r.value, k)) for c in found for r in c.items}
         self.kept = {r.value for r in references(program.result)}
 
     def run(self) -> tuple[dict[int, Reach], list[Walked]]:
@@ -133,11 +138,16 @@ class _Walk:
             locals_ = [self._jumping(step, items, operands, local, len(hidden)) for local in constants]
         shown = [o for m in step.mutates for o in (m, *self.program.shared.get(m, ()))]
         self.tangents.follow([r.value for r in _reads(step)], [r for r in (*step.results, *shown) if r is not None])
+        followed = not hidden and self._all_real(step)
+        if not followed:
+            self.tangents.release(r for r in (*step.results, *shown) if r is not None)
         precision, first = self.values.precision(step), None
         for place, value in enumerate(step.results):
             if value is None:
                 continue
             local = locals_[min(place, len(locals_) - 1)]
+            if self._is_complex(value):  # such entries have no order
+                local = replace(local, low=-inf, high=inf)
             shape = call.results[place] if place < len(call.results) else self.program.values[value].shape
             every = (*operands, *hidden)[: len(local.lipschitz)]
             found = compose(shape, local, every, self.radii, centers[place], precision)
@@ -145,14 +155,28 @@ class _Walk:
                 found = replace(found, operator=operands[0].operator)
             if place == 0:
                 found = self._as_whole(step, found)
-            if place == 0 and not hidden:
+            if place == 0 and followed:
                 found = self.tangents.refine(call, operands, local, value, found, partial(self._evaluate, step, items))
             if self.after is not None and place == 0:
                 found = self.after(step, every, local, found)
             self.env[value] = found
             first = first or Walked(step, local, found)
+        for value in step.mutates:
+            if value not in step.results:  # running statistics: nothing is known of what is written
+                jumps = np.where(np.any([u.lipschitz > 0 for u in read], axis=0), inf, 0.0)
+                self.env[value] = replace(self.unknown(value), lipschitz=jumps, smoothness=np.add.outer(jumps, jumps))
+                self.values.release([value])
         self.written(step, before)
         return [first] if first is not None and first.reach.moves else []
+
+    def _all_real(self, step: Step) -> bool:
+        """Tell whether all that a step reads and gives of what moves is real: tangents see nothing else."""
+        values = (*(r.value for r in _reads(step)), *(r for r in step.results if r is not None))
+        return all("float" in self.program.values[v].dtype for v in values if v in self.tangents.touched)
+
+    def _is_complex(self, value: int) -> bool:
+        """Tell a value of complex numbers."""
+        return "complex" in self.program.values[value].dtype
 
     def _as_whole(self, step: Step, found: Reach) -> Reach:
         """Take the least of a bound and of those of the formulas that end at a step."""
@@ -178,6 +202,11 @@ class _Walk:
                 f"bounds: the operation {step} has no constants. Give it some with nonsmooth.bounds.constants."
                 f"bound_operation({name!r}), or write it with operations that have."
             )
+        values = [*(r for r in step.results if r is not None), *(i.value for i in items if isinstance(i, Ref))]
+        if any(map(self._is_complex, values)) and not _serves_complex(name):
+            why = f"`{name}` of complex numbers has no constants"
+            pairs = {(i, j): inf for j in range(len(operands)) for i in range(j + 1)}
+            return [Local([inf] * len(operands), pairs, why=why)]
         evaluate = partial(self._evaluate, step, items)
         called = Called(
             name, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items), self.budget
@@ -195,7 +224,9 @@ class _Walk:
         if constants == list(local.lipschitz) and not hidden:
             return local
         why = local.why or f"`{step.operation.name}` depends on whole numbers or truth values that may jump in the set"
-        return replace(local, lipschitz=[*constants, *[inf] * hidden], why=why)
+        constants += [inf] * hidden
+        jumps = {(p, p): inf for p, c in enumerate(constants) if c == inf}
+        return replace(local, lipschitz=constants, smoothness={**local.smoothness, **jumps}, why=why)
 
     def _evaluate(self, step: Step, items: list[Any], *arrays: Any) -> Floats | None:
         """Run the operation of a step at other operands."""
@@ -231,6 +262,12 @@ class _Walk:
 def _name(step: Step, call: Any) -> str:
     """Name the record of a step: the dictionary lists a division by a number among the products, and it is none here."""
     return "div" if call.operation == "mul" and step.label.startswith(("div", "true_div")) else str(call.operation)
+
+
+def _serves_complex(name: str) -> bool:
+    """Tell an operation whose constants on |u| <= ||u|| are those of complex entries too: linear ones, products, powers."""
+    linear = name in OPERATIONS and OPERATIONS[name].kind in (Kind.AFFINE, Kind.INDEX)
+    return linear or name in PRODUCTS or name in FACTORS
 
 
 def _is_real(program: Program, value: int) -> bool:

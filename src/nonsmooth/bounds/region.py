@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nonsmooth.bounds.reach import Floats, Reach, Shape
+from nonsmooth.bounds.reach import Floats, Reach, Shape, length_of
 from nonsmooth.errors import UsageError
 
 __all__ = ["Ball", "Block", "as_ball", "balls_of", "parse_weights", "radii_of"]
@@ -92,14 +92,14 @@ class Block:
             return Reach.constant(self.center, blocks)
         lipschitz = np.eye(blocks)[place] if self.ball.radius else np.zeros(blocks)
         center = None if zero or self.center is None else np.asarray(self.center)
-        away = 0.0 if zero else inf if center is None else float(np.linalg.norm(center.astype(float)))
+        away = 0.0 if zero else inf if center is None else length_of(center)
         low, high = np.array(-inf), np.array(inf)
-        if self.ball.norm == "max" and (zero or center is not None):
+        if self.ball.norm == "max" and (zero or (center is not None and not np.iscomplexobj(center))):
             about = np.array(0.0) if center is None else center.astype(float)
             low, high = about - self.ball.radius, about + self.ball.radius
         operator = inf
         if self.ball.norm == "spectral":
-            operator = self.ball.radius + (0.0 if center is None else float(np.linalg.norm(center.astype(float))))
+            operator = self.ball.radius + (0.0 if center is None else length_of(center))
         return Reach(
             self.shape,
             away + self.radius,

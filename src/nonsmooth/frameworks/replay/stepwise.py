@@ -72,20 +72,20 @@ class Stepwise(ABC):
     def evaluate(self, step: Step, items: Sequence[Any], arrays: Sequence[Any]) -> NDArray[np.float64] | None:
         """Run a step with arrays of numpy in the places of some operands, and give its first result.
 
-        None where an operand is unknown, or one value stands in two places.
+        None where an operand is unknown, one value stands in two places, or the result is complex.
         """
         function, operands = self._function(step, items, arrays)
-        return None if function is None else np.asarray(self.numpy(function(*operands)), float)
+        return None if function is None else _real(self.numpy(function(*operands)))
 
     def pull(
         self, step: Step, items: Sequence[Any], arrays: Sequence[Any], cotangent: NDArray[Any]
-    ) -> tuple[NDArray[np.float64], ...] | None:
-        """Give the pullback of a cotangent of the first result to the operands for which arrays are given."""
+    ) -> tuple[NDArray[np.float64] | None, ...] | None:
+        """Give the pullback of a cotangent of the first result to the operands for which arrays are given; None if complex."""
         function, operands = self._function(step, items, arrays)
         if function is None:
             return None
         found = self.pulled(function, operands, self.entered(cotangent))
-        return tuple(np.asarray(self.numpy(t), float) for t in found)
+        return tuple(_real(self.numpy(t)) for t in found)
 
     def _function(self, step: Step, items: Sequence[Any], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         """Give a step as a function of the operands for which arrays are given, and those."""
@@ -105,3 +105,8 @@ class Stepwise(ABC):
             return outputs if step.single else outputs[0]
 
         return function, [self.entered(np.asarray(array)) for _, array in given]
+
+
+def _real(array: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Give real numbers in double precision, nothing for complex ones."""
+    return None if np.iscomplexobj(array) else np.asarray(array, float)

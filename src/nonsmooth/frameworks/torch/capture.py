@@ -14,7 +14,9 @@ from nonsmooth.errors import CaptureError, ChangedInput, NonsmoothError, Randomn
 from nonsmooth.frameworks.one_framework import one_framework
 from nonsmooth.frameworks.torch.interception import CALLS_BACKWARD
 from nonsmooth.frameworks.torch.proof import Native, prove
+from nonsmooth.frameworks.torch.randomness import SHAPES
 from nonsmooth.frameworks.torch.sources import line_of
+from nonsmooth.frameworks.torch.stepwise import with_values
 from nonsmooth.frameworks.torch.tape import Tape
 from nonsmooth.frameworks.torch.tree import (
     RandomState,
@@ -33,9 +35,6 @@ from nonsmooth.program import Program
 __all__ = ["capture_function", "trace_function"]
 
 RANDOMNESS = ("refuse", "freeze")
-
-SHAPES = "shapes"
-"""What stands for randomness where a function is traced by shapes alone: draws are numbers between bounds."""
 
 OUTSIDE_GRADIENT = ("appears to not have been used in the graph", "does not require grad and does not have a grad_fn")
 """What torch says when a gradient is asked for with respect to a tensor without a graph."""
@@ -89,11 +88,13 @@ def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: t
         with torch.inference_mode(False), torch.enable_grad(), mode:
             leaves, structure = flatten((x, tuple(data)))
             point, items = unflatten([_shape_of(t) for t in leaves], structure)
-            return _record(framework, function, point, items, SHAPES, None)[1]
+            program = _record(framework, function, point, items, SHAPES, None)[1]
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise _needs_values(error) from error
     finally:
         start.put()
+    known = {number: real for number, t in program.constants.items() if (real := with_values(t)) is not None}
+    return replace(program, constants=known)
 
 
 def _shape_of(leaf: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,15 @@ from nonsmooth.errors import RandomnessError
 from nonsmooth.frameworks.torch.arguments import tensors_of
 from nonsmooth.frameworks.torch.names import arguments_of, packet_name
 from nonsmooth.frameworks.torch.protection import refusal
+from nonsmooth.program import Ref
 
 if TYPE_CHECKING:
     from nonsmooth.frameworks.torch.tape import Tape
 
-__all__ = ["draw", "draws_nothing"]
+__all__ = ["SHAPES", "draw", "draws_nothing"]
+
+SHAPES = "shapes"
+"""What stands for randomness where a function is traced by shapes alone: draws are numbers between bounds."""
 
 _NO_DERIVATIVE = frozenset(["bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like"])
 """Operators whose draws torch does not differentiate."""
@@ -56,11 +61,29 @@ def draw(tape: Tape, mode: Any, func: Any, args: Any, kwargs: Any, depends: bool
     tape.drawn[drawn.value] = _between(name)
     number = tape.ids.get(id(result))
     if number is None:
-        tape.write(torch.ops.aten.clone.default, (drawn,), {}, (tape.new_value(result, "drawn"),))
+        step = tape.write(torch.ops.aten.clone.default, (drawn,), {}, (tape.new_value(result, "drawn"),))
     else:
         reference = tape.reference(result)
-        tape.write(torch.ops.aten.copy_.default, (reference, drawn), {}, (number,), changed=[result])
+        step = tape.write(torch.ops.aten.copy_.default, (reference, drawn), {}, (number,), changed=[result])
+    if tape.randomness == SHAPES and (law := _law(tape, func, args, kwargs)):
+        tape.steps[-1] = replace(step, target=_following(step.target), args=(*step.args, *law))
     return result
+
+
+def _law(tape: Tape, func: Any, args: Any, kwargs: Any) -> list[Ref]:
+    """List the values on which the law of a draw depends: not those of which it takes the shape, or that it overwrites."""
+    if packet_name(func).endswith("_like"):
+        return []
+    named = arguments_of(func, args, kwargs)
+    law = {a.name: named[a.name] for a in func._schema.arguments if a.alias_info is None or not a.alias_info.is_write}
+    if packet_name(func) == "bernoulli" and isinstance(law.get("p"), float | int):
+        law.pop("self", None)
+    return [tape.reference(t) for t in tensors_of(law)]
+
+
+def _following(target: Any) -> Any:
+    """Give an operator that takes no notice of the values on which the law of what it is given depends."""
+    return lambda *args, **kwargs: target(*args[: len(target._schema.arguments)], **kwargs)
 
 
 def _between(name: str) -> tuple[float, float]:

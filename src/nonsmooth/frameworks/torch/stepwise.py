@@ -14,16 +14,20 @@ from nonsmooth.frameworks.replay.arguments import map_arrays
 from nonsmooth.frameworks.replay.stepwise import Stepwise
 from nonsmooth.program import Program, Step
 
-__all__ = ["StepwiseTorch", "step_by_step"]
+__all__ = ["StepwiseTorch", "step_by_step", "with_values"]
+
+
+UNFILLED = frozenset("empty empty_like new_empty empty_strided new_empty_strided".split())
+"""Operators that give memory as they find it: a program that is a function writes all of it before it reads."""
 
 
 def step_by_step(program: Program, leaves: Sequence[Any], items: Sequence[Any]) -> StepwiseTorch:
     """Start a program at leaves and data; those that are shapes alone (None, or on the meta device) are unknown."""
     known = dict(zip((*program.inputs, *program.data), (*leaves, *items), strict=True)) | dict(program.constants)
-    return StepwiseTorch(program, {v: real for v, t in known.items() if (real := _real(t)) is not None})
+    return StepwiseTorch(program, {v: real for v, t in known.items() if (real := with_values(t)) is not None})
 
 
-def _real(tensor: Any) -> torch.Tensor | None:
+def with_values(tensor: Any) -> torch.Tensor | None:
     """Give a tensor that has values."""
     if isinstance(tensor, FakeTensor):
         tensor = tensor.constant
@@ -53,7 +57,8 @@ class StepwiseTorch(Stepwise):
         if step.mutates:
             args, kwargs = map_arrays((args, kwargs), torch.clone)
         with torch.inference_mode(False):
-            return step.target(*args, **kwargs)
+            found = step.target(*args, **kwargs)
+            return found.zero_() if step.label in UNFILLED else found
 
     def advance(self, step: Step) -> None:
         """Evaluate a step without a graph."""

@@ -34,7 +34,7 @@ from nonsmooth.frameworks.torch.operators import (
     window_of,
 )
 from nonsmooth.frameworks.torch.protection import Protection, refusal
-from nonsmooth.frameworks.torch.randomness import draw, draws_nothing
+from nonsmooth.frameworks.torch.randomness import SHAPES, draw, draws_nothing
 from nonsmooth.frameworks.torch.sources import user_frame
 from nonsmooth.frameworks.torch.user_functions import OutputOf, about_function, undisturbed
 from nonsmooth.program import Finding, Guard, Mode, Ref, Source, Step
@@ -140,7 +140,8 @@ class Tape(Protection):
         references = map_tensors((args, kwargs), self.reference)
         if name in LEAVING:
             return self._leaving(func, args, kwargs, references)
-        depends, _ = self.flags(references)
+        on_point, on_data = self.flags(references)
+        depends = on_point or (on_data and self.randomness == SHAPES)
         binding = bind(func, args, kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags and not draws_nothing(func, args, kwargs)
         if random:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from nonsmooth.errors import CaptureError, RandomnessError
 from nonsmooth.frameworks.torch.protection import preserved, refusal
@@ -37,14 +38,18 @@ def undisturbed(name: str, tensors: list[torch.Tensor], is_outside: Callable[[to
     Raises:
         CaptureError: an argument was changed in place. RandomnessError: a random number was drawn.
     """
-    versions, generator = [t._version for t in tensors], torch.get_rng_state()
+    with unset_fake_temporarily():
+        versions, generator = [t._version for t in tensors], torch.get_rng_state()
     with preserved([t for t in tensors if is_outside(t)]):
         yield
         if [t._version for t in tensors] != versions:
             found = f"the autograd.Function `{name}` changes its arguments in place"
             raise refusal(CaptureError, found, "return a new tensor")
-    if not torch.equal(generator, torch.get_rng_state()) and runs_alone():
-        torch.set_rng_state(generator)
+    with unset_fake_temporarily():
+        drawn = not torch.equal(generator, torch.get_rng_state()) and runs_alone()
+        if drawn:
+            torch.set_rng_state(generator)
+    if drawn:
         found = f"the autograd.Function `{name}` draws random numbers, which cannot be frozen"
         raise refusal(RandomnessError, found, "draw them before and pass them to it")
 
