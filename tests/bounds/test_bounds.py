@@ -165,6 +165,16 @@ def test_refused(xp: Adapter, name: str) -> None:
         bounds_of(xp, lambda w, x: f(xp, w, x), **sets)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_numbers_that_are_none_are_refused(xp: Adapter, bad: float) -> None:
+    """A center must be finite, and so must what is fixed."""
+    spoilt = np.array([[1.0, bad], [0.0, 1.0]])
+    with pytest.raises(UsageError, match="w holds nan or inf"):
+        bounds_of(xp, lambda w, x: x @ w, w=spoilt, weights=ns.Ball(1.0, "here"))
+    with pytest.raises(UsageError, match="x0 holds nan or inf"):
+        bounds_of(xp, lambda w, x: x @ w, x=spoilt, weights=1.0)
+
+
 def test_a_branch_on_data_is_refused_by_line(xp: Adapter) -> None:
     """What holds on one branch need not hold on the set."""
 

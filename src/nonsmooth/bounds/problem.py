@@ -62,6 +62,8 @@ def make_blocks(
     blocks = []
     for name, kind, (value, leaf), ball in zip((*names, *inputs_named), kinds, places, balls, strict=True):
         has_values = framework.has_values(leaf)
+        if has_values and not framework.finite(leaf):
+            raise UsageError(f"bounds: {name} holds nan or inf; a set needs finite numbers.")
         here = isinstance(ball.center, str) and ball.center == HERE
         if here:
             center = framework.numpy(leaf) if has_values else None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+import nonsmooth as ns  # noqa: E402
 from tests.bounds.constants.suprema import anywhere, ball, both_sides, constants, fixed  # noqa: E402
 
 F = torch.nn.functional
@@ -177,3 +178,24 @@ def test_alignments() -> None:
     u = torch.log_softmax(torch.as_tensor(rng.normal(size=(3, 1, 3))), -1)
     assert torch.allclose(f(u, torch.tensor([[1, 2]])), phi(u, None))
     both_sides(phi, reaches, local, {(0,): 0.98, (0, 0): 0.4}, 5.0)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_cross_entropy_with_negative_weights(reduction: str) -> None:
+    """Weights of classes of either sign: sizes, slopes and curvature stay below their bounds."""
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(8):
+        samples, classes = (int(torch.randint(2, 5, (), generator=generator)) for _ in range(2))
+        weight, x0 = (torch.randn(s, generator=generator, dtype=torch.double) for s in ((classes,), (samples, classes)))
+        label = torch.randint(0, classes, (samples,), generator=generator)
+
+        def f(x: torch.Tensor, w: torch.Tensor = weight, y: torch.Tensor = label) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy(x, y, weight=w, reduction=reduction)
+
+        found = ns.bounds(f, x0, weights=ns.Ball(2.0, "here")).weights
+        for _ in range(10):
+            step = torch.randn(x0.shape, generator=generator, dtype=torch.double)
+            x = x0 + 2 * step / step.norm()
+            jacobian = torch.autograd.functional.jacobian(f, x).reshape(-1, x.numel())
+            assert float(f(x).norm()) <= found.norm * (1 + 1e-9)
+            assert float(torch.linalg.matrix_norm(jacobian, 2)) <= found.lipschitz * (1 + 1e-9)

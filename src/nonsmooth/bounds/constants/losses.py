@@ -450,7 +450,10 @@ def cross_entropy(call: Called) -> Local:
     slopes = np.minimum(
         class_gradient(total, least, squared), _reached(total, squared, probable.low, probable.high, classes)
     )
-    if known is not None and is_local(x):
+    negative = not bool(np.all(least >= 0))
+    if negative:  # |A p - a| <= |A| + |a|, and sum |a| <= sqrt(classes) |a|
+        slopes = np.abs(total) + np.sqrt(squared)
+    elif known is not None and is_local(x):
         slopes = np.minimum(slopes, _about_center(call, axis, total, probable.first))
     if target_error := call.operands[1].distance if known is not None and call.operands[1].shape == x.shape else 0.0:
         slopes = slopes + (sqrt(classes) + 1) * target_error
@@ -459,7 +462,8 @@ def cross_entropy(call: Called) -> Local:
     reduction = call.attributes.get("reduction", 0)
     norm_of_slopes = float(np.linalg.norm(slopes))
     lipschitz[0], bend = (norm_of_slopes, curved) if reduction else (float(np.max(slopes)), curved)
-    height = largest * (probable.spread + log(classes))
+    heavy = sqrt(classes * float(np.max(squared))) if negative else largest
+    height = heavy * (probable.spread + log(classes))
     together = float(np.abs(total).sum()) * log(classes) + norm_of_slopes * x.norm if reduction else inf
     smoothness = {(0, 0): bend}
     if call.operands[1].moves:
@@ -477,14 +481,14 @@ def cross_entropy(call: Called) -> Local:
         lipschitz[1] = float(times(lipschitz[1], factor))
         smoothness = {pair: float(times(v, bend_factor)) for pair, v in smoothness.items()}
         together = float(times(together, factor))
-        height = height * (1.0 if known is None else float(times(np.abs(total).sum() / max(largest, 1e-300), factor)))
+        many = samples if negative else np.abs(total).sum() / max(largest, 1e-300)
+        height = height * (1.0 if known is None else float(times(many, factor)))
     elif reduction == 2:
         height *= samples
     top = min(height, together)
-    positive = bool(np.all(least >= 0))
     norm = top if reduction else min(sqrt(samples) * height, inf)
     why = "the weights of all samples may be 0" if reduction == 1 and mean <= 0 else ""
-    return _no_weights(call, Local(lipschitz, smoothness, norm, 0.0 if positive else -top, top, why=why))
+    return _no_weights(call, Local(lipschitz, smoothness, norm, -top if negative else 0.0, top, why=why))
 
 
 def _weighted_mean(call: Called, samples: int, slope: float) -> float:
