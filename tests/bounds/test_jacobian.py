@@ -162,7 +162,7 @@ def ratios(seeds: range, radii: tuple[float, ...] = (0.01, 0.3, 3.0)) -> list[fl
     return found
 
 
-@pytest.mark.parametrize("block", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 20))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 20))])
 def test_no_jacobian_in_a_ball_exceeds_the_bound(block: int) -> None:
     """Observed by climbing and by quotients, on 240 random programs and balls of three radii each."""
     assert max(ratios(range(12 * block, 12 * block + 12))) <= 1 + 1e-7

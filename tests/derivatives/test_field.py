@@ -72,11 +72,15 @@ def check_reference(xp: Adapter, seed: int, variables: int = 4, kinks: int = 9) 
 
 @pytest.mark.parametrize(
     ("xp", "block"),
-    [*shortened([("torch", block) for block in range(5)], 2), *[("jax", 0)] * ("jax" in served())],
+    [
+        *shortened([("torch", block) for block in range(5)], 2),
+        *shortened([("jax", block) for block in range(4)] * ("jax" in served()), 1),
+    ],
     indirect=["xp"],
 )
 def test_all_selections_of_random_programs(xp: Adapter, block: int) -> None:
-    assert sum(check_reference(xp, seed) for seed in range(25 * block, 25 * (block + 1))) > 25
+    count = 25 if xp.name == "torch" else 7
+    assert sum(check_reference(xp, seed) for seed in range(count * block, count * (block + 1))) > count
 
 
 @pytest.mark.slow

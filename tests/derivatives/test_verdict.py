@@ -24,7 +24,7 @@ def identity(t: torch.Tensor) -> torch.Tensor:
     ("xp", "seed"),
     [
         *shortened([("torch", seed) for seed in range(60)], 24),
-        *shortened([("jax", seed) for seed in range(12) if "jax" in served()], 6),
+        *shortened([("jax", seed) for seed in range(12) if "jax" in served()], 3),
     ],
     indirect=["xp"],
 )

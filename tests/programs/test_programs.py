@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.adapters import Adapter
+from tests.adapters import Adapter, served
 from tests.programs.generator import random_program
 from tests.programs.jax_text import RULES, NotInJax, in_jax
 from tests.programs.oracle import gradient_at, gradient_near, is_limit, one_sided
 from tests.programs.statements import KINDS
 from tests.programs.traps import TRAPS, trapped_program
+from tests.shortened import shortened
 
 ZERO = torch.zeros(2, dtype=torch.float64)
 ALONG = torch.tensor([0.5, -0.25], dtype=torch.float64)
@@ -68,7 +69,15 @@ def test_every_kind_of_statement_comes() -> None:
     assert "eigvalsh" in texts and "nuc" in texts and len(KINDS) == 12
 
 
-@pytest.mark.parametrize("block", range(4))
+BLOCKS = [(name, block) for name in served() for block in range(4)]
+"""Of the four blocks of JAX, which compiles every program anew, one is run by default."""
+
+
+@pytest.mark.parametrize(
+    ("xp", "block"),
+    [*(run for run in BLOCKS if run[0] != "jax"), *shortened([run for run in BLOCKS if run[0] == "jax"], 1)],
+    indirect=["xp"],
+)
 def test_a_program_is_the_same_in_every_framework(xp: Adapter, block: int) -> None:
     """Values at the point and beside it are those of the text for torch."""
     for seed in range(10 * block, 10 * (block + 1)):
