@@ -165,3 +165,21 @@ def test_a_function_with_its_own_backward_is_named() -> None:
         ns.bounds(lambda w: OneWay.apply(w), torch.ones(3), weights=1.0)
     with pytest.raises(UnlistedOperation, match=r"`OneWay` .* has no constants"):
         ns.bounds(lambda w, x: w + OneWay.apply(x), torch.ones(3), torch.ones(3), inputs=1.0)
+
+
+def test_whole_numbers_are_not_where_the_center_is() -> None:
+    """Sizes of what is rounded to whole numbers, and of truth values, are not those of what they come from."""
+    x = torch.full((4,), 0.95)
+    near = ns.bounds(lambda w: 10 * w.long().double(), x, weights=ns.Ball(0.2, "here"))
+    assert near.weights.norm >= 10.0
+    assert near.weights.lipschitz == inf
+    tiny = ns.bounds(lambda w: w.bool().double(), torch.zeros(4), weights=1e-3)
+    assert tiny.weights.norm >= 2.0
+
+
+def test_additions_at_places_in_single_precision() -> None:
+    """JAX: what is traced in single precision is evaluated in double, with the function that a scatter applies."""
+    jnp = pytest.importorskip("jax.numpy")
+    found = ns.bounds(lambda w: w.at[1].add(3 * w[0]), jnp.ones((2, 3), dtype=jnp.float32), weights=1.0).weights
+    assert found.lipschitz >= float(np.linalg.norm([[1, 0], [3, 1]], 2))
+    assert found.smoothness == 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
+from math import inf, prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from nonsmooth.bounds.composites import Composites
 from nonsmooth.bounds.constants import CONSTANTS, Called
 from nonsmooth.bounds.jacobian import InputTangents
-from nonsmooth.bounds.reach import Floats, Local, Reach, compose
+from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, compose
 from nonsmooth.bounds.region import Block, radii_of
 from nonsmooth.dictionary import OPERATIONS, Kind
 from nonsmooth.errors import UnlistedOperation
@@ -146,9 +146,8 @@ class _Walk:
             if value is None:
                 continue
             local = locals_[min(place, len(locals_) - 1)]
-            if self._is_complex(value):  # such entries have no order
-                local = replace(local, low=-inf, high=inf)
             shape = call.results[place] if place < len(call.results) else self.program.values[value].shape
+            local = self._of_kind(step, value, local, shape, hidden=len(hidden))
             every = (*operands, *hidden)[: len(local.lipschitz)]
             found = compose(shape, local, every, self.radii, centers[place], precision)
             if step.operation.name in KEEPS_OPERATOR and len(shape) == 2:
@@ -173,6 +172,19 @@ class _Walk:
         """Tell whether all that a step reads and gives of what moves is real: tangents see nothing else."""
         values = (*(r.value for r in _reads(step)), *(r for r in step.results if r is not None))
         return all("float" in self.program.values[v].dtype for v in values if v in self.tangents.touched)
+
+    def _of_kind(self, step: Step, value: int, local: Local, shape: Shape, *, hidden: int) -> Local:
+        """Adapt constants to entries that are not real: complex ones have no order; whole numbers that move jump."""
+        if self._is_complex(value):
+            return replace(local, low=-inf, high=inf)
+        if _is_real(self.program, value):
+            return local
+        local = replace(local, lipschitz=[inf if c else 0.0 for c in local.lipschitz])
+        if step.operation.name not in ("cast", "copy") or hidden:
+            return local
+        if self.program.values[value].dtype == "bool":
+            return replace(local, norm=sqrt(prod(shape)), low=0.0, high=1.0)
+        return replace(local, low=np.floor(local.low), high=np.ceil(local.high))
 
     def _is_complex(self, value: int) -> bool:
         """Tell a value of complex numbers."""

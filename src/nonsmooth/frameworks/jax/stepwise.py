@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.extend import core
 from numpy.typing import NDArray
 
 from nonsmooth.frameworks.jax.walk import Bind, Reordered, Whole
@@ -81,13 +82,23 @@ def _called(target: Any, args: Any, kwargs: Any) -> Any:
         return [found[k] for k in target.order]
     if isinstance(target, Bind):
         arrays = [_array(a, t.dtype) for a, t in zip(args, target.types, strict=True)]
-        return target.primitive.bind(*arrays, **map_leaves(dict(kwargs), object, _wide_type))
+        return target.primitive.bind(*arrays, **_widened(map_leaves(dict(kwargs), object, _wide_type), arrays))
     if isinstance(target, Whole):
         types = [v.aval.dtype for v in target.equation.invars]
         with jax.enable_x64(_is_wide(target)):
             arrays = [_narrow(a, t) for a, t in zip(args, types, strict=True)]
             return map_arrays(target(*arrays), lambda t: t)
     return target(*args, **kwargs)
+
+
+def _widened(params: dict[str, Any], arrays: Sequence[Any]) -> dict[str, Any]:
+    """Trace again, in the type of the arrays, what a scatter does to an entry and what goes there."""
+    update = params.get("update_jaxpr")
+    if update is None:
+        return params
+    number = jax.ShapeDtypeStruct((), arrays[0].dtype)
+    closed = jax.make_jaxpr(core.jaxpr_as_fun(core.ClosedJaxpr(update, params["update_consts"])))(number, number)
+    return {**params, "update_jaxpr": closed.jaxpr, "update_consts": tuple(closed.consts)}
 
 
 def _array(value: Any, dtype: Any) -> Any:
