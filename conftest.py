@@ -125,6 +125,9 @@ TABLES_IN_JAX = {
 }
 """The files, or tests, that share out a table in JAX, and which part of how many is whose: each case is met at every run."""
 
+DEAR_IN_JAX = ("tests/derivatives/test_every_statement.py::test_verdicts[jax-middle of sorted]",)
+"""What takes half a minute to compile: by default its other tests run there."""
+
 DYNAMIC_INDEX = pytest.mark.xfail(
     reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=True
 )
@@ -140,7 +143,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if place % 3:
             item.add_marker(COMPILED)
     for item in items:
-        if waits_in_jax(item):
+        if waits_in_jax(item) or item.nodeid in DEAR_IN_JAX:
             item.add_marker(COMPILED)
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if parameters.get("xp") == "jax" and parameters.get("precision") == "single":
