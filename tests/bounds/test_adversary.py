@@ -183,3 +183,23 @@ def test_additions_at_places_in_single_precision() -> None:
     found = ns.bounds(lambda w: w.at[1].add(3 * w[0]), jnp.ones((2, 3), dtype=jnp.float32), weights=1.0).weights
     assert found.lipschitz >= float(np.linalg.norm([[1, 0], [3, 1]], 2))
     assert found.smoothness == 0.0
+
+
+def test_modules_and_weights_that_are_shared_stay_what_they_are() -> None:
+    """A module used twice, and a weight of two modules: nothing of the model is changed, and both places are followed."""
+    shared = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3))
+    model = nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(3, 3))
+    model[3].weight = shared[1].weight
+    before = {n: (t, t.detach().clone()) for n, t in (*model.named_parameters(), *model.named_buffers())}
+    x = torch.arange(12.0).reshape(4, 3).cos()
+    ns.bounds(model, x, weights=1.0)
+    f, w = ns.objective(model, step=lambda m, x: m(x))
+    ns.capture(f, w, x)
+    assert torch.allclose(f(w, x), model(x))
+    for n, t in (*model.named_parameters(), *model.named_buffers()):
+        assert t is before[n][0]
+        assert n.rpartition(".")[2].startswith(("running", "num")) or torch.equal(t, before[n][1])
+    tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    tied[1].weight = tied[0].weight
+    found = ns.bounds(tied, torch.tensor([[1.0, 0.0]]), weights=1.0).weights
+    assert found.lipschitz >= 2.0 * (1 - 1e-9)

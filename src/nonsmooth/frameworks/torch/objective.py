@@ -44,8 +44,25 @@ class Objective:
     def __call__(self, parameters: Any, *data: Any) -> Any:
         """Evaluate the objective."""
         buffers = {n: b.clone() for n, b in self.model.named_buffers()}
-        state = {f"model.{n}": t for n, t in {**buffers, **parameters}.items()}
-        return torch.func.functional_call(self._stepping, state, data)
+        state = {f"model.{n}": t for n, t in _everywhere(self.model, {**buffers, **parameters}).items()}
+        return torch.func.functional_call(self._stepping, state, data, tie_weights=False)
+
+
+def _everywhere(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give tensors to all places that share them, each place once.
+
+    A module that is used twice is one place: torch's own tying takes it for two, and does not put it back as it was.
+    """
+    names: dict[int, str] = {}
+    found = dict(tensors)
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                place = f"{path}.{name}" if path else name
+                first = names.setdefault(id(tensor), place)
+                if first in tensors:
+                    found[place] = tensors[first]
+    return found
 
 
 def make_objective(
