@@ -203,3 +203,29 @@ def test_modules_and_weights_that_are_shared_stay_what_they_are() -> None:
     tied[1].weight = tied[0].weight
     found = ns.bounds(tied, torch.tensor([[1.0, 0.0]]), weights=1.0).weights
     assert found.lipschitz >= 2.0 * (1 - 1e-9)
+
+
+INDEXED: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "gather": lambda x, i: x.gather(1, i),
+    "index": lambda x, i: x[0][i[0]],
+    "index_select": lambda x, i: x.index_select(1, i[0]),
+    "take": torch.take,
+    "embedding": lambda x, i: nn.functional.embedding(i[0], x.T),
+    "scatter": lambda x, i: torch.zeros(1, 2).scatter(1, i, x),
+    "index_put": lambda x, i: x.clone().index_put((0 * i[0], i[0]), x[0]),
+}
+
+
+@pytest.mark.parametrize("name", INDEXED)
+@pytest.mark.parametrize("kind", ["weights", "inputs"])
+def test_indices_that_move_may_take_any_entry(name: str, kind: str) -> None:
+    """At the center two small entries are taken; elsewhere in the set two large ones."""
+    f, x, i = INDEXED[name], torch.tensor([[0.0, 100.0]]), torch.full((1, 2), -0.05)
+    ball = ns.Ball(0.1, "here", norm="max")
+    if kind == "weights":
+        found = ns.bounds(lambda w: f(w["x"], (w["i"] > 0).long()), {"x": x, "i": i}, weights=ball)
+    else:
+        found = ns.bounds(lambda w, x, i: f(x, (i > 0).long()), torch.ones(1), x, i, inputs=ball)
+    for v in (i, -i, i * torch.tensor([[1.0, -1.0]])):
+        assert found.both.norm >= float(torch.linalg.vector_norm(f(x, (v > 0).long())))
+    assert found.both.lipschitz == inf

@@ -219,10 +219,12 @@ class _Walk:
             why = f"`{name}` of complex numbers has no constants"
             pairs = {(i, j): inf for j in range(len(operands)) for i in range(j + 1)}
             return [Local([inf] * len(operands), pairs, why=why)]
-        evaluate = partial(self._evaluate, step, items)
-        called = Called(
-            name, operands, call.attributes, call.results, evaluate, partial(self._pull, step, items), self.budget
-        )
+        evaluate: Any = partial(self._evaluate, step, items)
+        pull: Any = partial(self._pull, step, items)
+        whole = [i for i in items if isinstance(i, Ref) and not _is_real(self.program, i.value)]
+        if any(self.reach(i).moves for i in whole):  # a run with the indices at the center says nothing of the others
+            evaluate = pull = _unknown
+        called = Called(name, operands, call.attributes, call.results, evaluate, pull, self.budget)
         found = record(called)
         return found if isinstance(found, list) else [found]
 
@@ -280,6 +282,10 @@ def _serves_complex(name: str) -> bool:
     """Tell an operation whose constants on |u| <= ||u|| are those of complex entries too: linear ones, products, powers."""
     linear = name in OPERATIONS and OPERATIONS[name].kind in (Kind.AFFINE, Kind.INDEX)
     return linear or name in PRODUCTS or name in FACTORS
+
+
+def _unknown(*arrays: Any) -> None:
+    """Give nothing."""
 
 
 def _is_real(program: Program, value: int) -> bool:
