@@ -145,6 +145,12 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     "a negative radius": (lambda xp, w, x: x @ w, {"weights": -1.0}, UsageError, "radius is a number >= 0"),
     "a radius that is none": (lambda xp, w, x: x @ w, {"weights": math.nan}, UsageError, "radius is a number >= 0"),
     "a zero radius": (lambda xp, w, x: x @ w, {"weights": 0.0}, UsageError, "radius 0"),
+    "a zero radius of inputs": (lambda xp, w, x: x @ w, {"inputs": 0.0}, UsageError, "radius 0"),
+    "a zero ball": (lambda xp, w, x: x @ w, {"weights": ns.Ball(0.0)}, UsageError, "radius 0"),
+    "a key that is no name": (lambda xp, w, x: x @ w, {"weights": {3: 1.0}}, UsageError, "key that is a int"),
+    "no loss": (lambda xp, w, x: x @ w, {"weights": 1.0, "loss": "ce", "target": 1}, UsageError, "must be a function"),
+    "a target alone": (lambda xp, w, x: x @ w, {"weights": 1.0, "target": 1}, UsageError, "belong together"),
+    "a budget that is none": (lambda xp, w, x: x @ w, {"weights": 1.0, "budget": "a"}, UsageError, "multiplications"),
     "a name that is none": (lambda xp, w, x: x @ w, {"weights": {"v9": 1.0}}, UsageError, "which is none of"),
     "no radius": (lambda xp, w, x: x @ w, {"weights": "big"}, UsageError, "radius, a Ball, or a mapping"),
     "a norm that is none": (lambda xp, w, x: x, {"weights": 1.0, "inputs": ()}, UsageError, "radius, a Ball"),
@@ -163,6 +169,16 @@ def test_refused(xp: Adapter, name: str) -> None:
     f, sets, kind, words = REFUSED[name]
     with pytest.raises(kind, match=words):
         bounds_of(xp, lambda w, x: f(xp, w, x), **sets)
+
+
+def test_weights_are_floating_arrays(xp: Adapter) -> None:
+    """Whole numbers and what is no array are refused by name."""
+    with pytest.raises(UsageError, match=r"weights are floating arrays .* n is"):
+        ns.bounds(
+            lambda w: w["w"], {"w": xp.array(W), "n": xp.same(np.array([1, 2]), xp.argmax(xp.array(W)))}, weights=1.0
+        )
+    with pytest.raises(UsageError, match="is a str"):
+        ns.bounds(lambda w: w["w"], {"w": xp.array(W), "name": "relu"}, weights=1.0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -23,6 +23,20 @@ def test_a_module_on_the_meta_device_needs_no_values() -> None:
         ns.bounds(net, x, weights=1.0)
 
 
+def test_a_whole_model_on_the_meta_device_with_buffers_and_draws() -> None:
+    """Batch normalisation in training and dropout need no values; what is fixed in evaluation is not known."""
+    with torch.device("meta"):
+        layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 4, 2)
+        net, x = nn.Sequential(*layers), torch.empty(2, 3, 4, 4)
+    assert ns.bounds(net, x, weights=1.0, inputs=ns.Ball(1.0)).both.smoothness < float("inf")
+    assert ns.bounds(net.eval(), x, weights=1.0, inputs=ns.Ball(1.0)).both.lipschitz == float("inf")
+
+    def made(w: torch.Tensor) -> torch.Tensor:
+        return w + torch.zeros(3, device=w.device)
+
+    assert ns.bounds(made, torch.empty(3, device="meta"), weights=1.0).weights.lipschitz == pytest.approx(1)
+
+
 def test_buffers_are_constants_with_their_values() -> None:
     """Batch normalisation in evaluation divides by its running variance."""
     net = nn.BatchNorm1d(2, eps=0.0, affine=False).eval()
@@ -89,3 +103,20 @@ def test_what_an_index_or_a_choice_hides_may_jump() -> None:
 def test_a_division_by_a_number_is_no_product() -> None:
     """The dictionary lists it among the products; its constant is the reciprocal."""
     assert ns.bounds(lambda w: w / 0.25, torch.ones(3), weights=1.0).weights.lipschitz == pytest.approx(4)
+
+
+def test_a_frozen_model_is_bounded_in_its_inputs() -> None:
+    """A model without trainable parameters has inputs all the same."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    wanted = ns.bounds(net, torch.ones(1, 2), inputs=0.1).inputs
+    for p in net.parameters():
+        p.requires_grad_(False)
+    assert ns.bounds(net, torch.ones(1, 2), inputs=0.1).inputs == wanted
+    assert ns.bounds(nn.Tanh(), torch.ones(1, 2), inputs=float("inf")).inputs.lipschitz == pytest.approx(1)
+
+
+def test_an_error_of_the_function_is_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    """Shapes that do not fit raise torch's error, without the trace that torch logs for shapes."""
+    with pytest.raises(RuntimeError, match="reduction dim"):
+        ns.bounds(nn.Linear(4, 3), torch.ones(2, 3), weights=1.0)
+    assert "fake_tensor" not in capfd.readouterr().err

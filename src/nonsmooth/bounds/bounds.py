@@ -34,6 +34,14 @@ class Bound:
     lipschitz: float
     smoothness: float
 
+    def __str__(self) -> str:
+        """Print the constants.
+
+        >>> print(Bound(3.0, 2.125, inf))
+        m = 3, l = 2.125, L = inf
+        """
+        return f"m = {self.norm:.4g}, l = {self.lipschitz:.4g}, L = {self.smoothness:.4g}"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -167,8 +175,7 @@ def bound_program(
 
     Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
     """
-    if not budget >= 0:
-        raise UsageError(f"bounds: the budget is a number of multiplications, 0 or more; found {budget!r}.")
+    _check_budget(budget)
     function, w, data, framework = read_problem(f, arguments, loss, target, regularisation)
     program = framework.trace(function, w, data)
     blocks, rest = make_blocks(program, framework, w, data, weights, inputs, loss is not None)
@@ -190,6 +197,12 @@ def bound_program(
         layers=tuple(_layer(step, kinds) for step in walked),
         causes=tuple(_causes(walked)),
     )
+
+
+def _check_budget(budget: Any) -> None:
+    """Refuse what is no number of multiplications."""
+    if not isinstance(budget, int | float) or not budget >= 0:
+        raise UsageError(f"bounds: the budget is a number of multiplications, 0 or more; found {budget!r}.")
 
 
 def _results(program: Program, loss: Any) -> list[tuple[str, list[Any]]]:

@@ -11,7 +11,7 @@ import numpy as np
 from nonsmooth.bounds.reach import Floats
 from nonsmooth.bounds.region import HERE, ZERO, Block, balls_of
 from nonsmooth.errors import UsageError
-from nonsmooth.frameworks.entry import is_model, objective
+from nonsmooth.frameworks.entry import filled, is_model, network
 from nonsmooth.frameworks.framework import Framework, find_framework
 from nonsmooth.program import Program
 
@@ -21,11 +21,14 @@ __all__ = ["make_blocks", "read_problem"]
 def read_problem(
     f: Any, arguments: tuple[Any, ...], loss: Any, target: Any, regularisation: Any
 ) -> tuple[Callable[..., Any], Any, tuple[Any, ...], Framework]:
-    """Read what is to be bounded as a function of (weights, *data)."""
-    if regularisation is not None and loss is None:
-        raise UsageError("bounds: a regularisation belongs to an objective; give the loss too, and the target.")
+    """Read what is to be bounded as a function of (weights, *data).
+
+    Raises:
+        UsageError: no function or model, no weights, a loss without its target.
+    """
+    _check_objective(loss, target, regularisation)
     if is_model(f):
-        forward, w = objective(f, step=lambda model, *batch: model(*batch))
+        forward, w = network(f)
         data = arguments
     else:
         if not callable(f):
@@ -33,16 +36,40 @@ def read_problem(
         if not arguments:
             raise UsageError("bounds: a function f(w, *data) needs its weights w: ns.bounds(f, w, *data).")
         forward, w, data = f, arguments[0], tuple(arguments[1:])
-    framework = find_framework(w)
+    framework = find_framework(filled(w if not is_model(f) or w else data))
+    _check_weights(framework, w)
     if loss is None:
         return forward, w, data, framework
 
     def whole(w: Any, *batch: Any) -> Any:
-        network = forward(w, *batch[:-1])
-        value = loss(network, batch[-1])
-        return {"network": network, "objective": value if regularisation is None else value + regularisation(w)}
+        output = forward(w, *batch[:-1])
+        value = loss(output, batch[-1])
+        return {"network": output, "objective": value if regularisation is None else value + regularisation(w)}
 
     return whole, w, (*data, target), framework
+
+
+def _check_objective(loss: Any, target: Any, regularisation: Any) -> None:
+    """Refuse parts of an objective that do not make one."""
+    for name, part in (("loss", loss), ("regularisation", regularisation)):
+        if part is not None and not callable(part):
+            raise UsageError(f"bounds: the {name} must be a function; found a {type(part).__name__}.")
+    if loss is None and regularisation is not None:
+        raise UsageError("bounds: a regularisation belongs to an objective; give the loss too, and the target.")
+    if (loss is None) != (target is None):
+        raise UsageError("bounds: loss and target belong together: the objective is loss(network, target).")
+
+
+def _check_weights(framework: Framework, w: Any) -> None:
+    """Refuse weights that are no floating arrays of the framework."""
+    for name, leaf in zip(framework.leaf_names(w, "w"), framework.flatten(w)[0], strict=True):
+        known = framework.holds(leaf) or type(leaf).__name__ == "ShapeDtypeStruct"
+        if not known or "float" not in str(leaf.dtype):
+            found = f"numbers of type {leaf.dtype}" if known else f"a {type(leaf).__name__}"
+            raise UsageError(
+                f"bounds: the weights are floating arrays of {framework.name}; {name} is {found}. Pass what does not run "
+                "through a set as data, f(w, *data), and a model as it is: ns.bounds(model, x)."
+            )
 
 
 def make_blocks(
@@ -50,8 +77,8 @@ def make_blocks(
 ) -> tuple[list[Block], dict[int, Any]]:
     """Make the blocks that move, and give what is known of the leaves: values at the centers, None where there is none."""
     leaves, names = framework.flatten(w)[0], framework.leaf_names(w, "w")
-    items = framework.data_arrays(data)
-    target = len(framework.data_arrays((data[-1],))) if has_target else 0
+    items = framework.data_leaves(data)
+    target = len(framework.data_leaves((data[-1],))) if has_target else 0
     entered = [k for k, v in enumerate(program.data[: len(items) - target]) if _is_real(program, v)]
     inputs_named = [f"x{k}" for k in range(len(entered))]
     places = [(program.inputs[k], leaf) for k, leaf in enumerate(leaves)]
@@ -84,11 +111,12 @@ def make_blocks(
 def _center(framework: Framework, name: str, center: Any, leaf: Any) -> Floats:
     """Read the center of a ball that is an array."""
     array = np.asarray(framework.numpy(center) if framework.holds(center) else center, float)
-    if array.shape != tuple(leaf.shape) or not np.all(np.isfinite(array)):
+    if array.shape != tuple(leaf.shape):
         raise UsageError(
-            f"bounds: the center of the ball of {name} must be finite and of its shape {tuple(leaf.shape)}; found the shape "
-            f"{array.shape}."
+            f"bounds: the center of the ball of {name} must be of its shape {tuple(leaf.shape)}; found the shape {array.shape}."
         )
+    if not np.all(np.isfinite(array)):
+        raise UsageError(f"bounds: the center of the ball of {name} holds nan or inf; a set needs finite numbers.")
     return array
 
 

@@ -123,6 +123,8 @@ def as_ball(given: Any, center: str, what: str) -> Ball:
         raise UsageError(
             f"bounds: {what} is a radius, a Ball, or a mapping from names to them; found a {type(given).__name__}."
         )
+    if given == 0:
+        raise UsageError(f"bounds: a set of {what} has the radius 0; what stays fixed where it is is left out.")
     return Ball(float(given), center)
 
 
@@ -136,6 +138,12 @@ def balls_of(names: Sequence[str], given: Any, center: str, what: str) -> list[B
         UsageError: a pattern fits no name, or a set of weights is unbounded or a single point.
     """
     if isinstance(given, Mapping):
+        odd = [p for p in given if not isinstance(p, str)]
+        if odd:
+            raise UsageError(
+                f"bounds: {what} is a mapping from names, patterns or names of modules; found a key that is a "
+                f"{type(odd[0]).__name__}."
+            )
         unused = [p for p in given if not any(_fits(n, p) for n in names)]
         if unused:
             raise UsageError(f"bounds: {what} names {unused[0]!r}, which is none of {', '.join(names[:20]) or 'none'}.")
@@ -165,9 +173,14 @@ def parse_weights(words: Sequence[str], *, here: bool = False, spectral: bool = 
     (Ball(radius=2.5, center='zero', norm='euclidean'), 'here')
 
     Raises:
-        UsageError: no number, or a radius for all beside one for some.
+        UsageError: no number, a name given twice, a radius for all beside another, or `here` and `spectral` of nothing.
     """
     if not words:
+        if here or spectral:
+            word = "--here" if here else "--spectral"
+            raise UsageError(
+                f"{word} says which balls the weights run through, but they are fixed: give --weights RADIUS."
+            )
         return None
     sets: dict[str, Ball] = {}
     for word in words:
@@ -176,7 +189,11 @@ def parse_weights(words: Sequence[str], *, here: bool = False, spectral: bool = 
             radius = float(number)
         except ValueError:
             raise UsageError(f"--weights {word}: give a radius, or NAME=RADIUS.") from None
-        sets[name if equals else "*"] = Ball(radius, HERE if here else ZERO, NORMS[1] if spectral else NORMS[0])
+        pattern = name if equals else "*"
+        if pattern in sets:
+            what = f"two radii for {name!r}" if equals else "two radii for all weights"
+            raise UsageError(f"--weights {word}: {what}; give one, or NAME=RADIUS for each.")
+        sets[pattern] = Ball(radius, HERE if here else ZERO, NORMS[1] if spectral else NORMS[0])
     if "*" in sets and len(sets) > 1:
         raise UsageError("--weights: give one radius for all, or NAME=RADIUS for some of them.")
     return sets.get("*", sets)

@@ -10,7 +10,7 @@ from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.keras import is_keras
 from nonsmooth.frameworks.keras import make_objective as of_keras
 
-__all__ = ["is_model", "objective"]
+__all__ = ["filled", "is_model", "network", "objective"]
 
 
 def is_model(thing: Any) -> bool:
@@ -70,6 +70,25 @@ def objective(
         "objective takes a torch.nn.Module, a model of JAX (Equinox, Flax, a pytree that can be called) or one of Keras; "
         f"found a {type(model).__module__}.{type(model).__name__}."
     )
+
+
+def network(model: Any) -> tuple[Callable[..., Any], Any]:
+    """Give a model as a function of its trainable parameters and its inputs, and the parameters, of which there may be none."""
+    if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module) and not is_keras(model):
+        from nonsmooth.frameworks.torch.objective import Objective
+
+        point = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        return Objective(model, lambda module, *batch: module(*batch)), point
+    return objective(model, step=lambda module, *batch: module(*batch))
+
+
+def filled(tree: Any) -> Any:
+    """Put zeros in the place of shapes alone (`jax.ShapeDtypeStruct`), so that the framework of a tree can be told."""
+    if "jax" in sys.modules:
+        from nonsmooth.frameworks.jax.tree import filled as filled_by_jax
+
+        return filled_by_jax(tree)
+    return tree
 
 
 def observe_training(model: Any, receive: Callable[[Any], None], **options: Any) -> Any:

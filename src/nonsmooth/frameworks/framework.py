@@ -222,6 +222,10 @@ class Framework(Protocol):
         """Tell an array of this framework."""
         ...
 
+    def data_leaves(self, data: tuple[Any, ...]) -> list[Any]:
+        """Give the arrays of the data, shapes alone among them."""
+        ...
+
     def has_values(self, leaf: Any) -> bool:
         """Tell an array that has values from a shape alone."""
         ...

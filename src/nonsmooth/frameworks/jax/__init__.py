@@ -119,6 +119,10 @@ class JaxFramework(JaxSpace, Contract):
         """Tell an array that has values from a shape alone."""
         return isinstance(leaf, jax.Array)
 
+    def data_leaves(self, data: tuple[Any, ...]) -> list[Any]:
+        """Give the arrays of the data, shapes alone among them."""
+        return [t for t in check_data(data)[0] if is_array(t) or isinstance(t, jax.ShapeDtypeStruct)]
+
     def trace(self, function: Callable[..., Any], x: Any, data: tuple[Any, ...]) -> Program:
         """Turn a function into a program from the shapes of point and data alone."""
         return trace_function(self, function, x, data)

@@ -17,6 +17,7 @@ from nonsmooth.frameworks.jax.tree import (
     RandomState,
     check_data,
     check_point,
+    filled,
     flatten,
     is_array,
     leaf_names,
@@ -73,10 +74,7 @@ def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: t
     Raises:
         CaptureError: the function asks for values: a `cond`, a `while` or a `switch` that depends on point or data.
     """
-    leaves, structure = flatten((x, tuple(data)))
-    shapes = [isinstance(t, jax.ShapeDtypeStruct) for t in leaves]
-    filled = [jnp.zeros(t.shape, t.dtype) if s else t for t, s in zip(leaves, shapes, strict=True)]
-    point, items = unflatten(filled, structure)
+    point, items = filled((x, tuple(data)))
     known = _traced_once(function, point, items, "refuse")
     program = _walked(framework, function, known, flatten(point)[0], "refuse", None, finite=False)
     for guard in program.guards:

@@ -18,7 +18,7 @@ __all__ = ["is_library", "module_of", "source_at", "source_of"]
 
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _CHAPTERS = tuple(
-    _OURS + name + os.sep for name in "frameworks derivatives kinks cost optim implicit audit program".split()
+    _OURS + name + os.sep for name in "frameworks bounds derivatives kinks cost optim implicit audit program".split()
 )
 _LIBRARIES = tuple(os.path.join("site-packages", name, "") for name in ("jax", "flax", "equinox", "optax", "keras"))
 _JAX = os.path.dirname(jax.__file__) + os.sep

@@ -19,6 +19,7 @@ __all__ = [
     "check_point",
     "concrete",
     "copy_of",
+    "filled",
     "flatten",
     "is_array",
     "leaf_names",
@@ -56,6 +57,17 @@ def leaf_names(tree: Tree, root: str) -> list[str]:
 def is_array(leaf: Any) -> bool:
     """Tell an array of jax or numpy from everything else."""
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def filled(tree: Tree) -> Tree:
+    """Put zeros in the place of shapes alone.
+
+    >>> filled({"w": jax.ShapeDtypeStruct((2,), np.float32)})["w"].shape
+    (2,)
+    """
+    return jax.tree_util.tree_map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, tree
+    )
 
 
 def concrete(x: Tree, what: str = "the point x") -> None:

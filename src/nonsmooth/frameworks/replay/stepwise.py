@@ -57,8 +57,14 @@ class Stepwise(ABC):
         outputs = self.call(step, *fill((step.args, dict(step.kwargs)), self.env))
         found = [outputs] if step.single else list(outputs)
         for value, array in zip(step.results, found, strict=False):
-            if value is not None:
+            if value is not None and self.has_values(array):
                 self.env[value] = map_arrays(array, self.wide)
+            elif value is not None:
+                self.env.pop(value, None)
+
+    def has_values(self, array: Any) -> bool:
+        """Tell an array that has values from a shape alone."""
+        return True
 
     def release(self, values: Iterable[int]) -> None:
         """Let go of values that no later step reads."""

@@ -214,6 +214,8 @@ class TorchFramework(TorchSpace, Contract):
         """Give the tensors among the data."""
         return [t for t in check_data(data)[0] if isinstance(t, torch.Tensor)]
 
+    data_leaves = data_arrays
+
     def _point(self, program: Program, x: Any) -> list[torch.Tensor]:
         """Check that a point fits a program."""
         leaves, structure = flatten(x)

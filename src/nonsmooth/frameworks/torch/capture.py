@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -82,8 +83,9 @@ def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: t
     """
     if not callable(function):
         raise UsageError(f"bounds takes a function f(x, *data) or a model; found a {type(function).__name__}.")
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    start = RandomState()
+    mode, log = FakeTensorMode(allow_non_fake_inputs=True), logging.getLogger("torch._subclasses.fake_tensor")
+    start, spoke = RandomState(), not log.disabled
+    log.disabled = True  # torch prints a trace of its own where the user's function raises
     try:
         with torch.inference_mode(False), torch.enable_grad(), mode:
             leaves, structure = flatten((x, tuple(data)))
@@ -92,6 +94,7 @@ def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: t
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise _needs_values(error) from error
     finally:
+        log.disabled = not spoke
         start.put()
     known = {number: real for number, t in program.constants.items() if (real := with_values(t)) is not None}
     return replace(program, constants=known)
@@ -100,7 +103,7 @@ def trace_function(framework: Any, function: Callable[..., Any], x: Any, data: t
 def _shape_of(leaf: Any) -> Any:
     """Give a tensor of the same shape and type without values; integers, which are no more than data, keep theirs."""
     if isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_meta):
-        return torch.empty(leaf.shape, dtype=leaf.dtype, device="cpu")
+        return torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device)
     return leaf
 
 

@@ -44,6 +44,10 @@ class StepwiseTorch(Stepwise):
         """Give a real tensor in double precision."""
         return array.double() if array.is_floating_point() and array.dtype != torch.double else array
 
+    def has_values(self, array: Any) -> bool:
+        """Tell a tensor that has values from one on the meta device."""
+        return not (isinstance(array, torch.Tensor) and array.is_meta)
+
     def numpy(self, array: torch.Tensor) -> NDArray[Any]:
         """Give a tensor to numpy."""
         return np.asarray(array.detach().resolve_conj().resolve_neg().cpu().numpy())
