@@ -27,11 +27,12 @@ _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "pl
 
 
 @contextlib.contextmanager
-def open_problem(target: str) -> Iterator[Problem]:
+def open_problem(target: str, returns: str = "(function, point, *data)") -> Iterator[Problem]:
     """Load a problem and work on it: what the user's code prints goes to standard error, its errors are UsageErrors.
 
     Args:
         target: FILE.py:NAME, NAME a function without arguments that returns (function, point, *data).
+        returns: what the messages call that.
 
     Raises:
         UsageError: no such file or name, something else comes back, or the user's code raises (with its line).
@@ -41,7 +42,7 @@ def open_problem(target: str) -> Iterator[Problem]:
     sys.path.insert(0, folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            yield _problem(_load(path), name, target)
+            yield _problem(_load(path), name, target, returns)
     except NonsmoothError:
         raise
     except (Exception, SystemExit) as error:
@@ -77,7 +78,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _problem(module: ModuleType, name: str, target: str) -> Problem:
+def _problem(module: ModuleType, name: str, target: str, returns: str) -> Problem:
     """Call NAME, and check what it returns."""
     make = getattr(module, name, None)
     if make is None:
@@ -97,7 +98,7 @@ def _problem(module: ModuleType, name: str, target: str) -> Problem:
         what = f"a {type(found).__name__}"
         if isinstance(found, tuple | list):
             what += f" of {len(found)}: ({', '.join(type(item).__name__ for item in found[:6])})"
-        raise UsageError(f"{target}: {name}() must return (function, point, *data); it returned {what}.")
+        raise UsageError(f"{target}: {name}() must return {returns}; it returned {what}.")
     return found[0], found[1], tuple(found[2:])
 
 

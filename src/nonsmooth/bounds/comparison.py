@@ -20,6 +20,12 @@ __all__ = ["BoundsComparison", "compare_bounds"]
 ROWS = 60
 """How many rows a table of the text shows; the JSON has all."""
 
+WIDTH = 100
+"""The columns of a terminal that the tables are made for."""
+
+READ = "2.00 is a constant of 100; `= 0`: the constant is zero; `-`: the architecture has no such step."
+"""How the numbers are read."""
+
 
 @dataclass(frozen=True)
 class BoundsComparison(Reported):
@@ -41,7 +47,7 @@ class BoundsComparison(Reported):
         """Draw the constants layer by layer, as PNG."""
         from nonsmooth.bounds.picture import draw_comparison
 
-        draw_comparison(Path(path), self.architectures)
+        draw_comparison(Path(path), self.architectures, self.rows)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write report.json, report.txt and the picture into a folder; give what was written."""
@@ -94,23 +100,31 @@ def _aligned(
             yield from (((None,) * before + (d,)) for d in range(k, n))
 
 
+def _kinds(comparison: BoundsComparison) -> list[str]:
+    """List what runs through a set in any architecture."""
+    every = comparison.architectures.values()
+    return [kind for kind in ("weights", "inputs") if any(b.kind == kind for bounds in every for b in bounds.blocks)]
+
+
 def _whole(comparison: BoundsComparison) -> Table:
     """Compare the results."""
+    kinds = _kinds(comparison)
     rows = []
     for name, bounds in comparison.architectures.items():
         for result, (weights, inputs, both) in bounds.results.items():
-            rows.append((plain(name), result, *map(_log, (both.norm, *_pair(weights), *_pair(inputs)))))
-    columns = ("architecture", "of", "m", "l (weights)", "L (weights)", "l (inputs)", "L (inputs)")
-    return Table("Constants, as powers of ten", columns, tuple(rows))
+            found = {"weights": weights, "inputs": inputs}
+            cells = [both.norm, *(c for kind in kinds for c in _pair(found[kind]))]
+            rows.append((plain(name), result, *map(_log, cells)))
+    columns = ("architecture", "of", "m", *(f"{c} ({kind})" for kind in kinds for c in ("l", "L")))
+    return Table("Constants, as powers of ten", columns, tuple(rows), READ)
 
 
 def _layers(comparison: BoundsComparison) -> Iterator[Table]:
     """Compare layer by layer, with respect to weights and inputs."""
     every = list(comparison.architectures.items())
-    for kind in ("weights", "inputs"):
-        if not any(b.kind == kind for _, bounds in every for b in bounds.blocks):
-            continue
-        columns = ("operation", *(f"{c}, {plain(name)}" for name, _ in every for c in ("l", "L")))
+    for kind in _kinds(comparison):
+        names = [_cut(plain(name), 2 * len(every) + 1) for name, _ in every]
+        columns = ("operation", *(f"{c}, {name}" for name in names for c in ("l", "L")))
         rows = []
         for row in comparison.rows[:ROWS]:
             layers = [None if k is None else bounds.layers[k] for k, (_, bounds) in zip(row, every, strict=True)]
@@ -119,6 +133,16 @@ def _layers(comparison: BoundsComparison) -> Iterator[Table]:
         more = len(comparison.rows) - ROWS
         note = f"{more} more in the JSON." if more > 0 else ""
         yield Table(f"Layer by layer in the {kind}, as powers of ten", columns, tuple(rows), note)
+
+
+def _cut(name: str, columns: int) -> str:
+    """Shorten the name of an architecture so that the head of its column takes three lines or fewer.
+
+    >>> _cut("net", 5), _cut("/some/where/far/away/architectures.py:network_with_normalisation", 5)
+    ('net', '/some/where/far/away…rk_with_normalisation')
+    """
+    letters = max(3 * (WIDTH // columns - 3) - 9, 9)
+    return name if len(name) <= letters else f"{name[: letters // 2 - 1]}…{name[-(letters - letters // 2) :]}"
 
 
 def _pair(bound: Bound) -> tuple[float, float]:
@@ -130,10 +154,10 @@ def _log(constant: float | None) -> str:
     """Print a constant as a power of ten.
 
     >>> _log(1000.0), _log(0.0), _log(float("inf")), _log(None)
-    ('3.00', '0', 'inf', '-')
+    ('3.00', '= 0', 'inf', '-')
     """
     if constant is None:
         return "-"
     if constant == 0:
-        return "0"
+        return "= 0"
     return f"{log10(constant):.2f}" if isfinite(constant) else "inf"

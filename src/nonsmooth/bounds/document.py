@@ -17,6 +17,15 @@ __all__ = ["bounds_document", "constant"]
 ROWS = 40
 """How many rows a table of the text shows; the JSON has all."""
 
+LETTERS = 20
+"""How many letters of a module's name a table shows."""
+
+STEP = (
+    "l of the step: Lipschitz constants of the operation itself, with respect to each operand (the first three). "
+    "m, l, L: of the value up to the step."
+)
+"""What the columns are."""
+
 
 def constant(number: float) -> str:
     """Print a constant: four digits, from a million on as a power of ten, inf as it is.
@@ -76,10 +85,10 @@ def _blocks(bounds: Bounds) -> Table:
 
 def _layers(bounds: Bounds) -> Table:
     """Show the steps with the constants up to each of them."""
-    columns = ("operation", "where", "constants", "m", *_columns(bounds))
+    columns = ("operation", "where", "l of the step", "m", *_columns(bounds))
     rows = tuple(tuple(_row(bounds, layer)) for layer in bounds.layers[:ROWS])
     more = len(bounds.layers) - ROWS
-    note = f"{more} more in the JSON." if more > 0 else ""
+    note = f"{STEP} {more} more in the JSON." if more > 0 else STEP
     return Table("Layer by layer", columns, rows, note)
 
 
@@ -96,10 +105,25 @@ def _kinds(bounds: Bounds) -> list[str]:
 def _row(bounds: Bounds, layer: Layer) -> Iterator[str]:
     """Show one step."""
     yield layer.operation
-    yield plain(layer.module or layer.line.split(",")[0])
+    yield plain(_module(layer.module, bounds.framework) or layer.line.split(",")[0] or "-")
     yield " ".join(constant(c) for c in layer.constants[:3])
     yield constant(layer.both.norm)
     for kind in _kinds(bounds):
         found: Bound = getattr(layer, kind)
         yield constant(found.lipschitz)
         yield constant(found.smoothness)
+
+
+def _module(name: str, framework: str) -> str:
+    """Shorten the name of a module: in JAX, where it lists classes with their packages, to the last; else from the left.
+
+    >>> _module("eqx.nn.MLP.eqx.nn.Linear", "jax"), _module("encoder.layers.11.self_attn.out_proj", "torch")
+    ('Linear', '…self_attn.out_proj')
+    """
+    if framework == "jax":
+        return name.rpartition(".")[2]
+    parts = name.split(".")
+    while len(parts) > 1 and len(".".join(parts)) >= LETTERS:
+        del parts[0]
+    short = ".".join(parts)[-LETTERS:]
+    return short if short == name else f"…{short}"

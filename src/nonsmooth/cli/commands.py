@@ -15,7 +15,7 @@ import nonsmooth as ns
 from nonsmooth.audit.conventions import agreement, conventions_document, measured
 from nonsmooth.audit.gate import WORDS, failure_text, failures, parse_words
 from nonsmooth.audit.problem import open_problem
-from nonsmooth.cli.output import FOUND, AsJson, Folder, finish, messages, print_table, show, terminal
+from nonsmooth.cli.output import FOUND, AsJson, Folder, finish, messages, named_targets, print_table, show, terminal
 from nonsmooth.cli.studies import study
 from nonsmooth.cost.model import parse_model
 from nonsmooth.errors import UsageError
@@ -125,7 +125,10 @@ def bounds(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            "--weights", metavar="RADIUS or NAME=RADIUS", help="Balls of the weights about zero; may be repeated."
+            "--weights",
+            metavar="RADIUS or NAME=RADIUS",
+            help="Balls of the weights about zero; NAME=RADIUS may be repeated.",
+            show_default="1 where no --inputs is given",
         ),
     ] = None,
     inputs: Annotated[
@@ -142,14 +145,12 @@ def bounds(
     from nonsmooth.bounds.region import parse_weights
 
     with messages():
-        sets = parse_weights(weights or [], here=here, spectral=spectral)
-        if sets is None and inputs is None:
-            sets = ns.Ball(1.0)
+        sets = parse_weights(weights or (["1"] if inputs is None else []), here=here, spectral=spectral)
         found = {}
-        for target in targets:
-            with open_problem(target) as (function, x, data):
-                found[target] = ns.bounds(function, x, *data, weights=sets, inputs=inputs)
-        finish(compare_bounds(found) if len(found) > 1 else found[targets[0]], as_json, output)
+        for name, target in named_targets(targets).items():
+            with open_problem(target, returns="(model or function, *arguments)") as (function, x, data):
+                found[name] = ns.bounds(function, x, *data, weights=sets, inputs=inputs)
+        finish(compare_bounds(found) if len(found) > 1 else next(iter(found.values())), as_json, output)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ __all__ = [
     "Workers",
     "finish",
     "messages",
+    "named_targets",
     "print_table",
     "runs_folder",
     "show",
@@ -87,6 +88,25 @@ def messages() -> Iterator[None]:
             f"nonsmooth: {plain(str(error))}: install it, for example `pip install 'nonsmooth[{extra}]'`.", err=True
         )
         raise typer.Exit(WRONG_USE) from error
+
+
+def named_targets(targets: Sequence[str]) -> dict[str, str]:
+    """Name targets shortly, by the stem of the file and NAME, where that tells them apart.
+
+    >>> named_targets(["a/nets.py:wide", "a/nets.py:deep"]), list(named_targets(["a/nets.py:net", "b/nets.py:net"]))
+    ({'nets:wide': 'a/nets.py:wide', 'nets:deep': 'a/nets.py:deep'}, ['a/nets.py:net', 'b/nets.py:net'])
+
+    Raises:
+        UsageError: a target is given twice.
+    """
+    parts = [target.rpartition(":") for target in targets]
+    places = [(Path(file).resolve(), name) for file, _, name in parts]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UsageError(f"{targets[number]} is given twice: each architecture is compared once.")
+    short = [f"{Path(file).stem}:{name}" for file, _, name in parts]
+    names = [s if short.count(s) == 1 else target for s, target in zip(short, targets, strict=True)]
+    return dict(zip(names, targets, strict=True))
 
 
 def show(text: str) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["format_share", "format_value", "plain", "render", "render_html", "renderable"]
 
-_NUMBER = re.compile(r"^[~<]?-?[\d,.]+(e[-+]?\d+)?( ?%)?$|^-$|^(nan|inf|none)$")
+_NUMBER = re.compile(r"^[~<]?-?[\d,.]+(e[-+]?\d+)?( ?%)?$|^-$|^(nan|inf|none|= 0)$")
 """A cell that is read as a number, and set to the right."""
 
 
