@@ -128,6 +128,9 @@ TABLES_IN_JAX = {
 DEAR_IN_JAX = ("tests/derivatives/test_every_statement.py::test_verdicts[jax-middle of sorted]",)
 """What takes half a minute to compile: by default its other tests run there."""
 
+BY_HALVES = ("tests/bounds/constants/", "tests/bounds/test_recursion.py", "tests/studies/test_batchnorm.py")
+"""Tables of constants, each case checked from both sides: by default every second case of a test, the first among them."""
+
 DYNAMIC_INDEX = pytest.mark.xfail(
     reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=True
 )
@@ -142,7 +145,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for place, item in enumerate(item for item in items if item.nodeid.startswith(SINGLE_IN_JAX)):
         if place % 3:
             item.add_marker(COMPILED)
+    seen: dict[str, int] = {}
     for item in items:
+        if item.nodeid.startswith(BY_HALVES) and hasattr(item, "callspec"):
+            test = item.nodeid.partition("[")[0]
+            seen[test] = seen.get(test, -1) + 1
+            if seen[test] % 2:
+                item.add_marker(COMPILED)
         if waits_in_jax(item) or item.nodeid in DEAR_IN_JAX:
             item.add_marker(COMPILED)
         parameters = getattr(getattr(item, "callspec", None), "params", {})
