@@ -250,8 +250,31 @@ def test_other_shapes_are_refused() -> None:
     smoothed = ns.smooth(lambda w, x: torch.relu(x @ w), torch.ones(3), torch.ones(2, 3), accuracy=0.1, weights=1.0)
     with pytest.raises(ns.errors.UsageError, match="smooth again"):
         smoothed(torch.ones(3), torch.ones(4, 3))
-    with pytest.raises(ns.errors.UsageError, match="structure"):
+    with pytest.raises(ns.errors.UsageError, match=r"smoothed\(weights, \*inputs\)") as caught:
         smoothed((torch.ones(3),), torch.ones(2, 3))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ns.errors.UsageError, match="w had the type float32; found float64"):
+        smoothed(torch.ones(3).double(), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "f", [F.selu, lambda u: F.elu(u, 2.0), jax.nn.selu, lambda u: jax.nn.elu(u, 2.0)], ids=["selu", "elu"] * 2
+)
+def test_pieces_that_bend_are_refused(f: Any) -> None:
+    """selu and elu with a kink are not linear between kinks: read as if they were, they would come out far away."""
+    try:
+        w: Any = torch.zeros(4)
+        f(w)
+    except TypeError:
+        w = jnp.zeros(4)
+    with pytest.raises(ns.errors.UsageError, match=r"elu.* has no smoothing"):
+        ns.smooth(lambda w: f(w).sum(), w, accuracy=0.1, weights=2.0)
+
+
+def test_no_set_is_refused() -> None:
+    """Held fixed, nothing is smoothed."""
+    with pytest.raises(ns.errors.UsageError, match="weights=, inputs="):
+        ns.smooth(lambda w: torch.relu(w).sum(), torch.ones(3), accuracy=0.1)
 
 
 def test_nothing_of_the_users_changes() -> None:

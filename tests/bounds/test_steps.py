@@ -176,3 +176,64 @@ def test_the_model_stays_as_it_was() -> None:
     ns.projected_gradient(net, x, weights=1.0, loss=torch.nn.functional.cross_entropy, target=y, steps=2)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def unrecorded(w: Any) -> Any:
+    """Compute a factor without gradients."""
+    with torch.no_grad():
+        factor = 2 * w
+    return (factor * w - w).sum()
+
+
+@pytest.mark.parametrize(
+    ("f", "w"),
+    [
+        (lambda w: (w * w.detach() - w).sum(), torch.full((3,), 0.9)),
+        (unrecorded, torch.full((3,), 0.9)),
+        (lambda w: (w * jax.lax.stop_gradient(w) - w).sum(), jnp.full(3, 0.9)),
+    ],
+    ids=["detach", "no_grad", "stop_gradient"],
+)
+def test_values_that_are_cut_off_are_refused(f: Any, w: Any) -> None:
+    """The framework's gradient is not that of the objective: with the line, by both functions."""
+    for call in (ns.certified_step, ns.projected_gradient):
+        with pytest.raises(ns.errors.UsageError, match=r"test_steps.py:\d+.*cuts a value off"):
+            call(f, w, weights=2.0)
+
+
+def test_harmless_cuts_are_none() -> None:
+    """A shift that cancels, weights that stay, and what the result does not read."""
+    assert not ns.projected_gradient(jax.nn.logsumexp, jnp.ones(3), weights=1.0, steps=3).increases
+    both = {"a": torch.ones(2), "b": torch.ones(2)}
+    product = lambda w: (w["a"] * w["b"].detach()).square().sum()  # noqa: E731
+    assert not ns.projected_gradient(product, both, weights={"a": 1.0}, steps=3).increases
+    with pytest.raises(ns.errors.UsageError, match="cuts a value off"):
+        ns.certified_step(product, both, weights=1.0)
+
+
+def test_draws_are_refused() -> None:
+    """Dropout, by its line, and generators of others, which stay as they were."""
+    with pytest.raises(ns.errors.RandomnessError, match=r"test_steps.py"):
+        ns.projected_gradient(lambda w: torch.dropout(w, 0.5, True).square().sum(), torch.ones(3), weights=1.0)
+    state = np.random.get_state()[2]
+    with pytest.raises(ns.errors.RandomnessError, match="numpy"):
+        ns.projected_gradient(lambda w: (w * np.random.rand()).square().sum(), torch.ones(3), weights=1.0)
+    assert np.random.get_state()[2] == state
+
+
+def test_an_objective_is_one_number() -> None:
+    """Without a loss the result must be one."""
+    with pytest.raises(ns.errors.ResultError, match=r"\(5, 3\)"):
+        ns.certified_step(lambda w, x: x * w, torch.ones(3), torch.ones(5, 3), weights=1.0)
+
+
+def test_prints_and_numbers() -> None:
+    """Results print on a line; words are no steps."""
+    f, w = lambda w: (w**2).sum(), torch.ones(2)
+    run = ns.projected_gradient(f, w, weights=1.0, steps=200)
+    assert len(repr(run)) < 250
+    assert str(run.certified) == repr(run.certified) == "certified step 0.5 = 1 / 2 (computed): objective 2"
+    wrong: Any
+    for wrong in ({"steps": "a"}, {"step": "a"}):
+        with pytest.raises(ns.errors.UsageError, match="'a'"):
+            ns.projected_gradient(f, w, weights=1.0, **wrong)

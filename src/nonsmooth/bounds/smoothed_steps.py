@@ -83,10 +83,12 @@ def smoothing_of(step: Step, call: ShapedCall, operands: tuple[Reach, ...], valu
 def _pieces(step: Step) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Read breakpoints and slopes of a function that is linear between kinks; None for another one."""
     assert isinstance(step.operation, Switch)
-    call = Call(host, (np.zeros(()),), step.attributes, np.zeros(()))
+    calls = [Call(host, (np.array(u),), step.attributes, np.array(u)) for u in (0.0, -1.25, 1.75)]
     try:
-        arguments = [-float(a) for a in step.operation.arguments(call)]
-        slopes = [p[0] for p in step.operation.pieces(call)]
+        arguments = [-float(a) for a in step.operation.arguments(calls[0])]
+        slopes, *others = ([p[0] for p in step.operation.pieces(call)] for call in calls)
+        if any(other != slopes for other in others):  # a piece that bends
+            return None
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
     if not all(isinstance(s, int | float) for s in slopes) or len(slopes) != len(arguments) + 1:

@@ -18,7 +18,7 @@ from nonsmooth.bounds.smoothed_steps import Smoothing, is_kinked, smoothing_of
 from nonsmooth.dictionary import Kind
 from nonsmooth.errors import CaptureError, UsageError
 from nonsmooth.frameworks.framework import Framework
-from nonsmooth.program import Program, Step, references
+from nonsmooth.program import Program, Step, Value, references
 
 __all__ = ["Parameter", "Smoothed", "smooth_program"]
 
@@ -66,6 +66,7 @@ class Smoothed:
     point: Any = field(repr=False)
     program: Program = field(repr=False)
     structure: Any = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
     status: str = "computed"
 
     def __call__(self, w: Any, *data: Any) -> Any:
@@ -75,17 +76,13 @@ class Smoothed:
         items = framework.data_arrays(data)
         if structure != program.structure or len(items) != len(program.data):
             raise UsageError(
-                f"smooth: the function was smoothed for weights of structure {program.structure} and {len(program.data)} "
-                f"array(s) of data; found {structure} and {len(items)}."
+                f"smooth: the function is called as smoothed(weights, *inputs), with {_listed(self.names)} and "
+                f"{len(program.data)} array(s) of inputs; found {_listed(framework.leaf_names(w, 'w'))} and {len(items)}. "
+                "smoothed.point is a tree of weights as it takes."
             )
-        for array, value in zip((*leaves, *items), (*program.inputs, *program.data), strict=True):
-            known = program.values[value]
-            found = str(array.dtype).removeprefix("torch.")
-            if tuple(array.shape) != known.shape or found != known.dtype:
-                raise UsageError(
-                    f"smooth: {known.name} had shape {known.shape} and type {known.dtype}; found {tuple(array.shape)} and "
-                    f"{found}. The parameters are certified for these shapes: smooth again for others."
-                )
+        names = (*self.names, *(f"input {k}" for k in range(len(items))))
+        for name, array, value in zip(names, (*leaves, *items), (*program.inputs, *program.data), strict=True):
+            _check_array(name, array, program.values[value])
         return framework.unflatten(framework.flatten(framework.run_program(program, leaves, items))[0], self.structure)
 
     def __str__(self) -> str:
@@ -123,7 +120,8 @@ def smooth_program(f: Any, *arguments: Any, accuracy: float, weights: Any = None
         `.accuracy`; `bounds` takes it as it takes a function.
 
     Raises:
-        UsageError: accuracy <= 0; a jump, or a step without a smoothing, by line; a sensitivity that is not bounded.
+        UsageError: accuracy <= 0; neither weights nor inputs; a jump, or a step without a smoothing, by line; a
+            sensitivity that is not bounded.
         CaptureError: the program chooses its path by values.
 
     >>> import torch
@@ -138,6 +136,11 @@ def smooth_program(f: Any, *arguments: Any, accuracy: float, weights: Any = None
     """
     if not _is_positive(accuracy):
         raise UsageError(f"smooth: the accuracy is a number > 0; found {accuracy!r}.")
+    if weights is None and inputs is None:
+        raise UsageError(
+            "smooth: give the set on which the accuracy shall hold: weights=, inputs=, or both (a radius, a Ball, or a mapping "
+            "to them). With neither everything is held fixed, and there is nothing to smooth."
+        )
     function, w, data, framework = read_problem(f, arguments, None, None, None)
     program = _captured(framework, function, w, data)
     blocks, known = make_blocks(program, framework, w, data, weights, inputs, False)
@@ -159,7 +162,30 @@ def smooth_program(f: Any, *arguments: Any, accuracy: float, weights: Any = None
         point=w,
         program=replace(program, steps=steps),
         structure=framework.flatten(program.result)[1],
+        names=tuple(framework.leaf_names(w, "w")),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name the first leaves of a tree of weights."""
+    more = ", ..." if len(names) > 4 else ""
+    return f"{len(names)} array(s) of weights ({', '.join(names[:4])}{more})"
+
+
+def _check_array(name: str, array: Any, known: Value) -> None:
+    """Refuse an array of another shape or type than the one for which the parameters were chosen."""
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise UsageError(f"smooth: {name} must be an array of shape {known.shape}; found a {type(array).__name__}.")
+    if tuple(array.shape) != known.shape:
+        raise UsageError(
+            f"smooth: {name} had the shape {known.shape}; found {tuple(array.shape)}. The parameters are certified for the "
+            "shapes of the call: smooth again for others."
+        )
+    found = str(array.dtype).removeprefix("torch.")
+    if found != known.dtype:
+        raise UsageError(
+            f"smooth: {name} had the type {known.dtype}; found {found}. Convert it, or smooth again at that precision."
+        )
 
 
 def _is_positive(number: Any) -> bool:

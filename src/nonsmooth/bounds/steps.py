@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, prod
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +16,10 @@ from numpy.typing import NDArray
 from nonsmooth.bounds.bounds import Bound, bound_program
 from nonsmooth.bounds.problem import read_problem
 from nonsmooth.bounds.region import HERE, ZERO, Ball, balls_of
-from nonsmooth.errors import UsageError
+from nonsmooth.dictionary import Kind
+from nonsmooth.errors import RandomnessError, ResultError, UsageError
 from nonsmooth.frameworks.framework import Framework
+from nonsmooth.program import Program, Step, references
 
 __all__ = ["CertifiedStep", "Descent", "certified_step", "projected_gradient"]
 
@@ -36,6 +40,15 @@ class CertifiedStep(NamedTuple):
     parts: Mapping[str, float]
     status: str = "computed"
 
+    def __str__(self) -> str:
+        """Print the step, the constant, and its parts."""
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in self.parts.items())
+        return f"certified step {self.step:.4g} = 1 / {self.smoothness:.4g} ({self.status}): {parts}"
+
+    def __repr__(self) -> str:
+        """Print it as `print` does."""
+        return str(self)
+
 
 def certified_step(
     model: Any,
@@ -53,11 +66,12 @@ def certified_step(
     that psi(W) lies in, and of r.
 
     Guarantee: for every w in W the point w+ = projection of w - step grad F(w) has F(w+) <= F(w) - ||w+ - w||^2 /
-    (2 step), in exact arithmetic; the constants are `computed`.
+    (2 step), in exact arithmetic; the constants are `computed`. It is one of the derivative of F, so that programs for
+    which the framework gives another one are refused: moving values that are cut off, and own backwards.
 
     Args:
         model: as `bounds` takes it: a model, or a function f(w, *data) with w first among the inputs. Without a loss, its
-            result is the objective.
+            result is the objective: one number.
         inputs: the batch.
         weights: the set W, as `bounds` takes it.
         loss, target, regularisation: as `bounds` takes them.
@@ -66,7 +80,9 @@ def certified_step(
         The step, with L and its parts.
 
     Raises:
-        UsageError: the objective is not smooth on the set; by line.
+        UsageError: the objective is not smooth on the set, or a value in it is cut off from the derivative; by line.
+        ResultError: the objective is not one number.
+        RandomnessError: the objective draws random numbers.
 
     >>> import torch
     >>> x, y = torch.eye(2), torch.zeros(2)
@@ -80,6 +96,7 @@ def certified_step(
         raise UsageError(
             "certified_step: weights gives the set of the weights: a radius, a Ball, or a mapping to them."
         )
+    _check_objective(model, inputs, weights, loss, target, regularisation)
     whole = bound_program(model, *inputs, weights=weights, loss=loss, target=target, regularisation=regularisation)
     if loss is None:
         parts = {"objective": whole.weights.smoothness}
@@ -104,7 +121,8 @@ def _composed(
     function, w, data, framework = read_problem(model, inputs, None, None, None)
     if not all(map(framework.has_values, (*framework.flatten(w)[0], *framework.data_arrays(data)))):
         return {}
-    leaves, structure = framework.flatten(function(w, *data))
+    with _drawing_nothing(framework):
+        leaves, structure = framework.flatten(function(w, *data))
     z = framework.unflatten([framework.detached(t) for t in leaves], structure)
     if not psi.norm < inf:
         return {}
@@ -115,6 +133,76 @@ def _composed(
     parts = {"l_f": f.lipschitz, "L_f": f.smoothness, "L_r": r}
     terms = ((psi.smoothness, f.lipschitz), (psi.lipschitz**2, f.smoothness), (r, 1.0))
     return {**parts, "composed": sum(a * b if a and b else 0.0 for a, b in terms)}
+
+
+# --- what has a step --------------------------------------------------------------------------------------------------
+
+
+def _check_objective(
+    model: Any, inputs: tuple[Any, ...], weights: Any, loss: Any, target: Any, regularisation: Any
+) -> None:
+    """Refuse an objective that is no number, that draws, or of which the framework's gradient is not the derivative."""
+    function, w, data, framework = read_problem(model, inputs, loss, target, regularisation)
+    program = framework.trace(function, w, data)
+    objective = replace(program, result=program.result if loss is None else program.result["objective"])
+    shapes = [objective.values[r.value].shape for r in references(objective.result)]
+    if len(shapes) != 1 or prod(shapes[0]) != 1:
+        found = f"{len(shapes)} arrays" if len(shapes) != 1 else f"an array of shape {shapes[0]}"
+        raise ResultError(
+            f"certified_step: the objective is one number; found {found}. Give a loss and its target, or reduce the result."
+        )
+    for value in objective.options.get("drawn", {}):
+        where = next((step.where for step in objective.uses.get(value, ())), "an unknown line")
+        raise RandomnessError(
+            f"certified_step: the objective draws random numbers ({where}), so that each iteration descends on another "
+            "function. Switch it off (model.eval()), or draw outside and pass the numbers as data."
+        )
+    balls = balls_of(framework.leaf_names(w, "w"), weights, ZERO, "weights")
+    moving = {value for value, ball in zip(objective.inputs, balls, strict=True) if ball.radius > 0}
+    for step in _severed(objective, moving):
+        why = "has a backward of its own, which need not be its derivative"
+        if step.operation.kind is not Kind.OPAQUE:
+            why = "cuts a value off that moves with the weights"
+        raise UsageError(
+            f"certified_step: {step} {why}: the gradient of {framework.name} is not that of the objective, and no step "
+            "along it is certain to go down. Let the derivative through there, or compute the value outside and pass it as data."
+        )
+
+
+def _severed(program: Program, moving: set[int]) -> Iterator[Step]:
+    """List the steps behind which the framework's gradient is not the derivative: cut off, or with an own backward."""
+    reached, cancelled = program.framework.reached(program), program.framework.cancelled(program)
+    for step in program.steps:
+        if step.index in cancelled or not any(r.value in moving for r in references((step.args, dict(step.kwargs)))):
+            continue
+        written = {v for m in step.mutates for v in (m, *program.shared.get(m, ()))}
+        results = [v for v in step.results if v is not None]
+        moving |= {*written, *results}
+        if step.index not in reached:
+            continue
+        unrecorded = not step.mode.grad and any(_is_real(program, v) for v in (*results, *written))
+        cut = any(_is_real(program, v) and not program.values[v].differentiable for v in results)
+        if step.operation.kind is Kind.OPAQUE or unrecorded or cut:
+            yield step
+
+
+def _is_real(program: Program, value: int) -> bool:
+    """Tell a value of floating numbers."""
+    return "float" in program.values[value].dtype
+
+
+@contextmanager
+def _drawing_nothing(framework: Framework) -> Iterator[None]:
+    """Refuse a run of the objective that draws random numbers, and leave the generators as they were."""
+    generators = framework.random_generators()
+    yield
+    drawn = generators.drawn_since()
+    if drawn:
+        generators.put()
+        raise RandomnessError(
+            f"certified_step: the objective draws random numbers from {drawn}, so that each iteration descends on another "
+            "function. Draw them outside and pass them as data."
+        )
 
 
 # --- the method -------------------------------------------------------------------------------------------------------
@@ -146,6 +234,18 @@ class Descent:
         room = self.rounding * max(map(abs, self.objective))
         return tuple(k for k, (a, b) in enumerate(pairwise(self.objective)) if b > a + room)
 
+    def __str__(self) -> str:
+        """Print where the objective began and ended, the gradient mapping, the step, and the increases."""
+        first, last, count = self.objective[0], self.objective[-1], len(self.mapping)
+        kind = "certified" if self.step == self.certified.step else f"the certified one is {self.certified.step:.4g}"
+        ups = f"{len(self.increases)} increases" if self.increases else "no increase"
+        return (
+            f"projected gradient, {count} iterations of step {self.step:.4g} ({kind}): objective {first:.6g} to {last:.6g}, "
+            f"{ups}; gradient mapping {self.mapping[0]:.4g} to {self.mapping[-1]:.4g}"
+        )
+
+    __repr__ = __str__
+
 
 def projected_gradient(
     model: Any,
@@ -173,7 +273,8 @@ def projected_gradient(
         step: another step than the certified one, for comparison.
 
     Raises:
-        UsageError: no steps, a step that is no positive number, or an objective that is not smooth on the set.
+        UsageError: no steps, a step that is no positive number, or an objective that has no certified step.
+        ResultError, RandomnessError: as of `certified_step`.
 
     >>> import torch
     >>> run = projected_gradient(lambda w, x: (x @ w).square().sum(), torch.ones(2), torch.eye(2), weights=1.0, steps=3)
@@ -182,9 +283,9 @@ def projected_gradient(
 
     Source: RouletHarchaoui2019; derived, docs/theory/smoothing.md.
     """
-    if steps != int(steps) or steps < 1:
+    if not isinstance(steps, Real) or isinstance(steps, bool) or not 1 <= steps < inf or steps != int(steps):
         raise UsageError(f"projected_gradient: steps is a whole number >= 1; found {steps!r}.")
-    if step is not None and not 0 < step < inf:
+    if step is not None and (not isinstance(step, Real) or isinstance(step, bool) or not 0 < step < inf):
         raise UsageError(f"projected_gradient: the step is a number > 0; found {step!r}.")
     problem = {"loss": loss, "target": target, "regularisation": regularisation}
     certified = certified_step(model, *inputs, weights=weights, **problem)
@@ -194,8 +295,10 @@ def projected_gradient(
     function, w, data, framework = read_problem(model, inputs, loss, target, regularisation)
     objective = function if loss is None else lambda w, *d: function(w, *d)["objective"]
     leaves = _projected_start(framework, w, weights)
+    with _drawing_nothing(framework):
+        _value_and_gradient(framework, objective, w, data, leaves)
     values, mapping = [], []
-    for value, moved, after in _iterate(framework, objective, w, data, weights, leaves, length, steps):
+    for value, moved, after in _iterate(framework, objective, w, data, weights, leaves, length, int(steps)):
         values.append(value)
         mapping.append(moved / length)
         leaves = after
@@ -238,8 +341,6 @@ def _value_and_gradient(
         return objective(framework.unflatten(moving, structure), *data)
 
     results, gradient = framework.differentiate(function, point, None, True)
-    if len(results) != 1 or np.size(framework.numpy(results[0])) != 1:
-        raise UsageError("projected_gradient: the objective is one number; give a loss, or reduce the result.")
     zeros = (
         np.zeros(a.shape) if g is None else np.asarray(framework.numpy(g), float)
         for g, a in zip(gradient, leaves, strict=True)
