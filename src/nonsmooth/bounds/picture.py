@@ -110,10 +110,10 @@ def _draw(axes: Any, name: str, curve: Mapping[int, float], place: int) -> None:
 
     colour = PALETTE[place % len(PALETTE)]
     shown = [v if isfinite(v) and v > 0 else float("nan") for v in curve.values()]
-    axes.plot(list(curve), shown, color=colour, marker=MARKS[place % len(MARKS)], markersize=4.5, linewidth=1.6,
+    axes.plot(list(curve), shown, color=colour, marker=_mark(place), markersize=4.5, linewidth=1.6,
               gid=name, zorder=3)  # fmt: skip
     infinite = [step for step, v in curve.items() if v == float("inf")]
-    aside = ScaledTranslation(5 * place / 72, 0, axes.figure.dpi_scale_trans)
+    aside = ScaledTranslation(5 * (place % 3) / 72, 0, axes.figure.dpi_scale_trans)
     if infinite:
         axes.plot(infinite, [1.0] * len(infinite), marker="x", markersize=5, linestyle="", color=colour, clip_on=False,
                   transform=axes.get_xaxis_transform() + aside, gid=f"{name}: infinite")  # fmt: skip
@@ -152,8 +152,11 @@ def _legend(names: Sequence[str]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D(
-            [], [], color=PALETTE[k % len(PALETTE)], marker=MARKS[k % len(MARKS)], markersize=5, label=label(name, 26)
-        )
+        Line2D([], [], color=PALETTE[k % len(PALETTE)], marker=_mark(k), markersize=5, label=label(name, 26))
         for k, name in enumerate(names)
     ]
+
+
+def _mark(place: int) -> str:
+    """Give the mark of an architecture: where the colours begin anew, the marks are moved by one."""
+    return MARKS[(place + place // len(PALETTE)) % len(MARKS)]
