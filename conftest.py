@@ -128,8 +128,16 @@ TABLES_IN_JAX = {
 DEAR_IN_JAX = ("tests/derivatives/test_every_statement.py::test_verdicts[jax-middle of sorted]",)
 """What takes half a minute to compile: by default its other tests run there."""
 
-BY_HALVES = ("tests/bounds/constants/", "tests/bounds/test_recursion.py", "tests/studies/test_batchnorm.py")
-"""Tables of constants, each case checked from both sides: by default every second case of a test, the first among them."""
+ONE_OF = {
+    "tests/bounds/constants/": 3,
+    "tests/bounds/test_ellipsoid.py": 2,
+    "tests/bounds/test_operators.py": 2,
+    "tests/bounds/test_recursion.py": 2,
+    "tests/references/test_adolc.py": 2,
+    "tests/references/test_field_reference.py": 2,
+    "tests/studies/test_batchnorm.py": 2,
+}
+"""Long tables, one of how many cases of each test runs by default, the first among them; all of them in the slow run."""
 
 DYNAMIC_INDEX = pytest.mark.xfail(
     reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=True
@@ -147,10 +155,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(COMPILED)
     seen: dict[str, int] = {}
     for item in items:
-        if item.nodeid.startswith(BY_HALVES) and hasattr(item, "callspec"):
+        parts = next((n for start, n in ONE_OF.items() if item.nodeid.startswith(start)), 1)
+        if parts > 1 and hasattr(item, "callspec"):
             test = item.nodeid.partition("[")[0]
             seen[test] = seen.get(test, -1) + 1
-            if seen[test] % 2:
+            if seen[test] % parts:
                 item.add_marker(COMPILED)
         if waits_in_jax(item) or item.nodeid in DEAR_IN_JAX:
             item.add_marker(COMPILED)
