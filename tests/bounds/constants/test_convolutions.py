@@ -10,7 +10,7 @@ import pytest
 
 from nonsmooth.bounds.constants.convolutions import Kernel, convolution_norm, most_windows
 from nonsmooth.bounds.reach import Reach
-from nonsmooth.bounds.windows import meetings
+from nonsmooth.program.windows import meetings
 from tests.bounds.constants.one_step import OneStep, box, holds, moving
 
 torch = pytest.importorskip("torch")

@@ -269,6 +269,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Array, str, dict[str, Any]]] = {
     "log_sigmoid": (nn.log_sigmoid, P, "log_sigmoid", {}),
     "log_softmax": (nn.log_softmax, P, "log_softmax", {}),
     "log_softmax down": (lambda u: nn.log_softmax(u, axis=0), P, "log_softmax", {}),
+    "glu": (lambda u: nn.glu(jnp.concatenate([u, u]), axis=0), P, "glu", {"dim": 0}),
     "log1mexp": (nn.log1mexp, P, "log1mexp", {}),
     "logaddexp": (lambda u: jnp.logaddexp(u, 1.0), P, "logaddexp", {}),
     "logaddexp2": (lambda u: jnp.logaddexp2(u, u), P, "logaddexp2", {}),

@@ -21,7 +21,7 @@ from nonsmooth.bounds.constants.products import plus
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Reach, times
 from nonsmooth.bounds.spectral_norm import UNIT, largest_spectral_norm, spectral_norm
-from nonsmooth.bounds.windows import Meetings, meetings
+from nonsmooth.program.windows import Meetings, meetings
 
 __all__ = ["Kernel", "convolution_norm"]
 

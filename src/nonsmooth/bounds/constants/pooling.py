@@ -9,7 +9,7 @@ import numpy as np
 from nonsmooth.bounds.constants.affine import entries, nonnegative, spread
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Shape, times
-from nonsmooth.bounds.windows import Meetings, meetings, spans
+from nonsmooth.program.windows import Meetings, meetings, spans
 
 __all__: list[str] = []
 

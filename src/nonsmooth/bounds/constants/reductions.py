@@ -11,7 +11,7 @@ from nonsmooth.bounds.constants.known import extremes, is_local
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, times
 from nonsmooth.bounds.spectral_norm import UNIT
-from nonsmooth.bounds.windows import meetings
+from nonsmooth.program.windows import meetings
 
 __all__: list[str] = []
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import prod
 
 from nonsmooth.cost.definitions.definition import Called, define
-from nonsmooth.cost.definitions.windows import Meetings, geometry, windows
 from nonsmooth.cost.numbers import Numbers
+from nonsmooth.program.windows import Meetings, geometry, meetings
 
 __all__: list[str] = []
 
@@ -79,7 +79,7 @@ def avg_pool_backward(call: Called) -> Numbers:
     sizes, results = call.operands[1].shape[-d:], call.x.shape[-d:]
     steps, pads = ([v[k % len(v)] for k in range(d)] for v in (stride, padding))
     rows = zip(sizes, a["kernel_size"], steps, pads, results, strict=True)
-    return _spread(call, [windows(n, k, s, (p, p), results=m) for n, k, s, p, m in rows])
+    return _spread(call, [meetings(n, k, s, (p, p), results=m) for n, k, s, p, m in rows])
 
 
 @define("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward")

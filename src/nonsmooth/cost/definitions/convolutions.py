@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nonsmooth.cost.definitions.definition import Called, define
-from nonsmooth.cost.definitions.windows import Places, flat_places, geometry
 from nonsmooth.cost.numbers import Numbers
+from nonsmooth.program.windows import Places, flat_places, geometry
 
 __all__: list[str] = []
 

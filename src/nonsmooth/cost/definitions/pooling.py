@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.cost.definitions.definition import Called, define
-from nonsmooth.cost.definitions.windows import Meetings, Places, flat_places, windows
 from nonsmooth.cost.numbers import Numbers, Shape
+from nonsmooth.program.windows import Meetings, Places, flat_places, meetings
 
 __all__: list[str] = []
 
@@ -28,7 +28,7 @@ def _windows(attributes: Any, sizes: Shape, results: Sequence[int | None]) -> li
     stride = _spread(attributes.get("stride") or kernel, d)
     padding, dilation = _spread(attributes.get("padding", 0), d), _spread(attributes.get("dilation", 1), d)
     rows = zip(sizes, kernel, stride, padding, dilation, results, strict=True)
-    return [windows(n, k, s, (p, p), 1, w, m) for n, k, s, p, w, m in rows]
+    return [meetings(n, k, s, (p, p), 1, w, m) for n, k, s, p, w, m in rows]
 
 
 def _adaptive(sizes: Shape, results: Shape) -> list[Meetings]:

@@ -127,6 +127,11 @@ def _axes(e: Equation) -> Iterator[Options]:
     yield from ({"axis": a} for a in range(-1, len(e.inputs[0].shape) - 1))
 
 
+def _even_axes(e: Equation) -> Iterator[Options]:
+    """Give every single axis that can be cut into halves."""
+    yield from (o for o in _axes(e) if e.inputs[0].shape[o["axis"]] % 2 == 0)
+
+
 _SELU = {"alpha": 1.6732632423543772, "scale": 1.0507009873554805, "input_scale": 1.0}
 
 
@@ -147,7 +152,7 @@ KNOWN: dict[str, tuple[Known, ...]] = {
     "hard_silu": _smooth("hardswish", nn.hard_silu),
     "softplus": _smooth("softplus", nn.softplus),
     "silu": _smooth("silu", nn.silu),
-    "glu": (Known("glu", nn.glu, options=_axes, attributes=lambda e, options: {"dim": options["axis"]}),),
+    "glu": (Known("glu", nn.glu, options=_even_axes, attributes=lambda e, options: {"dim": options["axis"]}),),
     "mish": _smooth("mish", nn.mish),
     "log_sigmoid": _smooth("log_sigmoid", nn.log_sigmoid),
     "log_softmax": (Known("log_softmax", nn.log_softmax, options=_axes),),

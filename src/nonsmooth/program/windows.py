@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Meetings", "flat_places", "geometry", "windows"]
+__all__ = ["Meetings", "Places", "flat_places", "geometry", "meetings", "spans"]
 
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
@@ -32,8 +32,28 @@ class Meetings:
         """Count the results, entries or places that take part in a meeting."""
         return len(np.unique(getattr(self, which)))
 
+    @property
+    def per_entry(self) -> int:
+        """The windows that the entry in most of them is in."""
+        return _most(self.entries)
 
-def windows(
+    @property
+    def per_result(self) -> int:
+        """The entries in the window that holds most."""
+        return _most(self.results)
+
+    @property
+    def per_place(self) -> int:
+        """The windows whose place of some number holds an entry, for the place that does most often."""
+        return _most(self.places)
+
+
+def _most(numbers: Places) -> int:
+    """Count the number that stands most often."""
+    return int(np.max(np.bincount(numbers), initial=0)) if len(numbers) else 0
+
+
+def meetings(
     size: int,
     kernel: int,
     stride: int = 1,
@@ -46,8 +66,8 @@ def windows(
 
     The window at result o meets with its place k the entry i if  o stride + k dilation = low + i base_dilation.
 
-    >>> windows(5, 3, padding=(1, 1)).count, windows(5, 3, stride=2).met("results")
-    (13, 2)
+    >>> meetings(5, 3, padding=(1, 1)).count, meetings(5, 3, stride=2).met("results"), meetings(5, 3).per_entry
+    (13, 2, 3)
     """
     if results is None:
         length = max((size - 1) * base_dilation + 1, 0) + sum(padding)
@@ -58,12 +78,25 @@ def windows(
     return Meetings(o[real], at[real] // base_dilation, k[real])
 
 
+def spans(size: int, results: int) -> Meetings:
+    """Let the window at result i of m run from floor(i n / m) to ceil((i + 1) n / m).
+
+    >>> spans(5, 3).per_entry, spans(6, 3).per_entry
+    (2, 1)
+    """
+    rows = [range(i * size // results, -((-(i + 1) * size) // results)) for i in range(results)]
+    lengths = np.array([len(r) for r in rows], dtype=np.int64)
+    entries = np.array([e for r in rows for e in r], dtype=np.int64)
+    places = np.array([k for r in rows for k in range(len(r))], dtype=np.int64)
+    return Meetings(np.repeat(np.arange(results), lengths), entries, places)
+
+
 def geometry(attributes: Mapping[str, Any], results: Sequence[int] | None = None) -> list[Meetings]:
     """Give the meetings along every axis of a geometry."""
     names = ("spatial", "kernel", "stride", "padding", "base_dilation", "dilation")
     sizes: Sequence[int | None] = [None] * len(attributes["spatial"]) if results is None else results
     rows = zip(*(attributes[n] for n in names), sizes, strict=True)
-    return [windows(n, k, s, p, b, d, m) for n, k, s, p, b, d, m in rows]
+    return [meetings(n, k, s, p, b, d, m) for n, k, s, p, b, d, m in rows]
 
 
 def flat_places(axes: Sequence[Meetings], which: str, sizes: Sequence[int]) -> Places:
