@@ -61,7 +61,8 @@ def compare(xp: Adapter, seed: int) -> int:
 def test_against_quotients(xp: Adapter, block: int) -> None:
     """On random programs F'(x; v) is the limit of one-sided quotients, also along directions that leave kinks tied."""
     count = 12 if xp.name == "torch" else 3
-    assert sum(compare(xp, seed) for seed in range(12 * block, 12 * block + count)) <= 1
+    refused = sum(compare(xp, seed) for seed in range(12 * block, 12 * block + count))
+    assert refused <= (count >= 6)  # so few programs have no refusal
 
 
 @pytest.mark.slow

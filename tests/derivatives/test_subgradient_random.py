@@ -75,7 +75,7 @@ def test_certified_gradients_are_limits(xp: Adapter, block: int) -> None:
     count = 30 if xp.name == "torch" else 4
     undecided = [seed for seed in range(count * block, count * (block + 1)) if not check(xp, seed)]
     print(f"undecided: {undecided} of {count}")
-    assert len(undecided) <= 1
+    assert len(undecided) <= (count >= 8)  # so few programs have no undecided one
 
 
 @pytest.mark.slow
