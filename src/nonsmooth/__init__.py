@@ -11,7 +11,7 @@ Importing the package imports no framework: one is found from the type of the po
 
 from __future__ import annotations
 
-from nonsmooth import errors, optim
+from nonsmooth import errors, implicit, optim
 from nonsmooth.audit import callbacks
 from nonsmooth.audit.audit import Audit
 from nonsmooth.audit.audit import run_audit as audit
@@ -103,6 +103,7 @@ __all__ = [
     "forward_subgradient",
     "grad",
     "gradcheck",
+    "implicit",
     "kinks",
     "lexicographic",
     "objective",

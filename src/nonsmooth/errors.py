@@ -16,6 +16,8 @@
     ├── NoField                  no set of derivatives exists at the point: a jump, a singular point
     ├── NoDerivative             there is no one-sided derivative, or none can be decided
     ├── NotMaximal               a point was said to maximise, and does not, or that cannot be told
+    ├── NotConverged             a solver has not solved its equation
+    ├── NotInvertible            an equation does not define its solution as a function: an element is singular
     ├── GridError                runs of a grid failed, or its cluster was lost
     ├── StaleProgram             a guard or an escaped value differs at the new point
     └── RegistrationError        a record of the dictionary contradicts itself
@@ -29,9 +31,12 @@ __all__ = [
     "ConventionError",
     "GradcheckError",
     "GridError",
+    "ImplicitWarning",
     "NoDerivative",
     "NoField",
     "NonsmoothError",
+    "NotConverged",
+    "NotInvertible",
     "NotMaximal",
     "PointError",
     "ProofFailed",
@@ -102,6 +107,18 @@ class GridError(NonsmoothError, RuntimeError):
 
 class NotMaximal(NonsmoothError, ArithmeticError):
     """A point was said to maximise, and does not, or that cannot be told."""
+
+
+class NotConverged(NonsmoothError, ArithmeticError):
+    """A solver has not solved its equation: the residual is too large, or not a number."""
+
+
+class NotInvertible(NonsmoothError, ArithmeticError):
+    """An equation does not define its solution as a function: an element of its conservative Jacobian is singular."""
+
+
+class ImplicitWarning(UserWarning):
+    """What is known of a derivative of a solution is less than the theorem asks for."""
 
 
 class StaleProgram(NonsmoothError, RuntimeError):

@@ -1,0 +1,1 @@
+"""Implicit functions of torch tensors."""
