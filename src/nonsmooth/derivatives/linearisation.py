@@ -13,6 +13,7 @@ Source: Griewank2013, derived, docs/theory/sets.md.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -50,8 +51,6 @@ class Linearisation:
     """A program cut at its active kinks.
 
     Attributes:
-        J: the gradient of the first selection, shape (p,).
-        Y: the derivative of the result with respect to the u, shape (number of u,).
         blocks: the kinks, in the order of the program.
         first_z, first_u, first_kink: where each block begins.
     """
@@ -64,7 +63,21 @@ class Linearisation:
         self.first_kink = _starts([len(b) for b in self.blocks])
         self.first_z = _starts([len(b) * b.weights.compared for b in self.blocks])
         self.first_u = _starts([len(b) * b.weights.outputs for b in self.blocks])
-        self.J, self.Y = sweeps.start()
+
+    @cached_property
+    def _start(self) -> tuple[Floats, Floats]:
+        """J and Y."""
+        return self.sweeps.start()
+
+    @property
+    def J(self) -> Floats:
+        """The gradient of the first selection, shape (p,)."""
+        return self._start[0]
+
+    @property
+    def Y(self) -> Floats:
+        """The derivative of the result with respect to the u, shape (number of u,)."""
+        return self._start[1]
 
     @property
     def count(self) -> int:
@@ -133,7 +146,8 @@ class Linearisation:
     def rows(self, *, arguments: bool = False) -> tuple[Floats, Floats]:
         """Give Z and L in full (of the switching arguments, if asked), by one reverse sweep a row."""
         n = int(self.first_z[-1])
-        left, right = np.zeros((n, self.J.size)), np.zeros((n, int(self.first_u[-1])))
+        size = sum(math.prod(leaf.shape) for leaf in self.sweeps.evaluation.leaves)
+        left, right = np.zeros((n, size)), np.zeros((n, int(self.first_u[-1])))
         for i in range(n):
             seed = np.zeros(n)
             seed[i] = 1.0

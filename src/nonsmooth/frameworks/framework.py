@@ -164,6 +164,10 @@ class Linearised(Protocol):
         """Give J and Y, for a scalar result."""
         ...
 
+    def jacobian(self) -> tuple[Floats, Floats]:
+        """Give J and Y of the entries of all results, laid out in a row: one reverse sweep for each of them."""
+        ...
+
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
         """Give seeds' Z and seeds' L (of what `where`s compare instead of their jumps, if asked): a reverse sweep."""
         ...

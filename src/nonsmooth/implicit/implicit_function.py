@@ -14,9 +14,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from nonsmooth.implicit.diagnosis import LIMIT, Diagnosis, diagnose_equation
-
 from nonsmooth.frameworks.framework import find_framework
+from nonsmooth.implicit.diagnosis import LIMIT, Diagnosis, diagnose_equation
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
 

@@ -59,6 +59,17 @@ class LinearisedJax:
         (result,), jumps, given, ties = self._pullback[0]
         return self._sweep([jnp.ones_like(result)], _zeros(jumps), _zeros(given), _zeros(ties))
 
+    def jacobian(self) -> tuple[Floats, Floats]:
+        """Give J and Y of the entries of all results, laid out in a row."""
+        results, *others = self._pullback[0]
+        nothing, found = [_zeros(o) for o in others], []
+        for k, like in enumerate(results):
+            for i in range(like.size):
+                seeds = _zeros(results)
+                seeds[k] = jnp.zeros_like(like).reshape(-1).at[i].set(1).reshape(like.shape)
+                found.append(self._sweep(seeds, *nothing))
+        return np.array([row for row, _ in found]), np.array([row for _, row in found])
+
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
         """Give seeds' Z and seeds' L, by one reverse sweep."""
         results, jumps, given, ties = self._pullback[0]

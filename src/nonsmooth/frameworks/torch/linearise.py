@@ -37,6 +37,11 @@ class LinearisedTorch:
         result = self._framework.scalar(self.evaluation)
         return self._sweep([result], [torch.ones_like(result)])
 
+    def jacobian(self) -> tuple[Floats, Floats]:
+        """Give J and Y of the entries of all results, laid out in a row."""
+        parts = [self.rows(leaf) for leaf in flatten(self.evaluation.result)[0]]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
         """Give seeds' Z and seeds' L, by one reverse sweep over the nodes whose seeds are not zero."""
         return self._sweep(*self._seeded(seeds, arguments))
