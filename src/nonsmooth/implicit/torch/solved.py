@@ -1,0 +1,93 @@
+"""Solutions of equations of PyTorch: solved by any code, checked, and attached to torch's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
+
+from nonsmooth.errors import NotConverged
+from nonsmooth.frameworks.torch.tree import unflatten
+from nonsmooth.implicit.equation import Equation
+from nonsmooth.implicit.options import Options
+from nonsmooth.implicit.torch.attached import Node, attach
+from nonsmooth.implicit.torch.solvers import default_solver
+from nonsmooth.implicit.torch.trees import TREES, accept, detached, squared_norm
+
+__all__ = ["TREES", "detached", "solve"]
+
+
+def solve(
+    equation: Equation, solver: Callable[..., Any] | None, theta: tuple[Any, ...], start: Any, options: Options
+) -> Any:
+    """Solve H(y, theta) = 0, check the residual, and attach y to the graph of theta and of all that H closes over.
+
+    Raises:
+        NotConverged: the solution is not finite, or |H| > tolerance (1 + |y|).
+        UsageError: it is no tree of floating tensors, or H does not give as many equations as there are unknowns.
+    """
+    leaves, structure = pytree.tree_flatten(theta)
+    places = [i for i, leaf in enumerate(leaves) if floats(leaf)]
+    inputs = [leaves[i] for i in places]
+
+    def residual(y: Any, given: Sequence[torch.Tensor]) -> Any:
+        """Give H(y, theta) with some of the leaves of theta replaced."""
+        filled = list(leaves)
+        for place, tensor in zip(places, given, strict=True):
+            filled[place] = tensor
+        return equation.residual(TREES, y, pytree.tree_unflatten(filled, structure))
+
+    y = find(equation, solver, theta, start, options, inputs)
+    node = Node(residual, y, inputs, equation, options)
+    check_residual(equation, node.value, node.system.leaves, options)
+    if not torch.is_grad_enabled() and forward_ad._current_level < 0:
+        return node.system.y
+    return unflatten(attach(node, inputs), node.system.structure)
+
+
+def find(
+    equation: Equation,
+    solver: Callable[..., Any] | None,
+    theta: tuple[Any, ...],
+    start: Any,
+    options: Options,
+    tensors: list[torch.Tensor],
+) -> Any:
+    """Run a solver on parameters cut from the graph; give a solution of tensors, not yet checked."""
+    plain = detached(theta)
+    like = next((t for t in [*pytree.tree_leaves(start), *tensors] if floats(t)), None)
+    if start is not None:
+        start = accept(start, like, None, f"the start of the {equation.kind} of {equation.name}")
+    with torch.no_grad():
+        if solver is not None:
+            y = solver(*plain)
+        else:
+            eps = torch.finfo(like.dtype).eps if like is not None else torch.finfo().eps
+            y = default_solver(equation, plain, start, options, options.tolerance or eps**0.5)
+    return accept(y, like, start, f"the {equation.kind} of {equation.name}")
+
+
+def check_residual(equation: Equation, residual: list[torch.Tensor], y: list[torch.Tensor], options: Options) -> None:
+    """Refuse what is no solution.
+
+    Raises:
+        NotConverged: |H| > tolerance (1 + |y|), or |H| is not a number.
+    """
+    eps = max(torch.finfo(t.dtype).eps for t in y)
+    tolerance = options.tolerance or float(np.sqrt(eps))
+    found, allowed = squared_norm(residual) ** 0.5, tolerance * (1 + squared_norm(y) ** 0.5)
+    if not found <= allowed:
+        raise NotConverged(
+            f"what the solver returned is no solution of the {equation.kind} of {equation.name}: its residual |H| is "
+            f"{found:.3g}, asked was at most {allowed:.3g} = {tolerance:.2g} (1 + |y|). Let the solver make more steps, start "
+            "nearer, or allow a larger tolerance=; the derivative is as accurate as the solution."
+        )
+
+
+def floats(leaf: Any) -> bool:
+    """Tell a floating tensor."""
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
