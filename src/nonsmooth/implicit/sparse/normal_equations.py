@@ -1,0 +1,62 @@
+"""Linear systems with A'A/scale + ridge I on a selection of columns, by their singular values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nonsmooth.implicit.sparse.data import Vector
+
+__all__ = ["NormalEquations"]
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+class NormalEquations:
+    """H_S = A_S'A_S/scale + ridge I, factored by the singular values of A_S, which are not squared to find its rank.
+
+    Attributes:
+        smallest: the least eigenvalue of H_S; infinity for no column.
+        singular: True where it is 0 up to rounding, False where it is not, None where rounding leaves that open.
+
+    >>> found = NormalEquations(np.array([[1.0, 1.0], [0.0, 1.0]]), 1.0, 0.0)
+    >>> found.solve(np.array([1.0, 2.0])).round(12), found.singular
+    (array([0., 1.]), False)
+    >>> NormalEquations(np.ones((2, 2)), 1.0, 0.0).singular
+    True
+
+    Source: GolubVanLoan2013.
+    """
+
+    def __init__(self, A: Vector, scale: float, ridge: float) -> None:
+        m, k = A.shape
+        self.ridge = ridge
+        self.smallest, self.singular = np.inf, False
+        if not k:
+            return
+        _, s, self.basis = np.linalg.svd(A, full_matrices=False) if m and A.any() else (None, np.zeros(0), np.zeros((0, k)))
+        self.eigenvalues = s**2 / scale + ridge
+        self.smallest = float(self.eigenvalues[-1]) if len(s) == k else ridge
+        self.singular = self._is_singular(s, k, max(m, k) * EPS)
+
+    def _is_singular(self, s: Vector, k: int, rounding: float) -> bool | None:
+        """Compare the least singular value, or with a ridge the least eigenvalue, with the rounding of the largest."""
+        if len(s) < k and self.ridge == 0:
+            return True
+        if self.ridge == 0:
+            share = s[-1] / s[0]
+        else:
+            share = self.smallest / max(self.eigenvalues[0] if len(s) else self.ridge, self.ridge)
+        if share <= rounding:
+            return True if self.ridge == 0 else None
+        return False if share > 100 * rounding else None
+
+    def solve(self, q: Vector) -> Vector:
+        """Solve H_S x = q; one column or several."""
+        if not len(q):
+            return np.zeros_like(q)
+        inside = self.basis @ q
+        values = self.eigenvalues if q.ndim == 1 else self.eigenvalues[:, None]
+        found: Vector = self.basis.T @ (inside / values)
+        if self.ridge and len(self.eigenvalues) < len(q):
+            found = found + (q - self.basis.T @ inside) / self.ridge
+        return found

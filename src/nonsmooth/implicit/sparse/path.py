@@ -1,0 +1,228 @@
+"""The solution path of the Lasso and the elastic net: piecewise linear in l1, with its kinks.
+
+    on a segment with support S and signs s:   b_S(l1) = H_SS^-1 (X_S'y/n - l1 s),   H = X'X/n + l2 I
+
+Source: EfronHastieJohnstoneTibshirani2004, derived, docs/theory/sparse_models.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import lars_path
+
+from nonsmooth.errors import NotConverged, UsageError
+from nonsmooth.implicit.sparse.data import Vector, read_design, read_target
+from nonsmooth.implicit.sparse.normal_equations import NormalEquations
+
+__all__ = ["Segment", "SolutionPath", "solution_path"]
+
+KKT = 1e-9
+"""How well a segment must satisfy the optimality conditions, relative to the largest correlation."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of the path: lower <= l1 <= upper.
+
+    Attributes:
+        lower: a kink, or the end of the path.
+        upper: the kink at its other end.
+        support: the features that move.
+        signs: of their coefficients.
+        constant: shape (support,), H_SS^-1 X_S'y/n.
+        slope: shape (support,), -H_SS^-1 s: the derivative of the coefficients in l1.
+    """
+
+    lower: float
+    upper: float
+    support: tuple[int, ...]
+    signs: Vector = field(repr=False)
+    constant: Vector = field(repr=False)
+    slope: Vector = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SolutionPath:
+    """All solutions for one l2: the kinks of the path and what lies between them.
+
+    Attributes:
+        knots: the kinks in decreasing order; above the first the solution is zero.
+        segments: the pieces below each knot.
+        events: for each knot the features that enter below it, and those that leave.
+        features: how many there are.
+        l2: the ridge.
+        mean: of the features, and of the target.
+    """
+
+    knots: Vector
+    segments: tuple[Segment, ...]
+    events: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    features: int
+    l2: float
+    mean: tuple[Vector, float] = field(repr=False)
+
+    def coef(self, l1: float) -> Vector:
+        """Give the coefficients at l1.
+
+        Raises:
+            UsageError: l1 is below the end of the path.
+
+        >>> path = solution_path(np.sqrt(2) * np.eye(2), [3.0, 0.5], fit_intercept=False)
+        >>> path.coef(1.0).round(6)
+        array([1.121320, 0.      ])
+
+        Source: EfronHastieJohnstoneTibshirani2004.
+        """
+        found = np.zeros(self.features)
+        segment = self._segment(l1, below=True)
+        if segment is not None:
+            found[list(segment.support)] = segment.constant + l1 * segment.slope
+        return found
+
+    def intercept(self, l1: float) -> float:
+        """Give the intercept at l1."""
+        return self.mean[1] - float(self.mean[0] @ self.coef(l1))
+
+    def derivative(self, l1: float) -> tuple[Vector, Vector]:
+        """Give the left and the right derivative of the coefficients in l1; they differ on a kink.
+
+        >>> path = solution_path(np.sqrt(2) * np.eye(2), [3.0, 0.5], fit_intercept=False)
+        >>> left, right = path.derivative(float(path.knots[1]))
+        >>> left.round(9) + 0, right.round(9) + 0
+        (array([-1., -1.]), array([-1.,  0.]))
+
+        Source: EfronHastieJohnstoneTibshirani2004.
+        """
+        found = np.zeros((2, self.features))
+        for row, below in ((0, True), (1, False)):
+            segment = self._segment(l1, below)
+            if segment is not None:
+                found[row, list(segment.support)] = segment.slope
+        return found[0], found[1]
+
+    def _segment(self, l1: float, below: bool) -> Segment | None:
+        """Find the segment that holds l1 and, if it is a knot, what lies below or above it; None: all is zero."""
+        end = self.segments[-1].lower if self.segments else 0.0
+        if not l1 > 0 or l1 < end:
+            raise UsageError(f"The path was asked at l1 = {l1:g}, and goes down to {end:g}; pass a larger l1.")
+        above = np.count_nonzero(self.knots >= l1 if below else self.knots > l1)
+        return self.segments[above - 1] if above else None
+
+
+def solution_path(X: Any, y: Any, l2: float = 0.0, *, fit_intercept: bool = True, l1_min: float = 0.0) -> SolutionPath:
+    """Find all kinks of the path l1 -> coefficients, of the Lasso, or with l2 > 0 of the elastic net.
+
+        min |y - X b - c|^2 / 2n + l1 |b|_1 + l2 |b|^2 / 2,   l1 from infinity down to l1_min
+
+    Status: `computed`: scikit-learn's lars_path finds supports and signs; each segment is solved anew, its ends are where
+    a coefficient or a slack becomes 0, and its optimality is checked at the ends and in the middle.
+
+    Args:
+        X: shape (samples, features).
+        y: shape (samples,).
+        l2: the ridge; not negative.
+        fit_intercept: whether there is a c.
+        l1_min: where the path may end.
+
+    Raises:
+        NotConverged: a segment is not optimal: ties, such as equal columns, or rounding.
+        UsageError: arguments that cannot be served.
+
+    >>> path = solution_path([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], [3.0, 1.0, -2.0])
+    >>> path.knots.round(6), path.events
+    (array([1.666667, 1.      ]), (((0,), ()), ((1,), ())))
+
+    Source: EfronHastieJohnstoneTibshirani2004, ZouHastie2005.
+    """
+    X = read_design(X)
+    y = read_target(y, len(X))
+    for name, value in (("l2", l2), ("l1_min", l1_min)):
+        if not 0 <= value < np.inf:
+            raise UsageError(f"{name}={value!r}: pass a finite number that is not negative.")
+    n, k = X.shape
+    mean = (X.mean(0), float(y.mean())) if fit_intercept else (np.zeros(k), 0.0)
+    A, b = X - mean[0], y - mean[1]
+    if l2:
+        A, b = np.vstack([A, np.sqrt(n * l2) * np.eye(k)]), np.concatenate([b, np.zeros(k)])
+    segments = _checked(A, b, n, _segments(A, b, n, l1_min))
+    return SolutionPath(np.array([s.upper for s in segments]), segments, _events(segments), k, float(l2), mean)
+
+
+def _segments(A: Vector, b: Vector, n: int, l1_min: float) -> tuple[Segment, ...]:
+    """Solve the segments between the knots of lars_path; pieces with the same support and signs are one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        alphas, _, coefs = lars_path(A, b, method="lasso", alpha_min=l1_min * n / len(b), max_iter=20 * sum(A.shape) + 100)
+    alphas = alphas * len(b) / n
+    found: list[Segment] = []
+    for i in range(len(alphas) - 1):
+        middle = (coefs[:, i] + coefs[:, i + 1]) / 2
+        S = np.flatnonzero(middle)
+        if not len(S) or alphas[i] - alphas[i + 1] <= 1e-14 * alphas[0]:
+            continue
+        new = _solved(A, b, n, S, np.sign(middle[S]), float(alphas[i]), float(alphas[i + 1]))
+        if found and found[-1].support == new.support and (found[-1].signs == new.signs).all():
+            last = found.pop()
+            new = _solved(A, b, n, S, new.signs, last.upper, new.lower)
+        found.append(new)
+    return tuple(found)
+
+
+def _solved(A: Vector, b: Vector, n: int, S: Vector, signs: Vector, upper: float, lower: float) -> Segment:
+    """Solve a segment, and move its ends to where a coefficient or a slack of it is 0."""
+    system = NormalEquations(A[:, S], float(n), 0.0)
+    if system.singular is not False:
+        raise NotConverged(
+            f"Below l1 = {upper:g} the path has {len(S)} features whose columns are linearly dependent: it is not unique. Leave "
+            "out what is dependent, pass l2 > 0, or end the path with l1_min above."
+        )
+    solved = system.solve(np.stack([A[:, S].T @ b / n, -signs], axis=1))
+    segment = Segment(lower, upper, tuple(S.tolist()), signs, solved[:, 0], solved[:, 1])
+    zeros = _zeros(A, b, n, segment)
+    slack = 1e-6 * (upper - lower)
+    near = [float(zeros[np.abs(zeros - end).argmin()]) if len(zeros) else end for end in (lower, upper)]
+    lower, upper = (z if abs(z - end) <= slack else end for z, end in zip(near, (lower, upper), strict=True))
+    return Segment(lower, upper, segment.support, signs, segment.constant, segment.slope)
+
+
+def _zeros(A: Vector, b: Vector, n: int, segment: Segment) -> Vector:
+    """Give the l1 at which a coefficient of the segment, or the slack of another feature, is 0."""
+    S = list(segment.support)
+    rest = np.setdiff1d(np.arange(A.shape[1]), S)
+    level = A[:, rest].T @ (b - A[:, S] @ segment.constant) / n
+    tilt = -A[:, rest].T @ (A[:, S] @ segment.slope) / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zeros = np.concatenate([-segment.constant / segment.slope, level / (1 - tilt), -level / (1 + tilt)])
+    return np.asarray(zeros[np.isfinite(zeros)])
+
+
+def _checked(A: Vector, b: Vector, n: int, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """Check that the segments join and are optimal, at their ends and in the middle."""
+    size = float(np.abs(A.T @ b).max(initial=0.0)) / n
+    for i, segment in enumerate(segments):
+        S = list(segment.support)
+        joins = i == 0 or abs(segments[i - 1].lower - segment.upper) <= KKT * size
+        for l1 in (segment.lower, (segment.lower + segment.upper) / 2, segment.upper):
+            coef = segment.constant + l1 * segment.slope
+            correlation = A.T @ (b - A[:, S] @ coef) / n
+            fine = (np.abs(correlation) <= l1 + KKT * size).all() and np.abs(correlation[S] - l1 * segment.signs).max() <= KKT * size
+            if not (joins and fine and (coef * segment.signs >= -KKT * (1 + np.abs(coef).max())).all()):
+                raise NotConverged(
+                    f"The path could not be followed below l1 = {segment.upper:g}: columns tie there, or are too nearly "
+                    "dependent. Leave out equal columns, pass l2 > 0, or end the path with l1_min above."
+                )
+    return segments
+
+
+def _events(segments: tuple[Segment, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Give what enters and what leaves at each knot."""
+    found, before = [], set[int]()
+    for segment in segments:
+        now = set(segment.support)
+        found.append((tuple(sorted(now - before)), tuple(sorted(before - now))))
+        before = now
+    return tuple(found)
