@@ -1,0 +1,324 @@
+"""The condition of a derivative of a solution: B invertible, at one selection and over all, as far as values are known.
+
+Of a matrix that is formed the condition number is estimated (Hager, Higham); with products alone a random right-hand side
+is solved along: if B is singular it lies outside of the range. Where the solution lies on kinks, up to the error
+|B^-1| |H| of the solution, `diagnose_equation` decides over all elements; in a compiled program the kinks are counted.
+
+Source: Hager1984, derived, docs/theory/implicit.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jax.scipy.linalg import lu_solve
+
+from nonsmooth.dictionary import Nonsmooth, Singularity
+from nonsmooth.errors import ImplicitWarning, NonsmoothError, NotInvertible
+from nonsmooth.frameworks.framework import ROUNDING
+from nonsmooth.frameworks.jax import JAX
+from nonsmooth.frameworks.jax.compiled import _Run
+from nonsmooth.frameworks.jax.run import environment
+from nonsmooth.implicit.equation import Equation
+from nonsmooth.implicit.jax.arrays import Parameters
+from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
+from nonsmooth.implicit.jax.problem import Problem, residual
+from nonsmooth.implicit.jax.traced import is_float
+from nonsmooth.implicit.jax.verify import verified
+from nonsmooth.kinks import find_kinks
+
+__all__ = ["check_condition"]
+
+STEPS = 5
+"""How often the estimate of |B^-1| is bettered; two or three times are the rule."""
+
+
+def check_condition(
+    problem: Problem, system: System, pull: Any, y: Any, inputs: Sequence[Any]
+) -> tuple[Any, tuple[Any, ...]]:
+    """Give the pullback and the factors of its matrix, after a look at the condition of the theorem."""
+    leaves, structure = jax.tree.flatten(pull)
+    still = jax.tree.unflatten(structure, [lax.stop_gradient(a) for a in leaves])
+    y, inputs = lax.stop_gradient(y), [lax.stop_gradient(a) for a in inputs]
+    options = problem.options
+    factors: list[Any] = []
+    inverse = None
+    if system.method == "dense":
+        matrix = dense_matrix(still, y)
+        factors = list(factored(matrix))
+        size, inverse = _condition(matrix, tuple(factors))
+        least = 0.0 if problem.equation.kind == "root" or problem.equation.symmetric else 1.0
+        if options.violated != "ignore":
+            judge = _Invertible(problem.described, options.violated, least)
+            factors[:1] = verified(factors[:1], [size, inverse], judge)
+    elif options.check == "kinks" and options.violated != "ignore":
+        numbers = _probe(still, y, system=system)
+        inverse = numbers[-1]
+        judge_of_probe = _Probed(problem.described, options.violated, system.method, system.tolerance)
+        leaves, y = _through(leaves, y, numbers, judge_of_probe)
+    if options.check == "kinks" and options.violated != "ignore":
+        bound = _error(problem, y, inputs, inverse)
+        seen = [y, bound, *inputs]
+        if factors:
+            factors[:1] = verified(factors[:1], seen, _Kinked(problem))
+        else:
+            leaves, y = _through(leaves, y, seen, _Kinked(problem))
+    return jax.tree.unflatten(structure, leaves), tuple(factors)
+
+
+def _through(leaves: list[Any], y: Any, seen: Sequence[Any], judge: Any) -> tuple[list[Any], Any]:
+    """Let a check stand before the first leaf of a pullback on which a derivative rests."""
+    places = [k for k, a in enumerate(leaves) if is_float(a)]
+    if not places:
+        return leaves, verified([y], seen, judge)[0]
+    k = places[0]
+    return [*leaves[:k], verified([leaves[k]], seen, judge)[0], *leaves[k + 1 :]], y
+
+
+def _error(problem: Problem, y: Any, inputs: Sequence[Any], inverse: Any) -> Any:
+    """Bound the error of the solution: |B^-1| |H|, and what rounding adds."""
+    residual, size = problem.norms(y, inputs)
+    bound = residual if inverse is None else inverse * residual
+    return bound + ROUNDING * float(jnp.finfo(y.dtype).eps) * (1 + size)
+
+
+@jax.jit
+def _condition(matrix: Any, factors: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Give |B| and an estimate of |B^-1|, a lower bound that is rarely off by more than 3, in the 1-norm."""
+    n = matrix.shape[0]
+    kind = matrix.dtype
+
+    def better(_: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        best, x = state
+        z = lu_solve(factors, x)
+        slopes = lu_solve(factors, jnp.where(z < 0, -1.0, 1.0).astype(kind), trans=1)
+        return jnp.maximum(best, jnp.sum(jnp.abs(z))), jax.nn.one_hot(jnp.argmax(jnp.abs(slopes)), n, dtype=kind)
+
+    start = jnp.full(n, 1 / n, kind)
+    estimate = lax.fori_loop(0, STEPS, better, (jnp.zeros((), kind), start))[0]
+    numbers = jnp.arange(n, dtype=kind)
+    waves = jnp.where(numbers % 2 == 0, 1.0, -1.0).astype(kind) * (1 + numbers / max(n - 1, 1))
+    estimate = jnp.maximum(estimate, 2 * jnp.sum(jnp.abs(lu_solve(factors, waves))) / (3 * n))
+    finite = jnp.all(jnp.isfinite(factors[0])) & jnp.all(jnp.diagonal(factors[0]) != 0)
+    return jnp.max(jnp.sum(jnp.abs(matrix), axis=0)), jnp.where(finite, estimate, jnp.inf)
+
+
+@dataclass(frozen=True)
+class _Invertible:
+    """The judge of a matrix: singular to working precision, or not."""
+
+    described: str
+    violated: str
+    least: float
+    one_by_one = False
+
+    def measure(self, size: Any, inverse: Any) -> tuple[Any, ...]:
+        """Look at |B| and |B^-1|."""
+        return size, inverse
+
+    def failed(self, size: Any, inverse: Any) -> Any:
+        """Compare the condition number with what rounding makes of a singular matrix; nan fails."""
+        xp = np if isinstance(size, np.ndarray) else jnp
+        return ~(inverse * xp.maximum(size, self.least) * float(jnp.finfo(size.dtype).eps) * ROUNDING < 1)
+
+    def tell(self, size: Any, inverse: Any) -> None:
+        """Say what was found."""
+        condition = float(inverse) * max(float(size), self.least)
+        _report(
+            f"{self.described}: the derivative of the equation in y is singular at the solution (condition number "
+            f"{condition:.3g} in {size.dtype}): the equation does not define y as a function of the parameters there. No derivative is returned.",
+            self.violated,
+        )
+
+    def look(self, *seen: Any) -> None:
+        """Judge by numbers alone."""
+        raise NotImplementedError
+
+
+@partial(jax.jit, static_argnames="system")
+def _probe(pull: Any, y: Any, *, system: System) -> tuple[Any, Any, Any]:
+    """Solve a random right-hand side r: the relative residual, how near that is to a left null vector, |x|/|r|."""
+    given = jax.tree.leaves(pull)
+    r = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
+    size = jnp.linalg.norm(r)
+    x, rest, _ = system.solution(*given, r)
+    left = r - system.product(*given, x)
+    back = jnp.linalg.norm(pull(left)[0]) / jnp.where(rest > 0, rest, 1)
+    scale = jnp.linalg.norm(system.product(*given, r)) / size
+    return rest / size, back / jnp.where(scale > 0, scale, 1), jnp.linalg.norm(x) / size
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """The judge of an operator, by the solution of a random right-hand side."""
+
+    described: str
+    violated: str
+    method: str
+    tolerance: float
+    one_by_one = False
+
+    def measure(self, *numbers: Any) -> tuple[Any, ...]:
+        """Look at the numbers of `_probe`."""
+        return numbers
+
+    def failed(self, rest: Any, back: Any, inverse: Any) -> Any:
+        """Ask for a solution."""
+        return ~(rest <= self.tolerance)
+
+    def tell(self, rest: Any, back: Any, inverse: Any) -> None:
+        """Say what was found: a left null vector, or no solution."""
+        found = (
+            f"{self.described}: {self.method} leaves {float(rest):.3g} of a random right-hand side, where {self.tolerance:.3g} is "
+            "allowed (linear_tolerance)"
+        )
+        if float(back) <= self.tolerance**0.5:
+            _report(
+                f"{found}, and what is left is a left null vector of the derivative of the equation in y, up to {float(back):.3g}: "
+                "it is singular, and the equation does not define y as a function of the parameters there.",
+                self.violated,
+            )
+        warnings.warn(
+            f"{found}: the derivative of the equation in y is singular, or badly conditioned; undecided. Raise iterations, or "
+            "choose linear='dense' if there is memory for the matrix.",
+            ImplicitWarning,
+            stacklevel=2,
+        )
+
+    def look(self, *seen: Any) -> None:
+        """Judge by numbers alone."""
+        raise NotImplementedError
+
+
+def _report(message: str, violated: str) -> None:
+    """Raise or warn, as was chosen."""
+    if violated == "raise":
+        raise NotInvertible(message)
+    warnings.warn(message, ImplicitWarning, stacklevel=2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kinked:
+    """The judge of a solution on kinks; what it sees is (y, the bound of its error, what H was closed over and is given)."""
+
+    problem: Problem
+    one_by_one = True
+
+    def _split(self, y: Any, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Give the point and the data of the program."""
+        return (y, [a for a in inputs if is_float(a)]), [a for a in inputs if not is_float(a)]
+
+    def _function(self, inputs: Sequence[Any]) -> Any:
+        """Give H as a function of the point and the data."""
+        places = [is_float(a) for a in inputs]
+
+        equations = self.problem.equations
+
+        def function(point: Any, *data: Any) -> Any:
+            floats, others = iter(point[1]), iter(data)
+            return residual(equations, point[0], [next(floats) if f else next(others) for f in places])
+
+        return function
+
+    def measure(self, y: Any, bound: Any, *inputs: Any) -> tuple[Any, ...]:
+        """Count the active kinks in a compiled program."""
+        point, data = self._split(y, inputs)
+        try:
+            program = self.problem.equations.known(
+                "shapes", lambda: JAX.trace(self._function(inputs), *_shapes(point, data))
+            )
+            leaves = jax.tree.leaves(point)
+            run = _Run(program, environment(program, leaves, data), observe=True)
+            run.evaluate(leaves)
+        except NonsmoothError:
+            return jnp.full((), -1), bound
+        count = jnp.zeros((), int)
+        for met in run.calls:
+            if isinstance(met.step.operation, Nonsmooth | Singularity):
+                for margin in met.step.operation.margins(met.call).values():
+                    count += jnp.sum(margin <= bound)
+        return count, bound
+
+    def failed(self, count: Any, bound: Any) -> Any:
+        """Ask for none."""
+        return count != 0
+
+    def tell(self, count: Any, bound: Any) -> None:
+        """Say how many there are."""
+        found = (
+            f"the solution lies on {int(count)} kink(s), up to its error of {float(bound):.2g}"
+            if count > 0
+            else "the kinks at the solution could not be looked for in a compiled program"
+        )
+        warnings.warn(
+            f"{self.problem.described}: {found}. Whether the derivative of the equation is invertible for every element of its "
+            "conservative Jacobian is not decided in a compiled program: call nonsmooth.implicit.diagnose at this solution outside "
+            "of jax.jit, or choose check='solves'.",
+            ImplicitWarning,
+            stacklevel=2,
+        )
+
+    def look(self, y: Any, bound: Any, *inputs: Any) -> None:
+        """Find the kinks, and decide over all elements if there are any."""
+        problem = self.problem
+        point, data = self._split(y, inputs)
+        try:
+            program = problem.equations.known(
+                "program", lambda: JAX.capture(self._function(inputs), point, tuple(data))
+            )
+            smooth = not program.guards and not any(
+                isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps
+            )
+            if smooth or not find_kinks(program, point, *data, tol=float(bound)).active:
+                return
+            reasons = self._decided(y, inputs)
+        except NotInvertible:
+            raise
+        except NonsmoothError as error:
+            reasons = str(error)
+        if reasons is not None:
+            warnings.warn(
+                f"{problem.described}: the solution lies on kinks, and whether the condition of the implicit function theorem "
+                f"holds there is undecided: {reasons}",
+                ImplicitWarning,
+                stacklevel=2,
+            )
+
+    def _decided(self, y: Any, inputs: Sequence[Any]) -> str | None:
+        """Diagnose the equation: raise where it is not invertible, give the reasons where that is undecided."""
+        from nonsmooth.implicit.diagnosis import LIMIT, diagnose_equation
+
+        problem, options = self.problem, self.problem.options
+        closed = problem.equations.closed
+        equation = problem.equation
+        count = problem.parameters.floats
+        theta = problem.parameters.joined(inputs[closed:][:count], inputs[closed:][count:])
+        if problem.open:
+
+            def function(y: Any, *theta: Any) -> Any:
+                _, floats, others = Parameters.taken_apart(theta)
+                flat = residual(problem.equations, problem.shape.flatten(y), [*inputs[:closed], *floats, *others])
+                return problem.shape.unflatten(flat)
+
+            function.__name__ = equation.name
+            equation = Equation("root", function)
+        diagnosis = diagnose_equation(equation, problem.trees, problem.shape.unflatten(y), theta, options, LIMIT)
+        if diagnosis.invertible is False:
+            _report(f"{problem.described}: {diagnosis}", options.violated)
+        return str(diagnosis) if diagnosis.invertible is None else None
+
+
+def _shapes(point: Any, data: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Give point and data as shapes alone."""
+    shapes: tuple[Any, tuple[Any, ...]] = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (point, tuple(data))
+    )
+    return shapes

@@ -1,0 +1,236 @@
+"""Solvers of the library in JAX: Anderson's iteration, semismooth Newton, accelerated proximal gradient descent.
+
+Each stops where the residual is at the level of rounding or falls no further; what it has reached is checked by the caller.
+
+Source: WalkerNi2011, QiSun1993, BeckTeboulle2009, ODonoghueCandes2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+from jax.scipy.sparse.linalg import gmres
+
+from nonsmooth.implicit.equation import Equation, Trees
+from nonsmooth.implicit.jax.arrays import Parameters, Shape, check_alike
+from nonsmooth.implicit.jax.traced import Equations, equations_of
+from nonsmooth.implicit.options import Options
+
+__all__ = ["default_solver"]
+
+MEMORY = 6
+"""How many iterates Anderson's iteration combines."""
+
+PATIENCE = 20
+"""After how many steps that improve nothing a solver stops, where what it has is allowed."""
+
+DENSE = 512
+"""Up to how many unknowns Newton's method forms the matrix."""
+
+
+def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], start: Any, options: Options) -> Any:
+    """Solve from a start, a tree of arrays of one type, by the method of the kind of equation."""
+    leaves, structure = jax.tree.flatten(start)
+    shape = Shape(structure, tuple(a.shape for a in leaves), leaves[0].dtype)
+    parameters, floats, others = Parameters.taken_apart(theta)
+
+    def of(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda flat, *arrays: function(
+            shape.unflatten(flat), *parameters.joined(arrays[: len(floats)], arrays[len(floats) :])
+        )
+
+    def like(y: Any, found: Any) -> Any:
+        check_alike(y, found)
+        return shape.flatten(found)
+
+    flat, arrays = shape.flatten(start), [*floats, *others]
+    one = jnp.ones((), flat.dtype)
+    tolerance = options.tolerance or float(jnp.finfo(flat.dtype).eps) ** 0.5
+    aim = options.tolerance or 2 * float(jnp.finfo(flat.dtype).eps)
+    limits = {"iterations": options.iterations, "tolerance": tolerance, "aim": aim}
+    prox = equation.prox
+    value = of(lambda y, *t: [like(y, equation.function(y, *t))])
+    slope = of(lambda y, *t: [shape.flatten(trees.gradient(equation.function, y, t))])
+    residual = of(lambda y, *t: [shape.flatten(equation.residual(trees, y, t))])
+
+    def proximal(flat: Any, step: Any, *arrays: Any) -> list[Any]:
+        return [flat] if prox is None else of(lambda y, *t: [like(y, prox(y, step, *t))])(flat, *arrays)  # type: ignore[no-any-return]
+
+    method: Callable[..., Any] = {"argmin": _descent, "root": _newton, "fixed point": _anderson}[equation.kind]
+    if equation.kind == "argmin":
+        parts = [equations_of(slope, flat, *arrays), equations_of(proximal, flat, one, *arrays)]
+        parts.append(equations_of(residual, flat, *arrays))
+    else:
+        parts = [equations_of(value, flat, *arrays)]
+    closed = [[lax.stop_gradient(a) for a in consts] for _, consts in parts]
+    equations = tuple(e for e, _ in parts)
+    run = equations[0].once(
+        ("solver", method.__name__, equations[1:], tuple(limits.items())),
+        lambda: partial(_run, method, equations, limits),
+    )
+    return shape.unflatten(run(flat, closed, arrays))
+
+
+def _run(
+    method: Callable[..., Any], equations: tuple[Equations, ...], limits: Any, start: Any, closed: Any, arrays: Any
+) -> Any:
+    """Run a method on functions of vectors."""
+    functions = [lambda *a, e=e, c=c: e(*c, *a, *arrays)[0] for e, c in zip(equations, closed, strict=True)]
+    return method(*functions, start, **limits)
+
+
+class _Best(NamedTuple):
+    """The best iterate so far: its residual, and how many steps have improved nothing since."""
+
+    y: Any
+    residual: Any
+    waited: Any
+
+    def after(self, y: Any, residual: Any) -> _Best:
+        """Take a new iterate."""
+        better = residual < self.residual
+        much = residual < 0.9 * self.residual
+        return _Best(
+            jnp.where(better, y, self.y),
+            jnp.where(better, residual, self.residual),
+            jnp.where(much, 0, self.waited + 1),
+        )
+
+    def goes_on(self, k: Any, iterations: int, tolerance: float, aim: float) -> Any:
+        """Tell whether another step is worth it."""
+        size = 1 + jnp.linalg.norm(self.y)
+        enough = (self.residual <= aim * size) | ((self.residual <= tolerance * size) & (self.waited >= PATIENCE))
+        return (k < iterations) & ~enough
+
+
+def _first(y: Any) -> _Best:
+    """Start with an iterate that any other betters."""
+    return _Best(y, jnp.full((), jnp.inf, y.dtype), jnp.zeros((), int))
+
+
+def _anderson(T: Callable[[Any], Any], start: Any, *, iterations: int, tolerance: float, aim: float) -> Any:
+    """Iterate y <- sum a_i T(y_i), the weights of least |sum a_i (T(y_i) - y_i)| that add up to 1."""
+    m = min(MEMORY, start.size + 1)
+    scale = float(jnp.finfo(start.dtype).eps)
+
+    def step(state: Any) -> Any:
+        k, y, points, moves, best = state
+        move = T(y) - y
+        best = best.after(y, jnp.linalg.norm(move))
+        points, moves = points.at[k % m].set(y), moves.at[k % m].set(move)
+        known = jnp.arange(m) <= k
+        gram = jnp.where(known[:, None] & known[None, :], moves @ moves.T, jnp.eye(m, dtype=y.dtype))
+        size = jnp.max(jnp.where(known, jnp.diagonal(gram), 0))
+        gram = gram / jnp.where(size > 0, size, 1) + 10 * scale * jnp.eye(m, dtype=y.dtype)
+        weights = jnp.linalg.solve(gram, known.astype(y.dtype))
+        weights = weights / jnp.sum(weights)
+        mixed = weights @ (points + moves)
+        plain = jnp.any(~jnp.isfinite(mixed)) | (best.waited > 2 * m) & (best.waited % 2 == 1)
+        return k + 1, jnp.where(plain, y + move, mixed), points, moves, best
+
+    empty = jnp.zeros((m, start.size), start.dtype)
+    state = (jnp.zeros((), int), start, empty, empty, _first(start))
+    return lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)[-1].y
+
+
+def _newton(F: Callable[[Any], Any], start: Any, *, iterations: int, tolerance: float, aim: float) -> Any:
+    """Iterate y <- y - t B^-1 F(y), B an element of the conservative Jacobian, t halved until |F| falls."""
+
+    def directions(y: Any, value: Any) -> tuple[Any, Any]:
+        if start.size > DENSE:
+            _, product = jax.linearize(F, y)
+            size = jnp.where(jnp.linalg.norm(value) > 0, jnp.linalg.norm(value), 1)
+            newton = (
+                size
+                * gmres(
+                    product, value / size, tol=1e-3 * aim**0.25, restart=40, maxiter=10, solve_method="incremental"
+                )[0]
+            )
+            return newton, jax.linear_transpose(product, y)(value)[0]
+        _, pull = jax.vjp(F, y)
+        matrix = jax.vmap(lambda v: pull(v)[0])(jnp.eye(y.size, dtype=y.dtype))
+        slope = matrix.T @ value
+        gram = matrix.T @ matrix + jnp.linalg.norm(value) * jnp.eye(y.size, dtype=y.dtype)
+        return jnp.linalg.solve(matrix, value), jnp.linalg.solve(gram, slope)
+
+    def searched(y: Any, size: Any, direction: Any) -> tuple[Any, Any, Any]:
+        direction = jnp.where(jnp.all(jnp.isfinite(direction)), direction, 0)
+
+        def fails(state: Any) -> Any:
+            t, _, found = state
+            return ~(found < (1 - 1e-4 * t) * size) & (t > 1e-10)
+
+        def shorter(state: Any) -> Any:
+            t = state[0] / 2
+            return t, y - t * direction, jnp.linalg.norm(F(y - t * direction))
+
+        one = jnp.ones((), y.dtype)
+        _, point, found = lax.while_loop(fails, shorter, (one, y - direction, jnp.linalg.norm(F(y - direction))))
+        return point, found, found < size
+
+    def step(state: Any) -> Any:
+        k, y, value, best = state
+        size = jnp.linalg.norm(value)
+        newton, other = directions(y, value)
+        point, _, fine = searched(y, size, newton)
+        point, _, fine = lax.cond(fine, lambda: (point, size, fine), lambda: searched(y, size, other))
+        value = F(point)
+        return jnp.where(fine, k + 1, iterations), point, value, best.after(point, jnp.linalg.norm(value))
+
+    value = F(start)
+    state = (jnp.zeros((), int), start, value, _first(start).after(start, jnp.linalg.norm(value)))
+    return lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)[-1].y
+
+
+def _descent(
+    gradient: Callable[[Any], Any],
+    prox: Callable[[Any, Any], Any],
+    residual: Callable[[Any], Any],
+    start: Any,
+    *,
+    iterations: int,
+    tolerance: float,
+    aim: float,
+) -> Any:
+    """Iterate y <- prox(z - s grad f(z)), z extrapolated and started again where the steps turn back.
+
+    The step s is halved until s <grad f(y) - grad f(z), y - z> <= |y - z|^2/2, which for a convex f implies the inequality
+    of descent.
+    """
+
+    def tried(z: Any, slope: Any, s: Any) -> tuple[Any, Any]:
+        y = prox(z - s * slope, s)
+        return y, s
+
+    def step(state: Any) -> Any:
+        k, y, z, t, s, best = state
+        slope = gradient(z)
+
+        def too_long(inner: Any) -> Any:
+            point, s = inner
+            move = point - z
+            size = jnp.vdot(move, move)
+            curved = jnp.vdot(gradient(point) - slope, move)
+            return ~(s * curved <= 0.5 * size * (1 + 1e-3)) & (s > 1e-30) & (size > 0)
+
+        found, s = lax.while_loop(too_long, lambda inner: tried(z, slope, inner[1] / 2), tried(z, slope, s))
+        turned = jnp.vdot(z - found, found - y) > 0
+        t_next = jnp.where(turned, 1.0, (1 + jnp.sqrt(1 + 4 * t * t)) / 2).astype(y.dtype)
+        ahead = jnp.where(turned, found, found + (t - 1) / t_next * (found - y))
+        best = best.after(found, jnp.linalg.norm(residual(found)))
+        return k + 1, found, ahead, t_next, s, best
+
+    slope = gradient(start)
+    size = jnp.linalg.norm(slope)
+    probe = start - slope / jnp.where(size > 0, size, 1)
+    curved = jnp.linalg.norm(gradient(probe) - slope)
+    one = jnp.ones((), start.dtype)
+    first = jnp.where(curved > 0, 4 / jnp.where(curved > 0, curved, 1), one).astype(start.dtype)
+    best = _first(start).after(start, jnp.linalg.norm(residual(start)))
+    state = (jnp.zeros((), int), start, start, one, first, best)
+    return lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)[-1].y
