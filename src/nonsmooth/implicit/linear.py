@@ -69,6 +69,7 @@ class LinearSystem:
     _factors: tuple[Any, Any] | None = field(default=None, repr=False)
     _indefinite: bool = field(default=False, repr=False)
     _probed: bool = field(default=False, repr=False)
+    _reached: float = field(default=0.0, repr=False)
 
     @property
     def chosen(self) -> Linear:
@@ -94,11 +95,14 @@ class LinearSystem:
         return (self._dense if self.chosen == "dense" else self._iterative)(right, transposed)
 
     def inverse_norm(self) -> float:
-        """Give an estimate of |B^-1| in the 1-norm from the factors, where they are known; else nan."""
+        """Estimate |B^-1| in the Euclidean norm: from the factors, or from the right-hand sides solved so far.
+
+        |B^-1|_2 <= (|B^-1|_1 |B^-1|_inf)^(1/2), each norm estimated from the factors within a small factor.
+        """
         if self._factors is None:
-            return float("nan")
-        rcond, _ = lapack.dgecon(self._factors[0], 1.0)
-        return float(1 / rcond) if rcond else float("inf")
+            return self._reached
+        one, infinity = (lapack.dgecon(self._factors[0], 1.0, norm=which)[0] for which in "1I")
+        return float(1 / np.sqrt(one * infinity)) if one and infinity else float("inf")
 
     def _dense(self, right: Floats, transposed: bool) -> Floats:
         """Solve by the factors of the matrix."""
@@ -118,7 +122,7 @@ class LinearSystem:
             factors, pivots, _ = lapack.dgetrf(matrix)
             norm = float(np.abs(matrix).sum(axis=0).max())
             rcond, _ = lapack.dgecon(factors, max(norm, np.finfo(float).tiny))
-            if rcond * norm < 10 * self.size * self._zero(norm):
+            if not rcond * norm > 10 * self.size * self._zero(norm):
                 self._refuse_singular(matrix)
             self._factors = factors, pivots
         return self._factors
@@ -195,6 +199,7 @@ class LinearSystem:
             restart = min(RESTART, self.size)
             outer = -(-limit // restart)
             solution, _ = gmres(operator, right / size, rtol=tolerance / 2, atol=0.0, restart=restart, maxiter=outer)
+        self._reached = max(self._reached, float(np.linalg.norm(solution)))
         return np.asarray(solution * size)
 
     def _residual(self, right: Floats, solution: Floats, transposed: bool) -> float:

@@ -15,6 +15,7 @@ from nonsmooth.frameworks.torch.tree import unflatten
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Node, attach
+from nonsmooth.implicit.torch.condition import make_check
 from nonsmooth.implicit.torch.solvers import default_solver
 from nonsmooth.implicit.torch.trees import TREES, accept, detached, squared_norm
 
@@ -42,7 +43,7 @@ def solve(
         return equation.residual(TREES, y, pytree.tree_unflatten(filled, structure))
 
     y = find(equation, solver, theta, start, options, inputs)
-    node = Node(residual, y, inputs, equation, options)
+    node = Node(residual, y, inputs, equation, options, make_check(equation, theta, options))
     check_residual(equation, node.value, node.system.leaves, options)
     if not torch.is_grad_enabled() and forward_ad._current_level < 0:
         return node.system.y

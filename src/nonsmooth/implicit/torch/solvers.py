@@ -33,6 +33,9 @@ GROWTH = 2.0
 PATIENCE = 30
 """After how many steps without a better residual a solver that has reached the tolerance ends."""
 
+FAR = 1e-2
+"""Newton's method goes on from an iterate with a smaller residual, relative to 1 + |y|, and from the start otherwise."""
+
 NEWTON = 50
 """How many steps of Newton's method are made."""
 
@@ -102,8 +105,8 @@ def default_solver(equation: Equation, theta: tuple[Any, ...], start: Any, optio
             anderson(lambda v: v - residual(v), layout.vector, best, options.iterations)
         elif equation.kind == "argmin":
             proximal_gradient(equation, theta, layout, residual, best, options.iterations)
-        if equation.kind != "fixed point" and best.error > best.goal:
-            begin = layout.vector if best.vector is None else best.vector
+        if best.error > (tolerance if equation.kind == "fixed point" else best.goal):
+            begin = layout.vector if best.vector is None or best.error > FAR else best.vector
             newton(equation, theta, layout, residual, begin, best, options)
     return layout.tree(layout.vector if best.vector is None else best.vector)
 

@@ -1,0 +1,211 @@
+"""The condition of the theorem at a derivative: the solution is looked at once more, and diagnosed if it lies on kinks.
+
+The residual is captured once for each signature of its arguments. At every derivative its program is evaluated at the
+solution, and the least distance to a kink compared with what the error of the solution can move the arguments of kinks: a
+first-order bound |B^-1| |H| of that error for all of them at once, and where that is not enough the difference of each
+argument between y and y - B^-1 H, the step of Newton's method.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nonsmooth.dictionary import Nonsmooth, Singularity, Switch
+from nonsmooth.errors import ImplicitWarning, NonsmoothError, NotInvertible
+from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
+from nonsmooth.frameworks.replay.plan import plan_of
+from nonsmooth.frameworks.torch import TORCH
+from nonsmooth.frameworks.torch.tree import flatten, unflatten
+from nonsmooth.implicit.equation import Equation
+from nonsmooth.implicit.options import Options
+from nonsmooth.implicit.torch.attached import Node
+from nonsmooth.implicit.torch.trees import TREES, detached
+from nonsmooth.program import Program
+
+__all__ = ["make_check"]
+
+NEAR = 10.0
+"""A kink is looked at within so many bounds of the error of the solution, as in a diagnosis."""
+
+ROUNDING = 64.0
+"""... or so many units of rounding, times the size of the solution."""
+
+MOVED = 4.0
+"""An argument may be zero at the solution if it is below so many times what Newton's step changes of it."""
+
+
+@dataclass
+class _Known:
+    """What is known of an equation for arguments of one signature."""
+
+    program: Program | None
+    derivatives: int = 0
+
+
+def make_check(equation: Equation, theta: tuple[Any, ...], options: Options) -> Callable[[Node], None] | None:
+    """Give what is to be looked at before a derivative of a solution is given; None if nothing."""
+    if options.check == "solves" or options.violated == "ignore":
+        return None
+    done: list[bool] = []
+
+    def check(node: Node) -> None:
+        if not done:
+            _Check(equation, detached(theta), options, node).run()
+            done.append(True)
+
+    return check
+
+
+class _Check:
+    """One look at a solution."""
+
+    def __init__(self, equation: Equation, theta: tuple[Any, ...], options: Options, node: Node) -> None:
+        self.equation, self.theta, self.options, self.node = equation, theta, options, node
+        self.y = node.system.y
+        self.known = self._recall()
+
+    def run(self) -> None:
+        """Probe the linear system from time to time, look for kinks, and diagnose."""
+        self.known.derivatives += 1
+        linear = self.node.system.linear
+        if linear.chosen == "dense" or self.known.derivatives & (self.known.derivatives - 1) == 0:
+            linear.probe()  # at the 1st, 2nd, 4th, 8th, ... derivative where it costs a solve
+        if self.known.program is None:
+            return
+        try:
+            where = self._kinked()
+        except NonsmoothError as error:
+            self._unchecked(error)
+            return
+        if where is not None:
+            self._diagnose(where)
+
+    def _recall(self) -> _Known:
+        """Find what is known for this signature, or capture the residual."""
+        table: dict[Any, _Known] = self.equation.__dict__.setdefault("_torch_programs", {})
+        key = TORCH.signature(self.y, self.theta)
+        if key not in table:
+            table[key] = _Known(None)
+            try:
+                table[key].program = self._capture()
+            except NonsmoothError as error:
+                self._unchecked(error)
+        return table[key]
+
+    def _capture(self) -> Program:
+        """Capture H as a program in y."""
+
+        def residual(y: Any, *theta: Any) -> Any:
+            return self.equation.residual(TREES, y, theta)
+
+        return TORCH.capture(residual, self.y, self.theta)
+
+    def _observed(self, y: Any) -> Evaluation:
+        """Evaluate the program and what it meets that is not smooth."""
+        assert self.known.program is not None
+        with torch.no_grad():
+            return TORCH.evaluate(self.known.program, y, self.theta, observe=True)
+
+    def _kinked(self) -> Any | None:
+        """Give the point at which to diagnose if the solution may lie on kinks, else None."""
+        seen = self._observed(self.y)
+        if not self._reproduces(seen):
+            self.known.program = self._capture()  # a mode of a module, say, has been changed
+            seen = self._observed(self.y)
+            if not self._reproduces(seen):
+                self._unchecked("a tensor on which it depends has been changed in place since the solution was found.")
+                return None
+        system = self.node.system
+        size = 1 + max((float(t.abs().max()) for t in flatten(self.y)[0] if t.numel()), default=0.0)
+        rounding = ROUNDING * system.eps * size
+        error = system.linear.inverse_norm() * float(sum(r.double().square().sum() for r in self.node.value)) ** 0.5
+        distance = max(NEAR * error, rounding)
+        near = [call for call in seen.calls if _margin(call) <= distance]
+        tied = self._guard_margin() <= distance
+        if not near and not tied:
+            return None
+        step = system.solve(self.node.value, transposed=False)
+        leaves, structure = flatten(self.y)
+        nearer = unflatten([t - d for t, d in zip(leaves, step, strict=True)], structure)
+        kinked, crossed = self._compare(near, self._observed(nearer), rounding)
+        if crossed:
+            self._warn(
+                f"the solution is not accurate enough: it lies on the other side of {crossed} kink(s) than the solution to which "
+                "Newton's step leads, so that its derivative is one of a neighbouring piece. Let the solver go on, with a "
+                "smaller tolerance"
+            )
+        return nearer if kinked or tied else None
+
+    @staticmethod
+    def _compare(near: list[NonsmoothCall], nearer: Evaluation, rounding: float) -> tuple[bool, int]:
+        """Tell whether arguments of kinks may be zero at the solution, and how many change their sign on the way to it."""
+        again = {met.step.index: met.call for met in nearer.calls}
+        kinked, crossed = False, 0
+        for met in near:
+            operation, after = met.step.operation, again.get(met.step.index)
+            if after is None or not isinstance(operation, Switch):
+                kinked = True
+                continue
+            for a, b in zip(operation.arguments(met.call), operation.arguments(after), strict=True):
+                kinked |= bool((torch.minimum(a.abs(), b.abs()) <= MOVED * (a - b).abs() + rounding).any())
+                crossed += int(((a * b < 0) & (b.abs() > rounding)).sum())
+        return kinked, crossed
+
+    def _guard_margin(self) -> float:
+        """Give the least difference of what an `if` on data compares."""
+        program = self.known.program
+        assert program is not None
+        tying = plan_of(program).compared
+        wanted = frozenset(c for g in program.guards if g.kind == "branch" for c in g.comparisons if c in tying)
+        if not wanted:
+            return float("inf")
+        found = TORCH.compared(program, self.y, self.theta, wanted).values()
+        return min((float(np.min(m)) for m in found if np.size(m)), default=float("inf"))
+
+    def _reproduces(self, seen: Evaluation) -> bool:
+        """Tell whether the program gives the residual that was recorded."""
+        scale = 1 + max((float(t.abs().max()) for t in flatten(self.y)[0] if t.numel()), default=0.0)
+        found = flatten(seen.result)[0]
+        return all(
+            a.shape == b.shape and bool(((a.detach() - b).abs() <= 1e3 * self.node.system.eps * scale).all())
+            for a, b in zip(found, self.node.value, strict=True)
+        )
+
+    def _diagnose(self, y: Any) -> None:
+        """Decide over all elements, and raise or warn."""
+        from nonsmooth.implicit.diagnosis import diagnose_equation
+
+        with torch.enable_grad():
+            found = diagnose_equation(self.equation, TREES, y, self.theta, self.options)
+        if found.invertible:
+            return
+        if found.invertible is False and self.options.violated == "raise":
+            raise NotInvertible(found.message())
+        warnings.warn(found.message(), ImplicitWarning, stacklevel=3)
+
+    def _unchecked(self, error: object) -> None:
+        """Say that the condition was not checked, and why."""
+        self._warn(
+            f"whether the condition of the implicit function theorem holds on kinks was not checked: {error} Pass "
+            "check='solves' to be told no more"
+        )
+
+    def _warn(self, what: str) -> None:
+        """Warn of a derivative."""
+        text = f"the derivative of the {self.equation.kind} of {self.equation.name}: {what}."
+        warnings.warn(text, ImplicitWarning, stacklevel=3)
+
+
+def _margin(met: NonsmoothCall) -> float:
+    """Give the least distance of the arguments of a call to a kink; of a singular step only whether it is at a bad point."""
+    operation = met.step.operation
+    if isinstance(operation, Singularity):
+        return 0.0 if any(bool((m <= 0).any()) for m in operation.margins(met.call).values()) else float("inf")
+    assert isinstance(operation, Nonsmooth)
+    return min((float(m.min()) for m in operation.margins(met.call).values() if m.numel()), default=float("inf"))
