@@ -68,12 +68,16 @@ def _skglm(X: Vector, y: Vector, l1: float, l2: float, start: Vector, solver: So
         from skglm.penalties import L1_plus_L2
         from skglm.solvers import AndersonCD
     except ImportError:
-        raise UsageError('solver="skglm" needs skglm: install `nonsmooth[sparse]`, or leave solver="sklearn".') from None
+        raise UsageError(
+            'solver="skglm" needs skglm: install `nonsmooth[sparse]`, or leave solver="sklearn".'
+        ) from None
     weight = l1 + l2
     # skglm stops by the violation v of optimality: the gap is at most about v |z|_1, with l1 |z|_1 <= |y|^2 / 2n
     tol = max(gap * l1 * 2 * len(y) / float(y @ y), 1e-14 * l1)
     method: Any = AndersonCD(max_iter=min(solver.iterations, 1000), tol=tol, fit_intercept=False, warm_start=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = method.solve(np.asfortranarray(X), y, Quadratic(), L1_plus_L2(weight, l1 / weight), start.copy(), X @ start)
+        found = method.solve(
+            np.asfortranarray(X), y, Quadratic(), L1_plus_L2(weight, l1 / weight), start.copy(), X @ start
+        )
     return np.asarray(found[0])

@@ -18,7 +18,9 @@ def read_design(X: Any, what: str = "X") -> Vector:
     """Read a design matrix: two axes, not empty, finite."""
     found = _numbers(X, what)
     if found.ndim != 2 or not found.size:
-        raise UsageError(f"{what} has shape {found.shape}; pass an array of shape (samples, features), neither of them 0.")
+        raise UsageError(
+            f"{what} has shape {found.shape}; pass an array of shape (samples, features), neither of them 0."
+        )
     return found
 
 

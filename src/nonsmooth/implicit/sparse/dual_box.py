@@ -83,7 +83,7 @@ class Dual:
     def gap(self) -> float:
         """Give the duality gap, sample by sample: no large numbers cancel.
 
-            hinge: C max(0, 1 - m) - a (1 - m),   squared: C (max(0, 1 - m) - a / 2C)^2 + a max(0, m - 1)
+        hinge: C max(0, 1 - m) - a (1 - m),   squared: C (max(0, 1 - m) - a / 2C)^2 + a max(0, m - 1)
         """
         short, over = np.maximum(0, 1 - self.margins), np.maximum(0, self.margins - 1)
         if self.squared:

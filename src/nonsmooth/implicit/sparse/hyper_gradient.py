@@ -250,7 +250,8 @@ def check_condition(sensitivity: Sensitivity, violated: Violated) -> None:
     )
     if found.invertible is False and violated == "raise":
         raise NotInvertible(
-            said + " Leave out what is dependent, add a ridge (ElasticNet), or pass violated='warn' for the derivative on the "
+            said
+            + " Leave out what is dependent, add a ridge (ElasticNet), or pass violated='warn' for the derivative on the "
             "support alone."
         )
     warnings.warn(said, ImplicitWarning, stacklevel=4)

@@ -93,7 +93,9 @@ def read_held_out_loss(loss: str | HeldOutLoss) -> HeldOutLoss:
     """Find a loss by its name, or take the user's own function and check what it gives."""
     if isinstance(loss, str):
         if loss not in HELD_OUT:
-            raise UsageError(f"There is no held-out loss {loss!r}; choose one of {', '.join(HELD_OUT)}, or pass a function.")
+            raise UsageError(
+                f"There is no held-out loss {loss!r}; choose one of {', '.join(HELD_OUT)}, or pass a function."
+            )
         return HELD_OUT[loss]
 
     def checked(y: Vector, f: Vector) -> tuple[float, Vector]:
@@ -101,7 +103,9 @@ def read_held_out_loss(loss: str | HeldOutLoss) -> HeldOutLoss:
         try:
             value, slope = float(found[0]), np.asarray(found[1], dtype=np.float64)
         except (TypeError, ValueError, IndexError) as error:
-            raise UsageError(f"The held-out loss must give (value, gradient in the predictions); found: {error}.") from None
+            raise UsageError(
+                f"The held-out loss must give (value, gradient in the predictions); found: {error}."
+            ) from None
         if slope.shape != f.shape or not (np.isfinite(value) and np.isfinite(slope).all()):
             raise UsageError(
                 f"The held-out loss gave {value} and a gradient of shape {slope.shape}; it must be finite, of shape {f.shape}."

@@ -33,7 +33,9 @@ class NormalEquations:
         self.smallest, self.singular = np.inf, False
         if not k:
             return
-        _, s, self.basis = np.linalg.svd(A, full_matrices=False) if m and A.any() else (None, np.zeros(0), np.zeros((0, k)))
+        _, s, self.basis = (
+            np.linalg.svd(A, full_matrices=False) if m and A.any() else (None, np.zeros(0), np.zeros((0, k)))
+        )
         self.eigenvalues = s**2 / scale + ridge
         self.smallest = float(self.eigenvalues[-1]) if len(s) == k else ridge
         self.singular = self._is_singular(s, k, max(m, k) * EPS)

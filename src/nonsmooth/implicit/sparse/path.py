@@ -156,7 +156,9 @@ def _segments(A: Vector, b: Vector, n: int, l1_min: float) -> tuple[Segment, ...
     """Solve the segments between the knots of lars_path; pieces with the same support and signs are one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        alphas, _, coefs = lars_path(A, b, method="lasso", alpha_min=l1_min * n / len(b), max_iter=20 * sum(A.shape) + 100)
+        alphas, _, coefs = lars_path(
+            A, b, method="lasso", alpha_min=l1_min * n / len(b), max_iter=20 * sum(A.shape) + 100
+        )
     alphas = alphas * len(b) / n
     found: list[Segment] = []
     for i in range(len(alphas) - 1):
@@ -209,7 +211,9 @@ def _checked(A: Vector, b: Vector, n: int, segments: tuple[Segment, ...]) -> tup
         for l1 in (segment.lower, (segment.lower + segment.upper) / 2, segment.upper):
             coef = segment.constant + l1 * segment.slope
             correlation = A.T @ (b - A[:, S] @ coef) / n
-            fine = (np.abs(correlation) <= l1 + KKT * size).all() and np.abs(correlation[S] - l1 * segment.signs).max() <= KKT * size
+            fine = (np.abs(correlation) <= l1 + KKT * size).all() and np.abs(
+                correlation[S] - l1 * segment.signs
+            ).max() <= KKT * size
             if not (joins and fine and (coef * segment.signs >= -KKT * (1 + np.abs(coef).max())).all()):
                 raise NotConverged(
                     f"The path could not be followed below l1 = {segment.upper:g}: columns tie there, or are too nearly "

@@ -38,7 +38,9 @@ class Solver:
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
         if not callable(self.name) and self.name not in get_args(SolverName):
-            raise UsageError(f"solver={self.name!r} means nothing: pass one of {', '.join(get_args(SolverName))}, or a function.")
+            raise UsageError(
+                f"solver={self.name!r} means nothing: pass one of {', '.join(get_args(SolverName))}, or a function."
+            )
         if not 0 < self.tolerance < np.inf:
             raise UsageError(f"tolerance={self.tolerance!r}: pass a positive number.")
         if isinstance(self.iterations, bool) or self.iterations < 1:

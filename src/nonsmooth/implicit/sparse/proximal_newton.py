@@ -15,6 +15,8 @@ from nonsmooth.implicit.sparse.state import State
 
 __all__ = ["polish", "proximal_newton"]
 
+EPS = float(np.finfo(np.float64).eps)
+
 STEPS = 100
 """At most so many proximal Newton steps: they converge quadratically."""
 
@@ -61,8 +63,9 @@ def polish(state: State, steps: int = 30) -> State:
     A coordinate whose sign would change rests. Where H_SS is singular the state stays as it is.
     """
     best, least, current, waited = state, state.residual(), state, 0
+    rounding = 4 * EPS * float((np.abs(state.X).T @ np.abs(state.theta)).max(initial=0.0)) / len(state.y)
     for _ in range(steps):
-        new = _newton_step(current)
+        new = _newton_step(current) if least > rounding else None
         if new is None:
             break
         current, residual = new, new.residual()
@@ -75,7 +78,7 @@ def polish(state: State, steps: int = 30) -> State:
 
 
 def _newton_step(state: State) -> State | None:
-    """Make one step; None where it is not defined."""
+    """Make one step; None where it is not defined, or climbs: a model that is not quadratic holds nearby only."""
     rounding = 1e-13 * state.l1
     S = np.flatnonzero((state.z != 0) | (np.abs(state.correlation) > state.l1 + rounding))
     signs = np.where(state.z != 0, np.sign(state.z), np.sign(state.correlation))[S]
@@ -85,4 +88,6 @@ def _newton_step(state: State) -> State | None:
     z = np.zeros_like(state.z)
     moved = state.z[S] + system.solve(state.correlation[S] - state.l1[S] * signs)
     z[S] = np.where(moved * signs > 0, moved, 0.0)
-    return state.moved(z, _level(state))
+    new = state.moved(z, _level(state))
+    climbs = not state.loss.quadratic and not new.objective() <= state.objective() * (1 + 1e-12)
+    return None if climbs else new

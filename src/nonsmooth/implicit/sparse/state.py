@@ -72,7 +72,18 @@ class State:
         correlation = self.X.T @ theta / len(self.y) - self.l2 * z
         intercept = level - float(self.shift @ z) if self.fit_intercept else 0.0
         return State(
-            self.loss, self.X, self.shift, self.y, z, self.l1, self.l2, f, intercept, theta, correlation, self.fit_intercept
+            self.loss,
+            self.X,
+            self.shift,
+            self.y,
+            z,
+            self.l1,
+            self.l2,
+            f,
+            intercept,
+            theta,
+            correlation,
+            self.fit_intercept,
         )
 
     def _level(self, linear: Vector, c: float) -> float:
@@ -82,6 +93,8 @@ class State:
         low, high = -float(np.abs(linear).max()) - 50.0, float(np.abs(linear).max()) + 50.0
         for _ in range(200):
             slope = float(self.loss.pull(self.y, linear + c).mean())
+            if abs(slope) <= EPS:
+                return c
             low, high = (c, high) if slope > 0 else (low, c)
             curvature = float(self.loss.curvature(self.y, linear + c).mean())
             step = slope / curvature if curvature > 0 else np.inf
@@ -107,7 +120,7 @@ class State:
 
     def _lean(self) -> Vector:
         weights = self.weights
-        return np.asarray(weights @ self.X / weights.sum())
+        return np.asarray(weights @ self.X / max(float(weights.sum()), 1e-300))
 
     def design(self) -> Vector:
         """Give A with H = A'A/n + l2 I: the design, centred and weighted by the roots of the second derivatives."""
@@ -140,6 +153,10 @@ class State:
         c = float(min(1.0, (self.l1[over] / sizes[over]).min())) if over.any() else 1.0
         pairs = self.l1 * np.abs(self.z)
         penalty = float((pairs - c * self.z * self.correlation).sum())
-        level = float(self.theta.mean()) ** 2 / (2 * float(self.weights.mean()) + 1e-300) if self.fit_intercept else 0.0
+        level = (
+            float(self.theta.mean()) ** 2 / max(2 * float(self.weights.mean()), 1e-300) if self.fit_intercept else 0.0
+        )
         rounding = 4 * EPS * float(pairs.sum()) + level
-        return self.loss.gap(self.y, self.f, c) + (1 - c) ** 2 * self.l2 * float(self.z @ self.z) / 2 + penalty + rounding
+        return (
+            self.loss.gap(self.y, self.f, c) + (1 - c) ** 2 * self.l2 * float(self.z @ self.z) / 2 + penalty + rounding
+        )

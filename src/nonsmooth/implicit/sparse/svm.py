@@ -41,8 +41,8 @@ class LinearSVM(Problem):
     Source: CortesVapnik1995, derived, docs/theory/sparse_models.md.
     """
 
-    loss: Literal["squared_hinge", "hinge"] = "squared_hinge"
     fit_intercept: bool = True
+    loss: Literal["squared_hinge", "hinge"] = "squared_hinge"
     intercept_scaling: float = 1.0
     classification: ClassVar[bool] = True
     held_out_loss: ClassVar[str] = "squared_hinge"

@@ -114,7 +114,9 @@ def tune(
     else:
         X_new = read_design(held_out[0], "the held-out X")
         if X_new.shape[1] != X.shape[1]:
-            raise UsageError(f"The held-out X has {X_new.shape[1]} features, and X has {X.shape[1]}; pass the same features.")
+            raise UsageError(
+                f"The held-out X has {X_new.shape[1]} features, and X has {X.shape[1]}; pass the same features."
+            )
         folds = [(X, y, X_new, problem.read(held_out[1], len(X_new), "the held-out y", classes)[0])]
     held_out_loss = read_held_out_loss(problem.held_out_loss if loss is None else loss)
     criterion = Criterion(problem, folds, held_out_loss, Solver(solver, tolerance, iterations), violated)
@@ -127,7 +129,9 @@ def tune_read(
     """Search on data that have been read."""
     problem, names = criterion.problem, criterion.problem.names(X.shape[1])
     if max_iter < 0 or n_scan < 0 or not tol > 0 or (start is None and n_scan == 0):
-        raise UsageError(f"n_scan={n_scan}, max_iter={max_iter}, tol={tol}: pass n_scan > 0 or a start, and a positive tol.")
+        raise UsageError(
+            f"n_scan={n_scan}, max_iter={max_iter}, tol={tol}: pass n_scan > 0 or a start, and a positive tol."
+        )
     lower, upper = problem.search_box(X, y) if bounds is None else bounds
     low, high = (np.log(read_penalty(np.broadcast_to(b, len(names)), names)) for b in (lower, upper))
     if (low > high).any():
@@ -149,7 +153,9 @@ def _tuning(criterion: Criterion, X: Vector, y: Vector, names: tuple[str, ...]) 
     best, history = criterion.best(), tuple(criterion.history)
     lost = [one for one in history if one.status == "not converged"]
     if not np.isfinite(best.value):
-        raise NotConverged("The solver converged for none of the hyper-parameters: raise `iterations`, or standardise the features.")
+        raise NotConverged(
+            "The solver converged for none of the hyper-parameters: raise `iterations`, or standardise the features."
+        )
     if lost:
         warnings.warn(
             f"The solver did not converge for {len(lost)} of {len(history)} hyper-parameters, the first of them "
@@ -176,7 +182,9 @@ def _between(criterion: Criterion, scan: list[Evaluation], max_iter: int, tol: f
     if max_iter and len(ends) > 1:
         best = int(np.argmin([one.value for one in ends]))
         around = np.log([float(one.penalty[0]) for one in ends[max(best - 1, 0) : best + 2]])
-        ends = _ordered([*ends, *(criterion(np.array([t])) for t in np.linspace(around[0], around[-1], FINER + 2)[1:-1])])
+        ends = _ordered(
+            [*ends, *(criterion(np.array([t])) for t in np.linspace(around[0], around[-1], FINER + 2)[1:-1])]
+        )
     brackets = [(a, b) for a, b in pairwise(ends) if a.log_gradient[0] < 0 < b.log_gradient[0]]
     for a, b in sorted(brackets, key=lambda pair: _lowest(*pair))[:3]:
         _bracket(criterion, a, b, max_iter, tol)
@@ -209,7 +217,9 @@ def _bracket(criterion: Criterion, a: Evaluation, b: Evaluation, max_iter: int, 
         a, b = (new, b) if new.log_gradient[0] < 0 else (a, new)
 
 
-def _quasi_newton(criterion: Criterion, first: Evaluation, low: Vector, high: Vector, max_iter: int, tol: float) -> None:
+def _quasi_newton(
+    criterion: Criterion, first: Evaluation, low: Vector, high: Vector, max_iter: int, tol: float
+) -> None:
     """Descend by L-BFGS-B; the criterion keeps what is met."""
     if not np.isfinite(first.value) or not max_iter:
         return
