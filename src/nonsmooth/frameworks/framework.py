@@ -172,6 +172,10 @@ class Linearised(Protocol):
         """Give seeds' Z and seeds' L (of what `where`s compare instead of their jumps, if asked): a reverse sweep."""
         ...
 
+    def pull_results(self, seeds: Floats) -> tuple[Floats, Floats]:
+        """Give seeds' J and seeds' Y, for seeds of the entries of all results: a reverse sweep."""
+        ...
+
     def rows(self, node: Any) -> tuple[Floats, Floats]:
         """Give the derivatives of the entries of a node with respect to the point and to the u, one reverse sweep each."""
         ...

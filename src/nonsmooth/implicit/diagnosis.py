@@ -19,6 +19,7 @@ from nonsmooth.errors import NotInvertible, UsageError
 from nonsmooth.frameworks.framework import Framework, find_framework
 from nonsmooth.implicit.equation import Equation, Trees
 from nonsmooth.implicit.invertibility import Invertibility, Lifted, decide_invertibility, vertices
+from nonsmooth.implicit.large import decide_large
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.residual import Residual, Split, lifted
 from nonsmooth.kinks.resolution import Reason
@@ -64,7 +65,8 @@ class Diagnosis(Reported):
         function, kind: the user's function, and which form its equation has.
         unknowns: the number of entries of y.
         invertible: True, False, or None: undecided.
-        status: "computed": decided up to rounding, or "undecided".
+        status: "computed": decided up to rounding; "sampled": the first selection of a large equation solves random systems,
+            the rest is computed; or "undecided".
         rule: what decided.
         smallest_singular_value: a lower bound of the singular values of all elements B; 0 where none is known.
         attained: whether an element has it.
@@ -195,8 +197,7 @@ def diagnose_equation(
     reasons = list(residual.reasons())
     unknowns, eps = len(framework.flat(y)), framework.eps(y)
     if unknowns > DENSE:
-        more = f"{unknowns} unknowns are more than the {DENSE} for which the derivative is laid out"
-        return _undecided(equation, unknowns, reasons, more)
+        return _of_large(equation, residual, unknowns, eps, reasons, limit)
     first, _ = residual.linearised(0.0)
     size = float(np.linalg.norm(framework.flat(first[0].sweeps.evaluation.result)))
     base, _, _ = _checked(equation, first[0], unknowns, eps)
@@ -224,12 +225,20 @@ def _checked(equation: Equation, system: Linearisation, unknowns: int, eps: floa
     return found
 
 
-def _undecided(equation: Equation, unknowns: int, reasons: list[Reason], rule: str) -> Diagnosis:
-    """Report that nothing was decided."""
-    return Diagnosis(
-        FORMAT_VERSION, equation.name, equation.kind, unknowns, None, "undecided", rule, 0.0, False, 0, (), (), math.nan,
-        math.inf, 0.0, tuple(map(str, reasons)),
-    )  # fmt: skip
+def _of_large(
+    equation: Equation, residual: Residual, unknowns: int, eps: float, reasons: list[Reason], limit: int
+) -> Diagnosis:
+    """Diagnose without laying B out: the coupling of the kinks by one linear solve for each of them."""
+    y = residual.framework.flat(residual.x)
+    distance = ROUNDING * eps * (1.0 + float(np.abs(y).max(initial=0.0)))
+    systems, more = residual.linearised(distance)
+    found = decide_large(systems[0], unknowns, eps, limit, equation.name)
+    if len(systems) > 1:
+        found = Invertibility(
+            None, f"{len(systems)} programs of an `if` on data meet here, and B is too large to be laid out"
+        )
+    size = float(np.linalg.norm(residual.framework.flat(systems[0].sweeps.evaluation.result)))
+    return _diagnosis(equation, unknowns, found, [*reasons, *more], systems, None, (size, distance), None, "sampled")
 
 
 def _diagnosis(
@@ -238,9 +247,10 @@ def _diagnosis(
     found: Invertibility,
     reasons: list[Reason],
     systems: list[Linearisation],
-    first: Lifted,
+    first: Lifted | None,
     measured: tuple[float, float],
-    jacobian: Callable[[int], ImplicitJacobian],
+    jacobian: Callable[[int], ImplicitJacobian] | None,
+    status: str = "computed",
 ) -> Diagnosis:
     """Report what was found."""
     invertible = None if reasons and found.invertible else found.invertible
@@ -252,7 +262,7 @@ def _diagnosis(
         kind=equation.kind,
         unknowns=unknowns,
         invertible=invertible,
-        status="undecided" if invertible is None else "computed",
+        status="undecided" if invertible is None else status,
         rule=found.rule,
         smallest_singular_value=smallest,
         attained=found.exact,
@@ -263,7 +273,7 @@ def _diagnosis(
         error=size / smallest if smallest else math.inf,
         distance=distance,
         reasons=tuple(map(str, reasons)),
-        element=None if found.element is None else first.element(found.element),
+        element=None if found.element is None or first is None else first.element(found.element),
         _set=jacobian,
     )
 

@@ -29,7 +29,7 @@ from scipy.sparse import csgraph
 
 from nonsmooth.dictionary.weights import DualBall, Floats, Permutations, Vertices, WeightSet
 
-__all__ = ["Invertibility", "Lifted", "decide_invertibility"]
+__all__ = ["Coupling", "Invertibility", "Lifted", "decide_invertibility"]
 
 Element: TypeAlias = list[Floats]
 """One weight matrix (r, m) for each kink."""
@@ -107,28 +107,21 @@ def decide_invertibility(system: Lifted, limit: int = 4096) -> Invertibility:
 
     Source: derived, docs/theory/implicit.md.
     """
-    singular = _smallest_singular(system.J)
     if not np.all(np.isfinite(system.J)) or not np.all(np.isfinite(system.Y)) or not np.all(np.isfinite(system.Z)):
         return Invertibility(None, "a derivative is nan or infinite")
-    if singular <= _rounding(system.J, system.eps):
-        return Invertibility(False, "the first selection is singular", 0.0, True, system.nothing())
-    K, noise, groups = _coupling(system)
-    sizes = tuple(sorted((len(g) for g in groups), reverse=True))
-    rules: list[str] = []
-    for group in groups:
-        decided = _Group(system, K, noise, group, limit).decide()
-        if decided.invertible is False:
-            element = system.nothing()
-            for k, W in zip(group, decided.element or [], strict=True):
-                element[k] = W
-            return Invertibility(False, decided.rule, 0.0, False, element, sizes)
-        if decided.invertible is None:
-            return Invertibility(None, decided.rule, 0.0, False, None, sizes)
-        rules.append(decided.rule)
-    rule = ", ".join(dict.fromkeys(rules)) or ("no kink acts on itself" if system.weights else "no kink is active")
-    smallest, exact = _smallest(system, K, limit, singular)
-    if exact and smallest <= _rounding(system.J, system.eps):
-        return Invertibility(None, "an element is singular up to rounding", 0.0, False, None, sizes)
+    balanced = _balanced(system.J)
+    if _smallest_singular(balanced) <= _rounding(balanced, system.eps):
+        return Invertibility(False, "the first selection is singular up to rounding", 0.0, True, system.nothing())
+    solved = np.linalg.solve(system.J, system.Y)
+    terms = np.abs(system.L) + np.abs(system.Z) @ np.abs(np.linalg.inv(system.J)) @ np.abs(system.Y)
+    coupling = Coupling(
+        system.L - system.Z @ solved, SLACK * len(system.J) * system.eps * terms, system.weights, system.z, system.u
+    )
+    found = coupling.decide(system.eps, limit)
+    if not found.invertible:
+        return found
+    K, sizes, rule = coupling.K, found.groups, found.rule
+    smallest, exact = _smallest(system, K, limit, _smallest_singular(system.J))
     return Invertibility(True, rule, smallest, exact, None, sizes)
 
 
@@ -139,36 +132,71 @@ def _smallest_singular(matrix: Floats) -> float:
     return float(np.linalg.svd(matrix, compute_uv=False)[-1]) if np.all(np.isfinite(matrix)) else 0.0
 
 
+def _balanced(matrix: Floats) -> Floats:
+    """Scale rows and columns to the largest entry 1: their units do not matter to whether a matrix is singular."""
+    found = matrix
+    for axis in (1, 0, 1):
+        size = np.abs(found).max(axis=axis, keepdims=True, initial=0.0)
+        found = found / np.where(size > 0, size, 1.0)
+    return found
+
+
 def _rounding(matrix: Floats, eps: float) -> float:
     """Give what a singular value must exceed to be told from 0."""
     return SLACK * eps * max(len(matrix), 1) * float(np.linalg.norm(matrix, 2)) if matrix.size else 0.0
 
 
-def _coupling(system: Lifted) -> tuple[Floats, Floats, list[list[int]]]:
-    """Give K, what of it may be rounding (and is set to 0), and the groups of kinks that act on themselves."""
-    solved = np.linalg.solve(system.J, system.Y)
-    K = system.L - system.Z @ solved
-    terms = np.abs(system.L) + np.abs(system.Z) @ np.abs(np.linalg.inv(system.J)) @ np.abs(system.Y)
-    noise = SLACK * len(system.J) * system.eps * terms
-    K[np.abs(K) <= noise] = 0.0
-    count = len(system.weights)
-    graph = np.array([[bool(np.any(K[z, u])) for u in system.u] for z in system.z]).reshape(count, count)
-    number, label = csgraph.connected_components(graph, directed=True, connection="strong")
-    members = [np.flatnonzero(label == k).tolist() for k in range(number)]
-    return K, noise, [m for m in members if len(m) > 1 or graph[m[0], m[0]]]
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """How kinks act on themselves: K = L - Z J^-1 Y, what of it may be rounding, and the weights with their places."""
+
+    K: Floats
+    noise: Floats
+    weights: Sequence[WeightSet]
+    z: Sequence[slice]
+    u: Sequence[slice]
+
+    def __post_init__(self) -> None:
+        """Drop what may be rounding."""
+        self.K[np.abs(self.K) <= self.noise] = 0.0
+
+    def groups(self) -> list[list[int]]:
+        """List the strongly connected components of kinks that act on themselves."""
+        count = len(self.weights)
+        graph = np.array([[bool(np.any(self.K[z, u])) for u in self.u] for z in self.z]).reshape(count, count)
+        number, label = csgraph.connected_components(graph, directed=True, connection="strong")
+        members = [np.flatnonzero(label == k).tolist() for k in range(number)]
+        return [m for m in members if len(m) > 1 or graph[m[0], m[0]]]
+
+    def decide(self, eps: float, limit: int) -> Invertibility:
+        """Decide whether det(I - W K) > 0 for all weights; the smallest singular value is left open."""
+        groups, rules = self.groups(), []
+        sizes = tuple(sorted((len(g) for g in groups), reverse=True))
+        for group in groups:
+            found = _Group(self, eps, group, limit).decide()
+            if not found.invertible:
+                element = None
+                if found.element is not None:
+                    element = [np.zeros((w.outputs, w.compared)) for w in self.weights]
+                    for k, W in zip(group, found.element, strict=True):
+                        element[k] = W
+                return Invertibility(found.invertible, found.rule, element=element, groups=sizes)
+            rules.append(found.rule)
+        rule = ", ".join(dict.fromkeys(rules)) or ("no kink acts on itself" if self.weights else "no kink is active")
+        return Invertibility(True, rule, groups=sizes)
 
 
 class _Group:
     """A group of kinks that act on themselves: I - W K of their own z and u."""
 
-    def __init__(self, system: Lifted, K: Floats, noise: Floats, kinks: list[int], limit: int) -> None:
+    def __init__(self, system: Coupling, eps: float, kinks: list[int], limit: int) -> None:
         self.kinks, self.limit = kinks, limit
         self.weights = [system.weights[k] for k in kinks]
         z = np.concatenate([np.arange(system.z[k].start, system.z[k].stop) for k in kinks])
         u = np.concatenate([np.arange(system.u[k].start, system.u[k].stop) for k in kinks])
-        self.K = K[np.ix_(z, u)]
-        spread = float(np.linalg.norm(noise[np.ix_(z, u)]))
-        self.rounding = spread + SLACK * system.eps * len(u) * (1.0 + float(np.linalg.norm(self.K)))
+        self.K = system.K[np.ix_(z, u)]
+        spread = float(np.linalg.norm(system.noise[np.ix_(z, u)]))
+        self.rounding = spread + SLACK * eps * len(u) * (1.0 + float(np.linalg.norm(self.K)))
         self.z = _slices([w.compared for w in self.weights])
         self.u = _slices([w.outputs for w in self.weights])
 

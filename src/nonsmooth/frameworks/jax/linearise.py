@@ -62,13 +62,30 @@ class LinearisedJax:
     def jacobian(self) -> tuple[Floats, Floats]:
         """Give J and Y of the entries of all results, laid out in a row."""
         results, *others = self._pullback[0]
-        nothing, found = [_zeros(o) for o in others], []
-        for k, like in enumerate(results):
-            for i in range(like.size):
-                seeds = _zeros(results)
-                seeds[k] = jnp.zeros_like(like).reshape(-1).at[i].set(1).reshape(like.shape)
-                found.append(self._sweep(seeds, *nothing))
-        return np.array([row for row, _ in found]), np.array([row for _, row in found])
+        sizes, dtype = [r.size for r in results], jnp.result_type(*results)
+        starts = np.cumsum([0, *sizes])
+
+        def row(seeds: Any) -> Any:
+            parts = [
+                seeds[a : a + r.size].reshape(r.shape).astype(r.dtype) for a, r in zip(starts, results, strict=False)
+            ]
+            return self._pullback[1]((parts, *(_zeros(o) for o in others)))
+
+        point, outputs = jax.vmap(row)(jnp.eye(sum(sizes), dtype=dtype))
+        flat = lambda parts: np.concatenate(  # noqa: E731
+            [np.zeros((sum(sizes), 0)), *(np.asarray(p, dtype=np.float64).reshape(sum(sizes), -1) for p in parts)],
+            axis=1,
+        )
+        return flat(point), flat(outputs)
+
+    def pull_results(self, seeds: Floats) -> tuple[Floats, Floats]:
+        """Give seeds' J and seeds' Y, for seeds of the entries of all results."""
+        results, *others = self._pullback[0]
+        cotangents, place = [], 0
+        for like in results:
+            cotangents.append(jnp.asarray(np.reshape(seeds[place : place + like.size], like.shape), dtype=like.dtype))
+            place += like.size
+        return self._sweep(cotangents, *(_zeros(o) for o in others))
 
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
         """Give seeds' Z and seeds' L, by one reverse sweep."""

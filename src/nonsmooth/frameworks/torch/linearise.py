@@ -16,6 +16,9 @@ from nonsmooth.frameworks.torch.tree import flatten
 
 __all__ = ["LinearisedTorch"]
 
+ROWS = 64
+"""How many rows of a Jacobian one batched backward pass gives."""
+
 
 class LinearisedTorch:
     """A program cut at its active kinks; see `framework.Linearised`.
@@ -39,8 +42,31 @@ class LinearisedTorch:
 
     def jacobian(self) -> tuple[Floats, Floats]:
         """Give J and Y of the entries of all results, laid out in a row."""
-        parts = [self.rows(leaf) for leaf in flatten(self.evaluation.result)[0]]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        leaves = flatten(self.evaluation.result)[0]
+        units = np.eye(sum(leaf.numel() for leaf in leaves))
+        try:
+            found = [
+                self._sweep(*self._results(units[k : k + ROWS]), batch=len(units[k : k + ROWS]))
+                for k in range(0, len(units), ROWS)
+            ]
+        except RuntimeError:  # an operation whose backward pass cannot be batched
+            found = [(j[None], y[None]) for j, y in map(self.pull_results, units)]
+        return np.concatenate([p[0] for p in found]), np.concatenate([p[1] for p in found])
+
+    def pull_results(self, seeds: Floats) -> tuple[Floats, Floats]:
+        """Give seeds' J and seeds' Y, for seeds of the entries of all results."""
+        return self._sweep(*self._results(seeds))
+
+    def _results(self, seeds: Floats) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Pick the results that depend on the point, with their cotangents: seeds may have a first axis, of several."""
+        nodes, cotangents, place = [], [], 0
+        for leaf in flatten(self.evaluation.result)[0]:
+            part = torch.as_tensor(seeds[..., place : place + leaf.numel()], dtype=leaf.dtype, device=leaf.device)
+            place += leaf.numel()
+            if leaf.requires_grad:
+                nodes.append(leaf)
+                cotangents.append(part.reshape(*seeds.shape[:-1], *leaf.shape))
+        return nodes, cotangents
 
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
         """Give seeds' Z and seeds' L, by one reverse sweep over the nodes whose seeds are not zero."""
@@ -99,19 +125,28 @@ class LinearisedTorch:
             moved = [(b, c.call.tangents) for c in evaluation.cuts for b in c.blocks]
             return evaluation, [b.jumps(tangents(0)) for b, tangents in moved if tangents is not None]
 
-    def _sweep(self, nodes: list[torch.Tensor], cotangents: list[torch.Tensor]) -> tuple[Floats, Floats]:
-        """Sweep back from some nodes to the point and to what the blocks add."""
+    def _sweep(
+        self, nodes: list[torch.Tensor], cotangents: list[torch.Tensor], batch: int | None = None
+    ) -> tuple[Floats, Floats]:
+        """Sweep back from some nodes to the point and to what the blocks add; with many cotangents at once if asked."""
         n = len(self.evaluation.leaves)
-        whole = self._back(nodes, cotangents, [*self.evaluation.leaves, *self._outputs])
+        whole = self._back(nodes, cotangents, [*self.evaluation.leaves, *self._outputs], batch)
+        if batch is not None:
+            parts = [SPACE.numpy(t).reshape(batch, -1).astype(np.float64) for t in whole]
+            empty = np.zeros((batch, 0))
+            return np.concatenate([empty, *parts[:n]], axis=1), np.concatenate([empty, *parts[n:]], axis=1)
         return SPACE.flat(whole[:n]), SPACE.flat(whole[n:])
 
     @staticmethod
     def _back(
-        nodes: list[torch.Tensor], cotangents: list[torch.Tensor], targets: list[torch.Tensor]
+        nodes: list[torch.Tensor], cotangents: list[torch.Tensor], targets: list[torch.Tensor], batch: int | None = None
     ) -> list[torch.Tensor]:
         """Sweep back from some nodes to others."""
         found: tuple[torch.Tensor | None, ...] = (None,) * len(targets)
         if targets and any(n.requires_grad for n in nodes):
             with torch.inference_mode(False), torchs_own_slopes():
-                found = torch.autograd.grad(nodes, targets, cotangents, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(t) if g is None else g for g, t in zip(found, targets, strict=True)]
+                found = torch.autograd.grad(
+                    nodes, targets, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batch is not None
+                )
+        shape = () if batch is None else (batch,)
+        return [t.new_zeros(*shape, *t.shape) if g is None else g for g, t in zip(found, targets, strict=True)]
