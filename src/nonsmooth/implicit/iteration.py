@@ -1,0 +1,66 @@
+"""What the iterations of every framework share: their settings, what is recorded of them, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nonsmooth.errors import NotConverged, UsageError
+
+__all__ = ["Iterates", "Record", "mismatch", "name_of", "not_finite", "unit_tangents"]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What was measured of the steps; see `DerivativeConvergence`."""
+
+    iterates: Any
+    iterate_size: float
+    changes: Any
+    size: float
+    eps: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Iterates:
+    """How the steps are made: `record` takes what was measured, the last iterate, the parameters, and whether they matter."""
+
+    T: Callable[..., Any]
+    steps: int
+    mode: str
+    tangents: int
+    seed: int
+    record: Callable[[Record, Any, Any, bool], None]
+
+
+def unit_tangents(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> list[Any]:
+    """Draw a direction of length 1 in the product of arrays."""
+    drawn = [rng.standard_normal(shape) for shape in shapes]
+    length = math.sqrt(sum(float(np.sum(d * d)) for d in drawn))
+    return [np.asarray(d / length) if length else d for d in drawn]
+
+
+def name_of(T: Any) -> str:
+    """What the user's map is called."""
+    return str(getattr(T, "__name__", type(T).__name__))
+
+
+def mismatch(T: Any, asked: str, found: str) -> UsageError:
+    """Say that T gives something else than it takes."""
+    return UsageError(
+        f"T must map the iterate to one like it: y has {asked}, and {name_of(T)}(y, *theta) gives {found}. "
+        "Return all of the state in the same structure, shapes and types."
+    )
+
+
+def not_finite(T: Any, step: int) -> NotConverged:
+    """Say that the iterates are lost."""
+    return NotConverged(
+        f"the iterates of {name_of(T)} are not finite from step {step} on: there is nothing to differentiate. Is T a "
+        "contraction near the start? Take smaller steps, or start nearer to the solution."
+    )
