@@ -67,7 +67,7 @@ class Node:
             )
 
     def solve(self, vector: Leaves, *, transposed: bool) -> list[torch.Tensor]:
-        """Give B^-1 v or B^-T v, without a graph."""
+        """Give B^-1 v or B^-T v, without a graph; for rows of a batch, on a first axis of each tensor, as well."""
         if self.check is not None:
             self.check(self)
         if any(map(torch._C._functorch.is_legacy_batchedtensor, vector)):

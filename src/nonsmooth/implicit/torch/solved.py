@@ -17,7 +17,8 @@ from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Node, attach
 from nonsmooth.implicit.torch.condition import make_check
 from nonsmooth.implicit.torch.solvers import default_solver
-from nonsmooth.implicit.torch.trees import TREES, accept, detached, squared_norm
+from nonsmooth.implicit.torch.transformed import Problem, solve_transformed
+from nonsmooth.implicit.torch.trees import TREES, accept, detached, in_transform, squared_norm
 
 __all__ = ["TREES", "detached", "solve"]
 
@@ -42,12 +43,52 @@ def solve(
             filled[place] = tensor
         return equation.residual(TREES, y, pytree.tree_unflatten(filled, structure))
 
-    y = find(equation, solver, theta, start, options, inputs)
+    if in_transform():
+        return _transformed(equation, solver, (leaves, structure, places), residual, start, options)
+    y = find(equation, solver, theta, start, options)
     node = Node(residual, y, inputs, equation, options, make_check(equation, theta, options))
     check_residual(equation, node.value, node.system.leaves, options)
     if not torch.is_grad_enabled() and forward_ad._current_level < 0:
         return node.system.y
     return unflatten(attach(node, inputs), node.system.structure)
+
+
+def _transformed(
+    equation: Equation,
+    solver: Callable[..., Any] | None,
+    parts: tuple[list[Any], Any, list[int]],
+    residual: Callable[[Any, Sequence[torch.Tensor]], Any],
+    start: Any,
+    options: Options,
+) -> Any:
+    """Solve inside of transforms of torch.func: the solver runs on plain tensors, one element of a batch after the other."""
+    leaves, structure, places = parts
+    begin, begin_structure = pytree.tree_flatten(start)
+    begin = [] if start is None else [torch.as_tensor(t) for t in begin]
+
+    def theta(x: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+        filled = list(leaves)
+        for place, tensor in zip(places, x, strict=False):
+            filled[place] = tensor.detach()
+        return tuple(pytree.tree_unflatten(filled, structure))
+
+    def found(x: Sequence[torch.Tensor]) -> Any:
+        tail = [t.detach() for t in x[len(places) :]]
+        y = find(equation, solver, theta(x), pytree.tree_unflatten(tail, begin_structure) if begin else None, options)
+        with torch.no_grad():
+            value = residual(y, x[: len(places)])
+            TREES.plus(y, value)  # refuses another structure
+        check_residual(equation, pytree.tree_leaves(value), pytree.tree_leaves(y), options)
+        return y
+
+    problem = Problem(
+        equation,
+        options,
+        lambda y, x: residual(y, x[: len(places)]),
+        found,
+        lambda x: make_check(equation, theta(x), options),
+    )
+    return solve_transformed(problem, [*(leaves[i] for i in places), *begin])
 
 
 def find(
@@ -56,10 +97,10 @@ def find(
     theta: tuple[Any, ...],
     start: Any,
     options: Options,
-    tensors: list[torch.Tensor],
 ) -> Any:
     """Run a solver on parameters cut from the graph; give a solution of tensors, not yet checked."""
     plain = detached(theta)
+    tensors = pytree.tree_leaves(plain)
     like = next((t for t in [*pytree.tree_leaves(start), *tensors] if floats(t)), None)
     if start is not None:
         start = accept(start, like, None, f"the start of the {equation.kind} of {equation.name}")
