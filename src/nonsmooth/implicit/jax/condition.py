@@ -134,7 +134,8 @@ class _Invertible:
         condition = float(inverse) * max(float(size), self.least)
         _report(
             f"{self.described}: the derivative of the equation in y is singular at the solution (condition number "
-            f"{condition:.3g} in {size.dtype}): the equation does not define y as a function of the parameters there. No derivative is returned.",
+            f"{condition:.3g} in {size.dtype}): the equation does not define y as a function of the parameters there. No "
+            "derivative is returned.",
             self.violated,
         )
 

@@ -59,9 +59,10 @@ def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], sta
     residual = of(lambda y, *t: [shape.flatten(equation.residual(trees, y, t))])
 
     def proximal(flat: Any, step: Any, *arrays: Any) -> list[Any]:
-        return [flat] if prox is None else of(lambda y, *t: [like(y, prox(y, step, *t))])(flat, *arrays)  # type: ignore[no-any-return]
+        return [flat] if prox is None else of(lambda y, *t: [like(y, prox(y, step, *t))])(flat, *arrays)
 
-    method: Callable[..., Any] = {"argmin": _descent, "root": _newton, "fixed point": _anderson}[equation.kind]
+    methods: dict[str, Callable[..., Any]] = {"argmin": _descent, "root": _newton, "fixed point": _anderson}
+    method = methods[equation.kind]
     if equation.kind == "argmin":
         parts = [equations_of(slope, flat, *arrays), equations_of(proximal, flat, one, *arrays)]
         parts.append(equations_of(residual, flat, *arrays))

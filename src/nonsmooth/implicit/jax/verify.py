@@ -1,9 +1,10 @@
 """Checks of values that are never lost: errors of Python where values are known, errors of the compiled program elsewhere.
 
 A check stands in the computation: its result is what was checked. Outside of `jax.jit` (also under `jax.grad` and
-`jax.vmap`, which have values) it raises what the judge raises. In a compiled program the numbers that decide go to the host
-where, and only where, they fail: there the judge raises, and the run ends with `jax.errors.JaxRuntimeError`, which holds
-the judge's message; were the error swallowed, the checked values are NaN. No array goes to the host, and nothing is computed by jax there.
+`jax.vmap`, which have values) it raises what the judge raises. In a compiled program the numbers that decide go to the
+host where, and only where, they fail: there the judge raises, and the run ends with `jax.errors.JaxRuntimeError`, which
+holds the judge's message; were the error swallowed, the checked values are NaN. No array goes to the host, and nothing is
+computed by jax there.
 """
 
 from __future__ import annotations
