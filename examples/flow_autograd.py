@@ -1,0 +1,80 @@
+"""Derivatives of flows with kinks: autograd through the integrator against located crossings, at the same tolerances.
+
+    python -m examples.flow_autograd
+
+The references are matrix exponentials and closed forms. `autograd` is torchdiffeq's odeint with its graph, `adjoint` its
+odeint_adjoint; both see f as it is. Errors are relative: max |J - J*| / max |J*|, with J = dy(T)/dy0.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torchdiffeq import odeint, odeint_adjoint
+
+import nonsmooth as ns
+from tests.references.piecewise_linear_flow import PiecewiseLinear, contact, flow, random_equation, stick_slip
+
+
+class Field(torch.nn.Module):
+    """The equation as a module, with the ramps written with relu."""
+
+    def __init__(self, equation: PiecewiseLinear) -> None:
+        super().__init__()
+        self.A, self.b, self.G, self.C, self.d = (torch.tensor(part) for part in equation)
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.A @ y + self.b + self.G @ torch.relu(self.C @ y + self.d)
+
+
+class Identity(torch.nn.Module):
+    """y' = relu(y) - relu(-y) = y."""
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.relu(y) - torch.relu(-y)
+
+
+def jacobian(solve, y0: np.ndarray) -> np.ndarray:
+    """Give dy(T)/dy0, row by row."""
+    start = torch.tensor(y0, requires_grad=True)
+    y = solve(start)
+    return np.stack([torch.autograd.grad(y[i], start, retain_graph=True)[0].numpy() for i in range(len(y0))])
+
+
+DECAY = PiecewiseLinear(np.zeros((2, 2)), np.zeros(2), np.array([[-20.0], [1.0]]), np.array([[1.0, 0.0]]), np.zeros(1))
+"""y1' = -20 relu(y1), y2' = relu(y1): backward in time, as the adjoint integrates it again, it is unstable."""
+
+CASES = {
+    "y' = relu(y) - relu(-y), from 0": (Identity(), np.zeros(1), 1.0, np.array([[np.e]])),
+    "mass on a spring, k = 400": (contact(400.0), np.array([1.0, 0.0]), 4.0, None),
+    "stick-slip, eps = 0.05": (stick_slip(0.05), np.array([0.0, 0.0]), 3.0, None),
+    "decay and its integral": (DECAY, np.array([1.0, 0.0]), 1.5, None),
+    "random, 3 states, 4 relus": (*random_equation(3), 3.0, None),
+}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore", ns.errors.ImplicitWarning)
+    print(f"{'case':34}{'rtol':>7}{'crossings':>11}{'autograd':>11}{'rk4, 200':>11}{'adjoint':>11}{'located':>11}")
+    for name, (equation, y0, T, exact) in CASES.items():
+        field = equation if isinstance(equation, torch.nn.Module) else Field(equation)
+        exact = flow(equation, y0, T)[1] if exact is None else exact
+        for rtol in (1e-3, 1e-6):
+            both = {"rtol": rtol, "atol": rtol * 1e-2}
+            times = torch.tensor([0.0, T], dtype=torch.float64)
+            located = ns.implicit.flow(field, **both)
+            ways = (
+                lambda y: odeint(field, y, times, method="dopri5", **both)[1],
+                lambda y: odeint(field, y, times, method="rk4", options={"step_size": T / 200})[1],  # noqa: B023
+                lambda y: odeint_adjoint(field, y, times, method="dopri5", adjoint_params=(), **both)[1],
+                lambda y: located(y, T),
+            )
+            errors = [np.abs(jacobian(way, y0) - exact).max() / np.abs(exact).max() for way in ways]
+            crossings = len(located.report.crossings)
+            print(f"{name:34}{rtol:7.0e}{crossings:11}" + "".join(f"{e:11.1e}" for e in errors))
+
+
+if __name__ == "__main__":
+    main()

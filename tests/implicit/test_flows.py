@@ -1,0 +1,287 @@
+"""Flows with kinks: closed forms, matrix exponentials, what autograd gives there, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+import nonsmooth as ns
+from nonsmooth.errors import ImplicitWarning, NoDerivative, NoField, NotConverged, PointError, ResultError, UsageError
+from tests.references.piecewise_linear_flow import contact, flow, random_equation, stick_slip
+
+INTEGRATORS = {"torch": "torchdiffeq", "jax": "diffrax"}
+
+
+@pytest.fixture(autouse=True)
+def integrator(request):
+    """Skip where the integrator of the framework is not here."""
+    name = request.getfixturevalue("xp").name if "xp" in request.fixturenames else "torch"
+    pytest.importorskip(INTEGRATORS[name])
+
+
+def value_and_gradients(xp, solver, y0, T, *theta, c=None):
+    """Give y(T) and the derivatives of <c, y(T)> in y0, T and theta."""
+    given = [xp.array(np.asarray(a, dtype=float), "double") for a in (y0, T, *theta)]
+    weights = xp.array(np.ones(np.shape(y0)) if c is None else np.asarray(c, dtype=float), "double")
+    if xp.name == "torch":
+        import torch
+
+        leaves = [g.requires_grad_() for g in given]
+        y = solver(*leaves)
+        found = torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True, materialize_grads=True)
+        return y.detach().numpy(), [g.numpy() for g in found]
+    import jax
+
+    y = solver(*given)
+    found = jax.grad(lambda *a: (solver(*a) * weights).sum(), argnums=tuple(range(len(given))))(*given)
+    return np.asarray(y), [np.asarray(g) for g in found]
+
+
+E = math.e
+CLOSED = {
+    "relu of a line": (
+        lambda xp: lambda t, y, a: xp.relu(a * y + 1),
+        (-3.0, 2.0, 1.0),
+        (-3.0, 1.0, 0.0, 0.0),
+    ),
+    "minus the absolute value, below": (lambda xp: lambda t, y: -xp.abs(y), (-1.0, 1.0), (-E, E, -E)),
+    "minus the absolute value, above": (lambda xp: lambda t, y: -xp.abs(y), (2.0, 1.0), (2 / E, 1 / E, -2 / E)),
+    "maximum of y and -y": (lambda xp: lambda t, y: xp.maximum(y, -y), (-1.0, 1.0), (-1 / E, 1 / E, 1 / E)),
+    "one plus relu, a crossing": (lambda xp: lambda t, y: 1 + xp.relu(y), (-1.0, 2.0), (E - 1, E, E)),
+    "a parameter at the crossing": (
+        lambda xp: lambda t, y, a: 1 + a * xp.relu(y),
+        (-1.0, 2.0, 1.0),
+        (E - 1, E, E, 1.0),  # y = (exp(a s) - 1) / a at s = T + y0
+    ),
+    "a kink in time": (lambda xp: lambda t, y: y * xp.abs(t - 1), (1.0, 2.0), (E, E, E)),
+    "a difference of relus, from 0": (lambda xp: lambda t, y: xp.relu(y) - xp.relu(-y), (0.0, 1.0), (0.0, E, 0.0)),
+    "a where that joins": (lambda xp: lambda t, y: 1 + xp.where(y > 0, y, 0 * y), (-1.0, 2.0), (E - 1, E, E)),
+}
+
+
+LATER = (
+    "minus the absolute value, above",
+    "maximum of y and -y",
+    "one plus relu, a crossing",
+    "a kink in time",
+    "relu of a line",
+)
+"""The closed forms of the slow run."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LATER else n for n in CLOSED])
+def test_closed_forms(xp, name):
+    make, given, expected = CLOSED[name]
+    solver = ns.implicit.flow(make(xp))
+    y, gradients = value_and_gradients(xp, solver, *given)
+    np.testing.assert_allclose(y, expected[0], rtol=1e-6, atol=1e-8)
+    for found, known in zip(gradients, expected[1:], strict=True):
+        np.testing.assert_allclose(found, known, rtol=1e-6, atol=1e-8)
+    assert solver.report.status == "computed"
+    assert solver.report.error < 1e-7
+
+
+def field_of(xp, equation):
+    parts = [xp.array(part, "double") for part in equation]
+    A, b, G, C, d = parts
+    return lambda t, y: A @ y + b + G @ xp.relu(C @ y + d)
+
+
+def compare_with_exponentials(xp, equation, y0, T, rtol=1e-5):
+    value, derivative, crossings = flow(equation, y0, T)
+    solver = ns.implicit.flow(field_of(xp, equation))
+    c = np.arange(1.0, len(y0) + 1)
+    y, gradients = value_and_gradients(xp, solver, y0, T, c=c)
+    np.testing.assert_allclose(y, value, rtol=rtol, atol=rtol * np.abs(value).max())
+    np.testing.assert_allclose(gradients[0], c @ derivative, rtol=rtol, atol=rtol * np.abs(derivative).max())
+    np.testing.assert_allclose(gradients[1], c @ equation.field(value), rtol=rtol, atol=rtol * np.abs(value).max() * 10)
+    np.testing.assert_allclose([k.time for k in solver.report.crossings], crossings, rtol=1e-6, atol=1e-7)
+    return solver.report
+
+
+@pytest.mark.parametrize("seed", [3, *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 40))])
+def test_random_piecewise_linear_flows(xp, seed):
+    equation, y0 = random_equation(seed)
+    compare_with_exponentials(xp, equation, y0, 2.0)
+
+
+def test_a_mass_on_a_spring(xp):
+    report = compare_with_exponentials(xp, contact(100.0), np.array([1.0, 0.0]), 2.5)
+    assert [c.direction for c in report.crossings] == [1, -1]
+    assert "test_flows.py" in report.crossings[0].line
+
+
+def test_stick_slip(xp):
+    report = compare_with_exponentials(xp, stick_slip(0.05), np.array([0.0, 0.0]), 2.0)
+    assert report.crossings
+
+
+def test_autograd_is_wrong_where_the_flow_is_right():
+    torch, odeint = pytest.importorskip("torch"), pytest.importorskip("torchdiffeq").odeint
+    y0 = torch.zeros((), dtype=torch.float64, requires_grad=True)
+
+    def field(t, y):
+        return torch.relu(y) - torch.relu(-y)  # y
+
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    plain = torch.autograd.grad(odeint(field, y0, times)[1], y0)[0]
+    located = torch.autograd.grad(ns.implicit.flow(field)(y0, 1.0), y0)[0]
+    assert float(plain) == 1.0
+    assert float(located) == pytest.approx(E, rel=1e-7)
+
+
+def test_a_contact_that_matters_is_said(xp):
+    solver = ns.implicit.flow(lambda t, y: xp.relu(y))
+    with pytest.warns(ImplicitWarning, match=r"stays on a kink of `relu`.*test_flows\.py"):
+        _, gradients = value_and_gradients(xp, solver, 0.0, 1.0)
+    assert gradients[0] == pytest.approx(1.0) or gradients[0] == pytest.approx(E)
+    (met,) = solver.report.contacts
+    assert solver.report.status == "undecided"
+    assert met.matters
+    assert (met.start, met.end) == (0.0, 1.0)
+    with pytest.raises(NoDerivative, match="several"):
+        ns.implicit.flow(lambda t, y: xp.relu(y), on_contact="raise")(xp.array(0.0, "double"), 1.0)
+
+
+def test_a_contact_that_does_not_matter_is_not(xp):
+    solver = ns.implicit.flow(lambda t, y: y + 0 * xp.abs(y))
+    value_and_gradients(xp, solver, 0.0, 1.0)
+    assert solver.report.contacts
+    assert solver.report.status == "computed"
+
+
+def test_several_times(xp):
+    solver = ns.implicit.flow(lambda t, y: 1 + xp.relu(y))
+    found = xp.numpy(solver(xp.array(-1.0, "double"), xp.array([0.0, 0.5, 1.0, 2.0], "double")))
+    np.testing.assert_allclose(found, [-1.0, -0.5, 0.0, E - 1], atol=1e-7)
+
+
+def test_an_if_on_data_that_joins():
+    torch = pytest.importorskip("torch")
+
+    def field(t, y):
+        if y > 0:
+            return 1 + y
+        return 1 + 2 * y
+
+    y0 = torch.tensor(-0.3, dtype=torch.float64, requires_grad=True)
+    solver = ns.implicit.flow(field)
+    y = solver(y0, 2.0)
+    cross = -math.log(0.4) / 2
+    assert float(y.detach()) == pytest.approx(math.exp(2 - cross) - 1, rel=1e-7)
+    assert float(torch.autograd.grad(y, y0)[0]) == pytest.approx(math.exp(2 - cross) / 0.4, rel=1e-6)
+
+
+def xp_free(array):
+    """Give an array without its graph."""
+    return array.detach() if hasattr(array, "detach") else array
+
+
+def test_gradients_reach_what_a_module_closes_over():
+    torch = pytest.importorskip("torch")
+
+    class Field(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+        def forward(self, t, y):
+            return 1 + self.a * torch.relu(y)
+
+    module, start = Field(), torch.tensor(-1.0, dtype=torch.float64)
+    solver = ns.implicit.flow(module)
+    solver(start, 2.0).backward()
+    assert float(module.a.grad) == pytest.approx(1.0, rel=1e-6)
+    with torch.no_grad():
+        module.a.fill_(2.0)
+    assert float(xp_free(solver(start, 2.0))) == pytest.approx((math.exp(2.0) - 1) / 2, rel=1e-7)
+    module.a = torch.nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+    assert float(xp_free(solver(start, 2.0))) == pytest.approx((math.exp(3.0) - 1) / 3, rel=1e-7)
+
+
+def test_a_closure_that_changes_is_captured_again(xp):
+    state = {"a": 1.0}
+    solver = ns.implicit.flow(lambda t, y: 1 + state["a"] * xp.relu(y))
+    start = xp.array(-1.0, "double")
+    assert float(xp_free(solver(start, 2.0))) == pytest.approx(E - 1, rel=1e-6)
+    state["a"] = 2.0
+    assert float(xp_free(solver(start, 2.0))) == pytest.approx((math.exp(2.0) - 1) / 2, rel=1e-6)
+
+
+def test_diagnosis(xp):
+    report = ns.implicit.flow(lambda t, y: 1 + xp.relu(y)).diagnose(xp.array(-1.0, "double"), 2.0)
+    assert report.derivative_error is not None
+    assert report.derivative_error < 1e-6
+    (met,) = report.crossings
+    assert (met.operation, met.direction, met.grazing) == ("relu", 1, False)
+    assert met.time == pytest.approx(1.0, abs=1e-9)
+    assert met.rate == pytest.approx(1.0, abs=1e-6)
+    assert "t = 1: relu at 0" in str(report)
+
+
+JUMPS = {
+    "where": (lambda xp: lambda t, y: xp.where(y > 0, 1 + 0 * y, 2 + 0 * y), "tie of `compare`"),
+    "sign, through": (lambda xp: lambda t, y: 2 + xp.sign(y), "0 of `sign`"),
+    "sign, sliding": (lambda xp: lambda t, y: 1 - 2 * xp.sign(y), "0 of `sign`"),
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_jumps_are_refused_by_line(xp, name):
+    make, what = JUMPS[name]
+    with pytest.raises(NoField, match=rf"{what}.*test_flows\.py"):
+        ns.implicit.flow(make(xp))(xp.array(-0.3, "double"), 2.0)
+
+
+def test_bad_input(xp):
+    solver, start = ns.implicit.flow(lambda t, y: -xp.abs(y)), xp.array([1.0, 2.0], "double")
+    for times in (-1.0, [1.0, 0.5], [1.0, 1.0], float("nan"), [[1.0]]):
+        with pytest.raises(UsageError, match="time"):
+            solver(start, times)
+    with pytest.raises(PointError, match="int"):
+        solver(_integers(xp), 1.0)
+    with pytest.raises(PointError, match="not finite"):
+        solver(xp.array([float("nan")], "double"), 1.0)
+    with pytest.raises(ResultError, match="shape"):
+        ns.implicit.flow(lambda t, y: y[:1])(start, 1.0)
+    with pytest.raises(UsageError, match="on_contact"):
+        ns.implicit.flow(lambda t, y: y, on_contact="perhaps")
+    with pytest.raises(UsageError, match="options are"):
+        ns.implicit.flow(lambda t, y: y, tolerance=1.0)
+    with pytest.raises(UsageError, match="a function"):
+        ns.implicit.flow(start)
+
+
+def _integers(xp):
+    if xp.name == "torch":
+        import torch
+
+        return torch.tensor([1, 2])
+    from jax import numpy as jnp
+
+    return jnp.array([1, 2])
+
+
+def test_what_does_not_end_is_said(xp):
+    with pytest.raises(NotConverged, match="t ="):
+        ns.implicit.flow(lambda t, y: y * y)(xp.array(1.0, "double"), 2.0)
+    with pytest.raises(NotConverged, match="more than 2 crossings"):
+        ns.implicit.flow(lambda t, y: 1 + xp.abs(xp.sin(9 * t)) + 0 * y, max_crossings=2)(xp.array(0.0, "double"), 2.0)
+    with pytest.raises(NotConverged, match="not finite"):
+        ns.implicit.flow(lambda t, y: -xp.sqrt(y))(xp.array(0.5, "double"), 3.0)
+
+
+def test_jit_says_that_nothing_is_located():
+    jax = pytest.importorskip("jax")
+    pytest.importorskip("diffrax")
+    solver = ns.implicit.flow(lambda t, y: 1 + jax.nn.relu(y), rtol=1e-5)
+    with pytest.warns(ImplicitWarning, match="under jit"):
+        found = jax.jit(lambda y: solver(y, 2.0))(jax.numpy.array(-1.0))
+    assert float(found) == pytest.approx(E - 1, rel=1e-3)
+    silent = ns.implicit.flow(lambda t, y: 1 + jax.nn.relu(y), rtol=1e-5, locate=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float(jax.jit(lambda y: silent(y, 2.0))(jax.numpy.array(-1.0))) == pytest.approx(E - 1, rel=1e-3)
