@@ -104,7 +104,8 @@ def differentiate_solution(
         tolerance: how large the duality gap may be, relative to the objective at zero.
         iterations: at most so many passes of the solver.
         polish: whether Newton's method finishes the solution.
-        violated: where the condition does not hold: "raise", "warn" or "ignore".
+        violated: where the condition does not hold: "raise", "warn" or "ignore". The last two give the derivative on
+            independent columns of the support: of predictions by one of the solutions, if nothing lies on a kink.
         near: what share of l1 (of the margin) a coordinate may be from a kink, and is taken to lie on it.
         limit: how many selections are listed.
 
@@ -251,8 +252,8 @@ def check_condition(sensitivity: Sensitivity, violated: Violated) -> None:
     if found.invertible is False and violated == "raise":
         raise NotInvertible(
             said
-            + " Leave out what is dependent, add a ridge (ElasticNet), or pass violated='warn' for the derivative on the "
-            "support alone."
+            + " Leave out what is dependent, add a ridge (ElasticNet), or pass violated='warn' for the derivative on "
+            "independent ones of the support."
         )
     warnings.warn(said, ImplicitWarning, stacklevel=4)
 
@@ -269,14 +270,9 @@ def _elements(
     sensitivity: Sensitivity, derivative: Callable[[Vector], Vector], limit: int
 ) -> tuple[Vector, Vector | None]:
     """Give the derivative of the support, and those of all selections, if they can be listed and all exist."""
-    support = sensitivity.moving([])
-    if sensitivity.found.invertible is not True and sensitivity.system(support).singular is not False:
-        raise NotInvertible(
-            "The condition does not hold, and on the support alone the system is singular, too: the solution is not unique. "
-            "Leave out what is dependent, or add a ridge."
-        )
     if sensitivity.found.invertible is not True:
-        return derivative(support), None
+        return derivative(sensitivity.independent()), None
+    support = sensitivity.moving([])
     values = sensitivity.over_selections(derivative, limit)
     return (derivative(support) if values is None else values[0]), values
 

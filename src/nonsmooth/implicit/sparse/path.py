@@ -7,12 +7,10 @@ Source: EfronHastieJohnstoneTibshirani2004, derived, docs/theory/sparse_models.m
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import lars_path
 
 from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.implicit.sparse.data import Vector, read_design, read_target
@@ -22,6 +20,9 @@ __all__ = ["Segment", "SolutionPath", "solution_path"]
 
 KKT = 1e-9
 """How well a segment must satisfy the optimality conditions, relative to the largest correlation."""
+
+ENDS = 1e-12
+"""How far two kinks must be from each other, and from 0, relative to the largest l1."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def solution_path(X: Any, y: Any, l2: float = 0.0, *, fit_intercept: bool = True
 
         min |y - X b - c|^2 / 2n + l1 |b|_1 + l2 |b|^2 / 2,   l1 from infinity down to l1_min
 
-    Status: `computed`: scikit-learn's lars_path finds supports and signs; each segment is solved anew, its ends are where
-    a coefficient or a slack becomes 0, and its optimality is checked at the ends and in the middle.
+    Status: `computed`: a segment ends where one of its coefficients, or the slack of another feature, becomes 0, and its
+    optimality is checked at the ends and in the middle. Where two kinks coincide the path may be refused.
 
     Args:
         X: shape (samples, features).
@@ -153,53 +154,60 @@ def solution_path(X: Any, y: Any, l2: float = 0.0, *, fit_intercept: bool = True
 
 
 def _segments(A: Vector, b: Vector, n: int, l1_min: float) -> tuple[Segment, ...]:
-    """Solve the segments between the knots of lars_path; pieces with the same support and signs are one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        alphas, _, coefs = lars_path(
-            A, b, method="lasso", alpha_min=l1_min * n / len(b), max_iter=20 * sum(A.shape) + 100
-        )
-    alphas = alphas * len(b) / n
-    found: list[Segment] = []
-    for i in range(len(alphas) - 1):
-        middle = (coefs[:, i] + coefs[:, i + 1]) / 2
-        S = np.flatnonzero(middle)
-        if not len(S) or alphas[i] - alphas[i + 1] <= 1e-14 * alphas[0]:
-            continue
-        new = _solved(A, b, n, S, np.sign(middle[S]), float(alphas[i]), float(alphas[i + 1]))
-        if found and found[-1].support == new.support and (found[-1].signs == new.signs).all():
-            last = found.pop()
-            new = _solved(A, b, n, S, new.signs, last.upper, new.lower)
-        found.append(new)
-    return tuple(found)
+    """Follow the path: each segment ends where one of its coefficients, or the slack of another feature, is 0."""
+    correlation = A.T @ b / n
+    top = float(np.abs(correlation).max())
+    end, found = max(l1_min, ENDS * top), list[Segment]()
+    if top <= l1_min or top == 0:
+        return ()
+    first = int(np.abs(correlation).argmax())
+    signs = {first: float(np.sign(correlation[first]))}
+    upper, cap = top, 50 * sum(A.shape) + 1000
+    while len(found) < cap:
+        segment = _solved(A, b, n, signs, upper)
+        zeros, features = _zeros(A, b, n, segment)
+        ahead = (zeros < upper - ENDS * top) & (zeros > end)
+        if not ahead.any():
+            found.append(replace(segment, lower=l1_min))
+            return tuple(found)
+        at = int(np.where(ahead, zeros, -np.inf).argmax())
+        upper, j = float(zeros[at]), int(features[at])
+        found.append(replace(segment, lower=upper))
+        if j in signs:
+            del signs[j]
+        else:
+            coef = segment.constant + upper * segment.slope
+            signs[j] = float(np.sign(A[:, j] @ (b - A[:, list(segment.support)] @ coef)))
+        if not signs:
+            raise NotConverged(
+                f"At l1 = {upper:g} every coefficient is 0 again: columns tie there. Leave out equal columns."
+            )
+    raise NotConverged(f"The path has more than {cap} kinks above l1 = {upper:g}; pass l1_min.")
 
 
-def _solved(A: Vector, b: Vector, n: int, S: Vector, signs: Vector, upper: float, lower: float) -> Segment:
-    """Solve a segment, and move its ends to where a coefficient or a slack of it is 0."""
+def _solved(A: Vector, b: Vector, n: int, signs: dict[int, float], upper: float) -> Segment:
+    """Solve for the coefficients of a support, which are linear in l1."""
+    S = sorted(signs)
     system = NormalEquations(A[:, S], float(n), 0.0)
     if system.singular is not False:
         raise NotConverged(
             f"Below l1 = {upper:g} the path has {len(S)} features whose columns are linearly dependent: it is not unique. Leave "
             "out what is dependent, pass l2 > 0, or end the path with l1_min above."
         )
-    solved = system.solve(np.stack([A[:, S].T @ b / n, -signs], axis=1))
-    segment = Segment(lower, upper, tuple(S.tolist()), signs, solved[:, 0], solved[:, 1])
-    zeros = _zeros(A, b, n, segment)
-    slack = 1e-6 * (upper - lower)
-    near = [float(zeros[np.abs(zeros - end).argmin()]) if len(zeros) else end for end in (lower, upper)]
-    lower, upper = (z if abs(z - end) <= slack else end for z, end in zip(near, (lower, upper), strict=True))
-    return Segment(lower, upper, segment.support, signs, segment.constant, segment.slope)
+    directions = np.array([signs[j] for j in S])
+    solved = system.solve(np.stack([A[:, S].T @ b / n, -directions], axis=1))
+    return Segment(0.0, upper, tuple(S), directions, solved[:, 0], solved[:, 1])
 
 
-def _zeros(A: Vector, b: Vector, n: int, segment: Segment) -> Vector:
-    """Give the l1 at which a coefficient of the segment, or the slack of another feature, is 0."""
-    S = list(segment.support)
+def _zeros(A: Vector, b: Vector, n: int, segment: Segment) -> tuple[Vector, Vector]:
+    """Give the l1 at which a coefficient of the segment, or the slack of another feature, is 0, with the features."""
+    S = np.array(segment.support, dtype=np.intp)
     rest = np.setdiff1d(np.arange(A.shape[1]), S)
     level = A[:, rest].T @ (b - A[:, S] @ segment.constant) / n
     tilt = -A[:, rest].T @ (A[:, S] @ segment.slope) / n
     with np.errstate(divide="ignore", invalid="ignore"):
         zeros = np.concatenate([-segment.constant / segment.slope, level / (1 - tilt), -level / (1 + tilt)])
-    return np.asarray(zeros[np.isfinite(zeros)])
+    return np.where(np.isfinite(zeros), zeros, -np.inf), np.concatenate([S, rest, rest])
 
 
 def _checked(A: Vector, b: Vector, n: int, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy.linalg import qr
 
 from nonsmooth.implicit.sparse.active_set import Equicorrelation
 from nonsmooth.implicit.sparse.data import Vector
@@ -66,7 +67,23 @@ class Sensitivity:
         """Give dz of the coordinates that rest, and 0 for those that move."""
         rest = self.at.resting.copy()
         rest[:, S] = 0.0
+        rest[:, list(self.found.support)] = 0.0
         return rest
+
+    def independent(self) -> Vector:
+        """Give coordinates of the support, or where it is unknown of those not at rest, whose columns are independent.
+
+        They span what all of them span, so that the predictions have the same derivative whichever are taken.
+        """
+        at = self.at
+        found = self.moving([]) if self.found.support else np.flatnonzero(at.room > 0)
+        if self.system(found).singular is False:
+            return found
+        columns = at.A[:, found]
+        _, R, order = qr(columns / np.linalg.norm(columns, axis=0), mode="economic", pivoting=True)
+        sizes = np.abs(np.diag(R))
+        rank = int((sizes > 1e-10 * sizes[0]).sum())
+        return np.sort(found[order[:rank]])
 
     def over_selections(self, derivative: Callable[[Vector], Vector], limit: int) -> Vector | None:
         """Give a derivative under every selection, one row each; None where they are too many."""

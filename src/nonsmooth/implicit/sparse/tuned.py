@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -58,7 +58,7 @@ class Tuned(BaseEstimator):  # type: ignore[misc]
         return np.asarray(X @ np.ravel(self.coef_) + np.ravel(self.intercept_)[0])
 
 
-class TunedClassifier(Tuned):
+class TunedClassifier(ClassifierMixin, Tuned):  # type: ignore[misc]
     """A linear classifier of two classes that tunes itself."""
 
     classes_: Any

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
-from sklearn.base import ClassifierMixin
 
 from nonsmooth.implicit.options import Violated
 from nonsmooth.implicit.sparse.data import Vector
@@ -17,7 +16,7 @@ from nonsmooth.implicit.sparse.tuned import TunedClassifier
 __all__ = ["TunedLogisticRegression"]
 
 
-class TunedLogisticRegression(ClassifierMixin, TunedClassifier):  # type: ignore[misc]
+class TunedLogisticRegression(TunedClassifier):
     """Sparse logistic regression of two classes with the penalty that minimises the cross-validated loss.
 
         min sum_i log(1 + exp(-y_i (x_i'b + c))) / n + alpha |b|_1   (+ l2 |b|^2 / 2 with `ridge`)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sklearn.base import ClassifierMixin
-
 from nonsmooth.implicit.options import Violated
 from nonsmooth.implicit.sparse.data import Vector
 from nonsmooth.implicit.sparse.problem import SolverName
@@ -15,7 +13,7 @@ from nonsmooth.implicit.sparse.tuned import TunedClassifier
 __all__ = ["TunedLinearSVC"]
 
 
-class TunedLinearSVC(ClassifierMixin, TunedClassifier):  # type: ignore[misc]
+class TunedLinearSVC(TunedClassifier):
     """A linear support vector classifier of two classes whose C minimises the cross-validated loss.
 
         min |w|^2 / 2 + C sum_i max(0, 1 - y_i w'x_i)^2    or with loss="hinge" without the square
