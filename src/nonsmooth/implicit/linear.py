@@ -34,7 +34,7 @@ RESTART = 50
 PROBE = 1e-3
 """How far the residual of a random right-hand side must fall, times the root of 1/n: its part in any one direction is larger."""
 
-FROBENIUS_WORK = 20
+LEAST = 20
 """How many products of a large system are tried, at least, before it is given up."""
 
 
@@ -192,18 +192,24 @@ class LinearSystem:
         apply = self.transposed_product if transposed and not self.symmetric else self.product
         operator = LinearOperator((self.size, self.size), matvec=apply, dtype=np.float64)
         size = np.linalg.norm(right)
-        limit = max(FROBENIUS_WORK, min(10 * self.size, 1000))
-        if self.chosen == "cg":
-            solution, _ = cg(operator, right / size, rtol=tolerance / 2, atol=0.0, maxiter=limit)
-        else:
-            restart = min(RESTART, self.size)
-            outer = -(-limit // restart)
-            solution, _ = gmres(operator, right / size, rtol=tolerance / 2, atol=0.0, restart=restart, maxiter=outer)
-        self._reached = max(self._reached, float(np.linalg.norm(solution)))
+        limit = max(LEAST, min(10 * self.size, 1000))
+        with np.errstate(all="ignore"):  # cg divides by zero where B is indefinite
+            if self.chosen == "cg":
+                solution, _ = cg(operator, right / size, rtol=tolerance / 2, atol=0.0, maxiter=limit)
+            else:
+                restart = min(RESTART, self.size)
+                outer = -(-limit // restart)
+                solution, _ = gmres(
+                    operator, right / size, rtol=tolerance / 2, atol=0.0, restart=restart, maxiter=outer
+                )
+        if np.isfinite(solution).all():
+            self._reached = max(self._reached, float(np.linalg.norm(solution)))
         return np.asarray(solution * size)
 
     def _residual(self, right: Floats, solution: Floats, transposed: bool) -> float:
         """Give |b - B x| / |b|; infinite if it is not a number."""
         apply = self.transposed_product if transposed and not self.symmetric else self.product
+        if not np.isfinite(solution).all():
+            return float("inf")
         found = float(np.linalg.norm(right - apply(solution)) / np.linalg.norm(right))
         return found if np.isfinite(found) else float("inf")

@@ -9,7 +9,8 @@ argument between y and y - B^-1 H, the step of Newton's method.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +57,24 @@ def make_check(equation: Equation, theta: tuple[Any, ...], options: Options) -> 
 
     def check(node: Node) -> None:
         if not done:
-            _Check(equation, detached(theta), options, node).run()
+            with _outside_batches():
+                _Check(equation, detached(theta), options, node).run()
             done.append(True)
 
     return check
+
+
+@contextmanager
+def _outside_batches() -> Iterator[None]:
+    """Leave the batching of torch.autograd.grad(..., is_grads_batched=True), in which nothing random may run."""
+    depth = torch._C._vmapmode_increment_nesting()
+    for _ in range(depth):
+        torch._C._vmapmode_decrement_nesting()
+    try:
+        yield
+    finally:
+        for _ in range(depth - 1):
+            torch._C._vmapmode_increment_nesting()
 
 
 class _Check:

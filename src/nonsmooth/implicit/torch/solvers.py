@@ -195,7 +195,8 @@ def proximal_gradient(
 
     def value_and_gradient(vector: torch.Tensor) -> tuple[float, torch.Tensor]:
         tree = layout.tree(vector)
-        return float(equation.function(tree, *theta)), layout.lay(TREES.gradient(equation.function, tree, theta))
+        gradient = layout.lay(TREES.gradient(equation.function, tree, theta))  # refuses what is no scalar
+        return float(equation.function(tree, *theta)), gradient
 
     def prox(vector: torch.Tensor, step: float) -> torch.Tensor:
         return vector if equation.prox is None else layout.lay(equation.prox(layout.tree(vector), step, *theta))
