@@ -55,25 +55,30 @@ CASES = {
 }
 
 
+def measure(field, y0: np.ndarray, T: float, exact: np.ndarray, rtol: float) -> tuple[int, list[float]]:
+    """Give the number of crossings and the errors of the four ways."""
+    both = {"rtol": rtol, "atol": rtol * 1e-2}
+    times = torch.tensor([0.0, T], dtype=torch.float64)
+    located = ns.implicit.flow(field, **both)
+    ways = (
+        lambda y: odeint(field, y, times, method="dopri5", **both)[1],
+        lambda y: odeint(field, y, times, method="rk4", options={"step_size": T / 200})[1],
+        lambda y: odeint_adjoint(field, y, times, method="dopri5", adjoint_params=(), **both)[1],
+        lambda y: located(y, T),
+    )
+    errors = [float(np.abs(jacobian(way, y0) - exact).max() / np.abs(exact).max()) for way in ways]
+    return len(located.report.crossings), errors
+
+
 def main() -> None:
     warnings.simplefilter("ignore", ns.errors.ImplicitWarning)
     print(f"{'case':34}{'rtol':>7}{'crossings':>11}{'autograd':>11}{'rk4, 200':>11}{'adjoint':>11}{'located':>11}")
-    for name, (equation, y0, T, exact) in CASES.items():
+    for name, (equation, y0, T, known) in CASES.items():
         field = equation if isinstance(equation, torch.nn.Module) else Field(equation)
-        exact = flow(equation, y0, T)[1] if exact is None else exact
+        exact = flow(equation, y0, T)[1] if known is None else known
         for rtol in (1e-3, 1e-6):
-            both = {"rtol": rtol, "atol": rtol * 1e-2}
-            times = torch.tensor([0.0, T], dtype=torch.float64)
-            located = ns.implicit.flow(field, **both)
-            ways = (
-                lambda y: odeint(field, y, times, method="dopri5", **both)[1],
-                lambda y: odeint(field, y, times, method="rk4", options={"step_size": T / 200})[1],  # noqa: B023
-                lambda y: odeint_adjoint(field, y, times, method="dopri5", adjoint_params=(), **both)[1],
-                lambda y: located(y, T),
-            )
-            errors = [np.abs(jacobian(way, y0) - exact).max() / np.abs(exact).max() for way in ways]
-            crossings = len(located.report.crossings)
-            print(f"{name:34}{rtol:7.0e}{crossings:11}" + "".join(f"{e:11.1e}" for e in errors))
+            crossings, errors = measure(field, y0, T, exact, rtol)
+            print(f"{name:34}{rtol:7.0e}{crossings:11}" + "".join(f"{e:11.1e}" for e in errors), flush=True)
 
 
 if __name__ == "__main__":

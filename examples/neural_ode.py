@@ -33,19 +33,19 @@ def data(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(np.pad(points, ((0, 0), (0, 1)))), torch.tensor(classes)
 
 
-def main(steps: int = 150, seed: int = 0) -> float:
+def main(steps: int = 40, seed: int = 0) -> float:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(seed)
     field, readout = Field(3, 16), torch.nn.Linear(3, 2)
     plain = ns.implicit.flow(field, locate=False, rtol=1e-3, atol=1e-5)
-    points, classes = data(200, seed)
+    points, classes = data(100, seed)
     optimiser = torch.optim.Adam([*field.parameters(), *readout.parameters()], lr=0.03)
     for step in range(steps):
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(readout(plain(points, 1.0)), classes)
         loss.backward()
         optimiser.step()
-        if step % 50 == 0 or step == steps - 1:
+        if step % 20 == 0 or step == steps - 1:
             print(f"step {step:4}: loss {float(loss.detach()):.4f}")
     tested, right = data(500, seed + 1)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def main(steps: int = 150, seed: int = 0) -> float:
     print(f"accuracy on 500 new points: {accuracy:.3f}")
 
     located = ns.implicit.flow(field)
-    for k in range(3):
+    for k in range(2):
         point = tested[k].clone().requires_grad_()
         value = readout(located(point, 1.0))[0]
         (exact,) = torch.autograd.grad(value, point)
@@ -65,10 +65,10 @@ def main(steps: int = 150, seed: int = 0) -> float:
                 for e in torch.eye(3)
             ]
         size = float(exact.abs().max())
+        apart = [float((g - exact).abs().max()) / size for g in (torch.stack(moved), seen)]
         crossings = len(located.report.crossings)
         print(
-            f"point {k}: {crossings} crossings, |located - differences| {float((exact - torch.stack(moved)).abs().max()) / size:.1e}, "
-            f"|plain - located| {float((seen - exact).abs().max()) / size:.1e}"
+            f"point {k}: {crossings} crossings, differences {apart[0]:.1e} and plain {apart[1]:.1e} from the located gradient"
         )
     return accuracy
 

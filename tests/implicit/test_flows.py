@@ -114,6 +114,7 @@ def test_a_mass_on_a_spring(xp):
     assert "test_flows.py" in report.crossings[0].line
 
 
+@pytest.mark.slow
 def test_stick_slip(xp):
     report = compare_with_exponentials(xp, stick_slip(0.05), np.array([0.0, 0.0]), 2.0)
     assert report.crossings
@@ -229,7 +230,9 @@ JUMPS = {
 }
 
 
-@pytest.mark.parametrize("name", JUMPS)
+@pytest.mark.parametrize(
+    "name", [n if n == "sign, sliding" else pytest.param(n, marks=pytest.mark.slow) for n in JUMPS]
+)
 def test_jumps_are_refused_by_line(xp, name):
     make, what = JUMPS[name]
     with pytest.raises(NoField, match=rf"{what}.*test_flows\.py"):

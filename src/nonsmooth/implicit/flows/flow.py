@@ -70,7 +70,8 @@ class FlowOptions:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UsageError(f"{name}={value!r}: a number of 1 or more is needed.")
-        if isinstance(self.start, bool) or not isinstance(self.start, int | float) or not np.isfinite(self.start):
+        start: Any = self.start
+        if isinstance(start, bool) or not isinstance(start, int | float) or not np.isfinite(start):
             raise UsageError(f"start={self.start!r}: the time of y0 is a finite number.")
 
     def tolerances(self, double: bool) -> tuple[float, float]:

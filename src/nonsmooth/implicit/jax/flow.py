@@ -33,7 +33,7 @@ def _diffrax() -> ModuleType:
         import diffrax
     except ImportError:
         raise UsageError("flow integrates with diffrax, which is not here: pip install 'nonsmooth[flows]'.") from None
-    return diffrax  # type: ignore[no-any-return]
+    return diffrax
 
 
 class JaxMotion(Motion):
@@ -49,7 +49,7 @@ class JaxMotion(Motion):
 
     def quiet(self) -> AbstractContextManager[Any]:
         """Evaluate now, also where something around is differentiated."""
-        return jax.ensure_compile_time_eval()  # type: ignore[no-any-return]
+        return jax.ensure_compile_time_eval()
 
     def closed_over(self) -> Any:
         """Give what identifies the parameters that f closes over: their values are constants of the program."""
@@ -61,7 +61,7 @@ class JaxMotion(Motion):
 
     def compiled(self, pieces: Pieces) -> Callable[[Sequence[Any], Any], Any]:
         """Compile the run; the pattern is an argument."""
-        return jax.jit(pieces.run)  # type: ignore[no-any-return]
+        return jax.jit(pieces.run)
 
     def gradients(self, pieces: Pieces, leaves: Sequence[Any], pattern: Any, seed: int) -> Any:
         """Give the derivatives of <c, f_s> in the inputs."""

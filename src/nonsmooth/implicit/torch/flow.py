@@ -243,19 +243,20 @@ def integrate_plainly(
     """Run the integrator on f as it is."""
     rtol, atol = options.tolerances(motion.double)
     row = torch.as_tensor(times, dtype=y0.dtype, device=y0.device)
-    nodes = torch.cat([row.new_tensor([float(options.start)]), row.detach().reshape(-1)])
-    late = nodes[1:] > nodes[0]
-    if not bool(late.all()):
+    nodes = [float(options.start), *row.detach().reshape(-1).tolist()]
+    longest = (nodes[-1] - nodes[0]) / LEAST_STEPS if options.method in FIXED else None
+
+    def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return motion.function(t, y, *theta)  # type: ignore[no-any-return]
+
+    if nodes[1] > nodes[0]:
+        states = _odeint(field, y0, y0.new_tensor(nodes), rtol, atol, options, longest)[1:]
+    else:  # the first time is that of y0
         states = (
-            _odeint(lambda t, y: motion.function(t, y, *theta), y0, nodes[1:], rtol, atol, options)
-            if len(row.reshape(-1)) > 1
-            else y0[None]
+            y0[None] if len(nodes) == 2 else _odeint(field, y0, y0.new_tensor(nodes[1:]), rtol, atol, options, longest)
         )
-    else:
-        states = _odeint(lambda t, y: motion.function(t, y, *theta), y0, nodes, rtol, atol, options)[1:]
     if row.requires_grad:
         with torch.no_grad():
-            slopes = torch.stack([motion.function(t, y, *theta) for t, y in zip(nodes[1:], states, strict=True)])
-        moved = (row - row.detach()).reshape(-1, *(1,) * y0.ndim)
-        states = states + slopes * moved
-    return states[0] if row.ndim == 0 else states
+            slopes = torch.stack([field(t, y) for t, y in zip(y0.new_tensor(nodes[1:]), states, strict=True)])
+        states = states + slopes * (row - row.detach()).reshape(-1, *(1,) * y0.ndim)
+    return states[0] if row.ndim == 0 else states  # type: ignore[no-any-return]
