@@ -149,4 +149,4 @@ class LinearisedTorch:
                     nodes, targets, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batch is not None
                 )
         shape = () if batch is None else (batch,)
-        return [t.new_zeros(*shape, *t.shape) if g is None else g for g, t in zip(found, targets, strict=True)]
+        return [t.new_zeros((*shape, *t.shape)) if g is None else g for g, t in zip(found, targets, strict=True)]
