@@ -263,3 +263,37 @@ def keras_backends(
         with progress_bar() as progress:
             result = study_keras(targets or (), backends=names, seed=seed, progress=progress)
         finish(result, as_json, output)
+
+
+@study.command()
+def unrolling(
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of the contractions.")] = 120,
+    ball_steps: Annotated[int, typer.Option("--ball-steps", help="Of the heavy ball.")] = 240,
+    size: Annotated[int, typer.Option("--size", help="Unknowns of the contractions.")] = 9,
+    seed: Annotated[int, typer.Option("--seed", help="Of their matrices.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show the derivatives of iterates converge under contraction, and diverge with momentum at a kink."""
+    from nonsmooth.studies.unrolling import study_unrolling
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_unrolling(steps=steps, ball_steps=ball_steps, size=size, seed=seed, progress=progress)
+        finish(result, as_json, output)
+
+
+@study.command()
+def cycle(
+    output: Folder = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of gradient descent.")] = 1200,
+    step_size: Annotated[float, typer.Option("--step-size", help="Of a step.")] = 0.02,
+    as_json: AsJson = False,
+) -> None:
+    """Show plain implicit differentiation cycle without a word, and the condition it violates."""
+    from nonsmooth.studies.cycle import study_cycle
+
+    with messages():
+        with progress_bar() as progress:
+            result = study_cycle(steps=steps, step_size=step_size, progress=progress)
+        finish(result, as_json, output)

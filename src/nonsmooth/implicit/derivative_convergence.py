@@ -91,7 +91,7 @@ class DerivativeConvergence(Reported):
             iterates = "converge" if self.iterates_converged or self.iterate_rate < 1 else "do not converge"
             return [
                 f"the derivatives diverge: their changes grow to {still:.3g}, by {self.rate:.4g} a step, while the iterates "
-                f"{iterates} (rate {self.iterate_rate:.4g}); the derivative of y_K is none of the fixed point"
+                f"{iterates} (rate {self.iterate_rate:.4g}); the derivative of y_K is not that of a fixed point"
             ]
         if not self.iterates_converged:
             return [
