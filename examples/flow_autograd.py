@@ -15,7 +15,7 @@ import torch
 from torchdiffeq import odeint, odeint_adjoint
 
 import nonsmooth as ns
-from tests.references.piecewise_linear_flow import PiecewiseLinear, contact, flow, random_equation, stick_slip
+from tests.references.piecewise_linear_flow import PiecewiseLinear, contact, flow, stick_slip
 
 
 class Field(torch.nn.Module):
@@ -51,7 +51,6 @@ CASES = {
     "mass on a spring, k = 400": (contact(400.0), np.array([1.0, 0.0]), 4.0, None),
     "stick-slip, eps = 0.05": (stick_slip(0.05), np.array([0.0, 0.0]), 3.0, None),
     "decay and its integral": (DECAY, np.array([1.0, 0.0]), 1.5, None),
-    "random, 3 states, 4 relus": (*random_equation(3), 3.0, None),
 }
 
 

@@ -272,7 +272,8 @@ class _Follower:
             near &= np.abs(margins[k]) <= band
             past = np.flatnonzero(margins[k] < -band)
             if len(past):
-                t = self.root(place, at, times[k - 1], times[k], margins[k - 1][past], past, band)
+                low = next((i for i in range(k - 1, -1, -1) if (margins[i][past] > 0).all()), k - 1)
+                t = self.root(place, at, times[low], times[k], margins[low][past], past, band)
                 values = self.both(place, t, at(t))[1][past]
                 return (t, int(past[np.argmin(values)])), before, near
         return None, margins[-1], near
@@ -341,7 +342,7 @@ class _Follower:
         after = self.both(here, t, y)[0]
         change, size = float(np.abs(after - slope).max()), 1 + float(np.abs(slope).max())
         chatters = len(repeated) > 8 and t - repeated[-8] < 1e-7 * self.span
-        if change > JUMP * size or chatters:
+        if change > max(JUMP, 10 * self.limits.band) * size or chatters:
             raise NoField(
                 f"flow: f jumps by {change:.3g} at t = {t:.6g}, where the solution crosses the {entry[1]} of `{entry[0]}` "
                 f"({entry[3]}): it is not Lipschitz, and its flow need not be differentiable there. Write the law with a "
