@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nonsmooth.implicit.sparse.data import Vector
+from nonsmooth.implicit.sparse.data import Indices, Vector
 from nonsmooth.implicit.sparse.linearisation import Linearisation
 from nonsmooth.implicit.sparse.normal_equations import NormalEquations
 
@@ -85,13 +86,13 @@ def diagnose(at: Linearisation, gap: float, near: float = NEAR) -> Equicorrelati
     return _classify(at, gap, near, outer, system, reach, error)
 
 
-def _moved(at: Linearisation) -> Vector:
+def _moved(at: Linearisation) -> NDArray[np.bool_]:
     """Tell the coordinates that are not at rest."""
     return np.asarray(at.room > 0)
 
 
 def _classify(
-    at: Linearisation, gap: float, near: float, outer: Vector, system: NormalEquations, reach: Vector, error: float
+    at: Linearisation, gap: float, near: float, outer: Indices, system: NormalEquations, reach: Vector, error: float
 ) -> Equicorrelation:
     """Tell support, kinks and open coordinates apart in the outer set, and say whether the condition holds."""
     tied = at.slack[outer] <= (near * at.unit + at.slack_rounding)[outer]
@@ -121,7 +122,7 @@ def _classify(
 
 
 def _decide(
-    at: Linearisation, outer: Vector, tied: Vector, system: NormalEquations
+    at: Linearisation, outer: Indices, tied: Indices, system: NormalEquations
 ) -> tuple[bool | None, tuple[str, ...]]:
     """Decide the condition: it holds on the outer set, or fails on the tied coordinates already."""
     if system.singular is False:
@@ -132,7 +133,7 @@ def _decide(
     return None, ("Rounding, or the accuracy of the solution, leaves open whether columns of the set are dependent.",)
 
 
-def _culprits(at: Linearisation, columns: Vector) -> str:
+def _culprits(at: Linearisation, columns: Indices) -> str:
     """Name the columns of a dependent set that have weight in a null vector, at most six."""
     null = np.linalg.svd(at.A[:, columns], full_matrices=True)[2][-1]
     found = columns[np.abs(null) > 1e-6 * np.abs(null).max()]

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from nonsmooth.errors import UsageError
 
-__all__ = ["Vector", "read_design", "read_labels", "read_penalty", "read_target"]
+__all__ = ["Indices", "Vector", "read_design", "read_labels", "read_penalty", "read_target"]
 
 Vector = NDArray[np.float64]
+
+Indices = NDArray[np.intp]
 
 
 def read_design(X: Any, what: str = "X") -> Vector:
@@ -26,7 +28,8 @@ def read_design(X: Any, what: str = "X") -> Vector:
 
 def read_target(y: Any, samples: int, what: str = "y") -> Vector:
     """Read a target: a finite number for each sample."""
-    return _one_each(_numbers(y, what), samples, what)
+    found: Vector = _one_each(_numbers(y, what), samples, what)
+    return found
 
 
 def read_labels(y: Any, samples: int, what: str = "y", classes: Any = None) -> tuple[Vector, Any]:

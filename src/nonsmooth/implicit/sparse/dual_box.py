@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import lsq_linear
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from nonsmooth.implicit.sparse.data import Vector
 from nonsmooth.implicit.sparse.normal_equations import NormalEquations
 from nonsmooth.implicit.sparse.problem import Solver
 
-__all__ = ["Dual", "polish", "recover"]
+__all__ = ["Dual", "mirrored", "polish", "recover"]
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -115,6 +115,21 @@ def recover(dual: Dual, solver: Solver) -> Dual:
         return dual.moved(2 * dual.C * np.maximum(0, 1 - margins))
     found = [_by_margins(dual, w, margins, width) for width in (1e-3, 1e-6)]
     return min(found, key=lambda one: one.gap())
+
+
+def mirrored(dual: Dual, solver: Solver) -> Dual:
+    """Solve the dual of the hinge by libsvm: with every sample once more, mirrored in 0, its unpenalised intercept is 0."""
+    n = dual.A.shape[1]
+    X, labels = np.vstack([dual.A.T, -dual.A.T]), np.repeat([1, -1], n)
+    model = SVC(
+        kernel="linear", C=dual.C / 2, tol=1e-9, shrinking=False, cache_size=500, max_iter=10 * solver.iterations
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, labels)
+    both = np.zeros(2 * n)
+    both[model.support_] = np.abs(model.dual_coef_[0])
+    return dual.moved((both[:n] + both[n:]).clip(0, dual.C))
 
 
 def _by_margins(dual: Dual, w: Vector, margins: Vector, width: float) -> Dual:

@@ -12,7 +12,7 @@ import numpy as np
 from nonsmooth.errors import ImplicitWarning, NotInvertible, UsageError
 from nonsmooth.implicit.options import Options, Violated
 from nonsmooth.implicit.sparse.active_set import NEAR, Equicorrelation, diagnose
-from nonsmooth.implicit.sparse.data import Vector, read_design, read_penalty
+from nonsmooth.implicit.sparse.data import Indices, Vector, read_design, read_penalty
 from nonsmooth.implicit.sparse.losses import HeldOutLoss, read_held_out_loss
 from nonsmooth.implicit.sparse.problem import Problem, Solution, Solver, SolverName
 from nonsmooth.implicit.sparse.sensitivity import LIMIT, Sensitivity
@@ -128,7 +128,7 @@ def differentiate_solution(
     sensitivity = _sensitivity(problem, X, y, solution, near)
     check_condition(sensitivity, violated)
 
-    def flat(S: Vector) -> Vector:
+    def flat(S: Indices) -> Vector:
         coef, level = sensitivity.derivative(S)
         return np.hstack([coef, level[:, None]]).ravel()
 
@@ -267,7 +267,7 @@ def _sensitivity(problem: Problem, X: Vector, y: Vector, solution: Solution, nea
 
 
 def _elements(
-    sensitivity: Sensitivity, derivative: Callable[[Vector], Vector], limit: int
+    sensitivity: Sensitivity, derivative: Callable[[Indices], Vector], limit: int
 ) -> tuple[Vector, Vector | None]:
     """Give the derivative of the support, and those of all selections, if they can be listed and all exist."""
     if sensitivity.found.invertible is not True:

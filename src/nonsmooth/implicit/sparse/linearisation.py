@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nonsmooth.implicit.sparse.data import Vector
+from nonsmooth.implicit.sparse.data import Indices, Vector
 
 __all__ = ["Linearisation"]
 
@@ -63,7 +63,7 @@ class Linearisation:
     push: Callable[[Vector], tuple[Vector, float]]
     names: str
 
-    def times(self, columns: Vector, v: Vector) -> Vector:
+    def times(self, columns: Indices, v: Vector) -> Vector:
         """Give H[columns, :] v."""
         found = self.A[:, columns].T @ (self.A @ v) / self.scale
         return found + self.ridge * v[columns] if self.ridge else found

@@ -30,12 +30,14 @@ class NormalEquations:
     def __init__(self, A: Vector, scale: float, ridge: float) -> None:
         m, k = A.shape
         self.ridge = ridge
-        self.smallest, self.singular = np.inf, False
+        self.smallest = np.inf
+        self.singular: bool | None = False
         if not k:
             return
-        _, s, self.basis = (
-            np.linalg.svd(A, full_matrices=False) if m and A.any() else (None, np.zeros(0), np.zeros((0, k)))
-        )
+        self.basis: Vector = np.zeros((0, k))
+        s: Vector = np.zeros(0)
+        if m and A.any():
+            _, s, self.basis = np.linalg.svd(A, full_matrices=False)
         self.eigenvalues = s**2 / scale + ridge
         self.smallest = float(self.eigenvalues[-1]) if len(s) == k else ridge
         self.singular = self._is_singular(s, k, max(m, k) * EPS)

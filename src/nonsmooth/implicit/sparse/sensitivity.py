@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import qr
 
 from nonsmooth.implicit.sparse.active_set import Equicorrelation
-from nonsmooth.implicit.sparse.data import Vector
+from nonsmooth.implicit.sparse.data import Indices, Vector
 from nonsmooth.implicit.sparse.linearisation import Linearisation
 from nonsmooth.implicit.sparse.normal_equations import NormalEquations
 
@@ -32,7 +32,7 @@ class Sensitivity:
     at: Linearisation
     found: Equicorrelation
 
-    def selections(self, limit: int) -> Iterator[Vector] | None:
+    def selections(self, limit: int) -> Iterator[Indices] | None:
         """Give the index sets that move, the support alone first; None where they are more than the limit."""
         kinks = self.found.kinks
         if len(kinks) >= limit.bit_length():
@@ -40,11 +40,11 @@ class Sensitivity:
         choices = product((False, True), repeat=len(kinks))
         return (self.moving([j for j, moves in zip(kinks, one, strict=True) if moves]) for one in choices)
 
-    def moving(self, kinks: list[int]) -> Vector:
+    def moving(self, kinks: list[int]) -> Indices:
         """Give the index set of the support and some kinks."""
         return np.array(sorted([*self.found.support, *kinks]), dtype=np.intp)
 
-    def derivative(self, S: Vector) -> tuple[Vector, Vector]:
+    def derivative(self, S: Indices) -> tuple[Vector, Vector]:
         """Give the derivatives of coefficients, shape (h, features), and intercept, shape (h,), under a selection."""
         at, dz = self.at, self._rest(S)
         right = np.stack([at.rates[k, S] + at.times(S, dz[k]) for k in range(len(dz))], axis=1)
@@ -52,40 +52,40 @@ class Sensitivity:
         pushed = [at.push(row) for row in dz]
         return np.array([coef for coef, _ in pushed]), np.array([level for _, level in pushed])
 
-    def gradient(self, S: Vector, q: Vector) -> Vector:
+    def gradient(self, S: Indices, q: Vector) -> Vector:
         """Give the gradient in the hyper-parameters of a function with gradient q in z: one linear solve."""
         at, rest = self.at, self._rest(S)
         adjoint = self.system(S).solve(q[S])
         right = np.stack([at.rates[k, S] + at.times(S, rest[k]) for k in range(len(rest))])
         return np.asarray(rest @ q - right @ adjoint)
 
-    def system(self, S: Vector) -> NormalEquations:
+    def system(self, S: Indices) -> NormalEquations:
         """Factor H_SS."""
         return NormalEquations(self.at.A[:, S], self.at.scale, self.at.ridge)
 
-    def _rest(self, S: Vector) -> Vector:
+    def _rest(self, S: Indices) -> Vector:
         """Give dz of the coordinates that rest, and 0 for those that move."""
         rest = self.at.resting.copy()
         rest[:, S] = 0.0
         rest[:, list(self.found.support)] = 0.0
         return rest
 
-    def independent(self) -> Vector:
+    def independent(self) -> Indices:
         """Give coordinates of the support, or where it is unknown of those not at rest, whose columns are independent.
 
         They span what all of them span, so that the predictions have the same derivative whichever are taken.
         """
         at = self.at
-        found = self.moving([]) if self.found.support else np.flatnonzero(at.room > 0)
+        found: Indices = self.moving([]) if self.found.support else np.flatnonzero(at.room > 0)
         if self.system(found).singular is False:
             return found
         columns = at.A[:, found]
         _, R, order = qr(columns / np.linalg.norm(columns, axis=0), mode="economic", pivoting=True)
         sizes = np.abs(np.diag(R))
         rank = int((sizes > 1e-10 * sizes[0]).sum())
-        return np.sort(found[order[:rank]])
+        return np.asarray(np.sort(found[order[:rank]]))
 
-    def over_selections(self, derivative: Callable[[Vector], Vector], limit: int) -> Vector | None:
+    def over_selections(self, derivative: Callable[[Indices], Vector], limit: int) -> Vector | None:
         """Give a derivative under every selection, one row each; None where they are too many."""
         chosen = self.selections(limit)
         return None if chosen is None else np.array([derivative(S) for S in chosen])

@@ -12,7 +12,7 @@ import numpy as np
 
 from nonsmooth.errors import UsageError
 from nonsmooth.implicit.sparse.data import Vector
-from nonsmooth.implicit.sparse.dual_box import Dual, polish, recover
+from nonsmooth.implicit.sparse.dual_box import Dual, mirrored, polish, recover
 from nonsmooth.implicit.sparse.linearisation import Linearisation
 from nonsmooth.implicit.sparse.problem import Problem, Solution, Solver, check_gap
 
@@ -83,7 +83,7 @@ class LinearSVM(Problem):
         return self._solution(X, y, penalty, found, gap)
 
     def _from_scratch(self, X: Vector, y: Vector, penalty: Vector, start: Vector | None, solver: Solver) -> Dual:
-        """Solve by liblinear, or by the user's own solver, and find the dual variables."""
+        """Solve by the user's own solver, or by liblinear, and by libsvm where that does not converge."""
         C = float(penalty[0])
         if callable(solver.name):
             a = np.array(solver.name(X, y, penalty, np.zeros(len(y)) if start is None else start), dtype=np.float64)
@@ -91,7 +91,12 @@ class LinearSVM(Problem):
                 raise UsageError(f"The solver gave an array of shape {a.shape}; it must give {len(y)} dual variables.")
             found = self.dual(X, y, a.clip(0, None if self.loss == "squared_hinge" else C), C)
         else:
-            found = recover(self.dual(X, y, np.zeros(len(y)), C), solver)
+            zero = self.dual(X, y, np.zeros(len(y)), C)
+            found = recover(zero, solver)
+            found = polish(found) if solver.polish else found
+            if found.gap() <= solver.tolerance * C * len(y) or self.loss == "squared_hinge":
+                return found
+            found = mirrored(zero, solver)
         return polish(found) if solver.polish else found
 
     def _solution(self, X: Vector, y: Vector, penalty: Vector, found: Dual, gap: float) -> Solution:

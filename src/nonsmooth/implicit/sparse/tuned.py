@@ -21,7 +21,7 @@ from nonsmooth.implicit.sparse.tuner import Tuning, tune
 __all__ = ["Tuned", "TunedClassifier"]
 
 
-class Tuned(BaseEstimator):  # type: ignore[misc]
+class Tuned(BaseEstimator):
     """A linear model whose hyper-parameters minimise the cross-validated loss, found by its hyper-gradient."""
 
     coef_: Vector
@@ -58,7 +58,7 @@ class Tuned(BaseEstimator):  # type: ignore[misc]
         return np.asarray(X @ np.ravel(self.coef_) + np.ravel(self.intercept_)[0])
 
 
-class TunedClassifier(ClassifierMixin, Tuned):  # type: ignore[misc]
+class TunedClassifier(ClassifierMixin, Tuned):
     """A linear classifier of two classes that tunes itself."""
 
     classes_: Any
@@ -92,7 +92,8 @@ class TunedClassifier(ClassifierMixin, Tuned):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Give the labels."""
-        return self.classes_[(self._linear(X) > 0).astype(int)]
+        second = self._linear(X) > 0
+        return self.classes_[second.astype(int)]
 
     def __sklearn_tags__(self) -> Any:
         """Say that there are two classes."""

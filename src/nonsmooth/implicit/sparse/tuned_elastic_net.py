@@ -17,7 +17,7 @@ from nonsmooth.implicit.sparse.tuned import Tuned
 __all__ = ["TunedElasticNet"]
 
 
-class TunedElasticNet(RegressorMixin, Tuned):  # type: ignore[misc]
+class TunedElasticNet(RegressorMixin, Tuned):
     """The elastic net with both penalties tuned: they minimise the cross-validated loss, by its hyper-gradient.
 
         min |y - X b - c|^2 / 2n + alpha l1_ratio |b|_1 + alpha (1 - l1_ratio) |b|^2 / 2

@@ -17,7 +17,7 @@ from nonsmooth.implicit.sparse.tuned import Tuned
 __all__ = ["TunedLasso"]
 
 
-class TunedLasso(RegressorMixin, Tuned):  # type: ignore[misc]
+class TunedLasso(RegressorMixin, Tuned):
     """The Lasso with the penalty that minimises the cross-validated loss, found by its hyper-gradient.
 
         min |y - X b - c|^2 / 2n + alpha |b|_1,    or with `weighted` an alpha for each feature
