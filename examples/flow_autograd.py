@@ -43,14 +43,10 @@ def jacobian(solve, y0: np.ndarray) -> np.ndarray:
     return np.stack([torch.autograd.grad(y[i], start, retain_graph=True)[0].numpy() for i in range(len(y0))])
 
 
-DECAY = PiecewiseLinear(np.zeros((2, 2)), np.zeros(2), np.array([[-20.0], [1.0]]), np.array([[1.0, 0.0]]), np.zeros(1))
-"""y1' = -20 relu(y1), y2' = relu(y1): backward in time, as the adjoint integrates it again, it is unstable."""
-
 CASES = {
     "y' = relu(y) - relu(-y), from 0": (Identity(), np.zeros(1), 1.0, np.array([[np.e]])),
     "mass on a spring, k = 400": (contact(400.0), np.array([1.0, 0.0]), 4.0, None),
     "stick-slip, eps = 0.05": (stick_slip(0.05), np.array([0.0, 0.0]), 3.0, None),
-    "decay and its integral": (DECAY, np.array([1.0, 0.0]), 1.5, None),
 }
 
 
