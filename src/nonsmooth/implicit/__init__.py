@@ -9,13 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nonsmooth.implicit.cones.checked_layer import checked
+    from nonsmooth.implicit.cones.cone_program import ConeProgram, ConeSolution
+    from nonsmooth.implicit.cones.product import Cones
+    from nonsmooth.implicit.cones.quadratic_program import QuadraticProgram, QuadraticSolution
     from nonsmooth.implicit.derivative_convergence import DerivativeConvergence
     from nonsmooth.implicit.diagnosis import Diagnosis
     from nonsmooth.implicit.flows.flow import Flow, FlowOptions, flow
     from nonsmooth.implicit.flows.report import FlowReport
     from nonsmooth.implicit.implicit_function import ImplicitFunction, argmin, diagnose, fixed_point, root
+    from nonsmooth.implicit.jax.equilibrium import EquilibriumLayer, deep_equilibrium
     from nonsmooth.implicit.matrix_products import JointSpectralRadius, joint_spectral_radius
     from nonsmooth.implicit.momentum import HeavyBall, heavy_ball
+    from nonsmooth.implicit.monotone import EquilibriumReport
     from nonsmooth.implicit.one_step_derivative import OneStep, OneStepBound, one_step
     from nonsmooth.implicit.options import Options
     from nonsmooth.implicit.sparse.active_set import Equicorrelation
@@ -35,13 +41,20 @@ if TYPE_CHECKING:
     from nonsmooth.implicit.sparse.tuned_logistic import TunedLogisticRegression
     from nonsmooth.implicit.sparse.tuned_svc import TunedLinearSVC
     from nonsmooth.implicit.sparse.tuner import Tuning, tune
+    from nonsmooth.implicit.torch.equilibrium import DeepEquilibrium
     from nonsmooth.implicit.unrolled import Unrolled, unroll
 
 __all__ = [
+    "ConeProgram",
+    "ConeSolution",
+    "Cones",
+    "DeepEquilibrium",
     "DerivativeConvergence",
     "Diagnosis",
     "ElasticNet",
     "Equicorrelation",
+    "EquilibriumLayer",
+    "EquilibriumReport",
     "Flow",
     "FlowOptions",
     "FlowReport",
@@ -54,6 +67,8 @@ __all__ = [
     "OneStep",
     "OneStepBound",
     "Options",
+    "QuadraticProgram",
+    "QuadraticSolution",
     "SolutionDerivative",
     "SolutionPath",
     "SparseLogistic",
@@ -64,6 +79,8 @@ __all__ = [
     "Tuning",
     "Unrolled",
     "argmin",
+    "checked",
+    "deep_equilibrium",
     "diagnose",
     "differentiate_solution",
     "fixed_point",
@@ -79,6 +96,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ConeProgram": "nonsmooth.implicit.cones.cone_program",
+    "ConeSolution": "nonsmooth.implicit.cones.cone_program",
+    "Cones": "nonsmooth.implicit.cones.product",
+    "QuadraticProgram": "nonsmooth.implicit.cones.quadratic_program",
+    "QuadraticSolution": "nonsmooth.implicit.cones.quadratic_program",
+    "checked": "nonsmooth.implicit.cones.checked_layer",
+    "DeepEquilibrium": "nonsmooth.implicit.torch.equilibrium",
+    "EquilibriumLayer": "nonsmooth.implicit.jax.equilibrium",
+    "EquilibriumReport": "nonsmooth.implicit.monotone",
+    "deep_equilibrium": "nonsmooth.implicit.jax.equilibrium",
     "DerivativeConvergence": "nonsmooth.implicit.derivative_convergence",
     "Diagnosis": "nonsmooth.implicit.diagnosis",
     "ElasticNet": "nonsmooth.implicit.sparse.elastic_net",
