@@ -126,6 +126,7 @@ def test_closed_forms(xp: Adapter, case: Case) -> None:
         found = case.make(xp).diagnose(xp.array(case.x), y=xp.array(case.y))
         assert (found.invertible, found.kinks) == (case.holds, case.kinks), str(found)
         assert found.status == ("undecided" if case.holds is None else "computed")
+        assert found.linear_residual < 1e-10 or (not case.holds and not case.kinks)
         if case.smallest is not None:
             assert found.attained and found.smallest_singular_value == pytest.approx(case.smallest)
         if not case.holds:
@@ -240,7 +241,7 @@ def test_large_equations(xp: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
         dense = good.diagnose(shape[0], y=shape[1])
         monkeypatch.setattr(diagnosis, "DENSE", 8)
         found = good.diagnose(shape[0], y=shape[1])
-        assert found.invertible and found.status == "sampled"
+        assert found.invertible and found.status == "sampled" and found.linear_residual < 1e-9
         assert (found.kinks, found.groups) == (dense.kinks, dense.groups)
         assert bad.diagnose(shape[0], y=shape[1]).invertible is False
         singular = ns.implicit.fixed_point(lambda y, x: y - xp.sum(y) + x)

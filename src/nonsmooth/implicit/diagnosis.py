@@ -15,11 +15,11 @@ import numpy as np
 from nonsmooth.derivatives.field import AtLeast
 from nonsmooth.derivatives.linearisation import Linearisation
 from nonsmooth.dictionary.weights import Floats
-from nonsmooth.errors import NotInvertible, UsageError
+from nonsmooth.errors import NotConverged, NotInvertible, UsageError
 from nonsmooth.frameworks.framework import Framework, find_framework
 from nonsmooth.implicit.equation import Equation, Trees
 from nonsmooth.implicit.invertibility import Invertibility, Lifted, decide_invertibility, vertices
-from nonsmooth.implicit.large import decide_large
+from nonsmooth.implicit.large import decide_large, transposed
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.residual import Residual, Split, lifted
 from nonsmooth.kinks.resolution import Reason
@@ -73,6 +73,8 @@ class Diagnosis(Reported):
         kinks: how many kinks of H are active at the solution, and `lines` where.
         groups: the sizes of the groups of kinks that act on themselves.
         residual: |H(y, theta)|, Euclidean.
+        linear_residual: |g - B'l| / |g| of the linear solve for a random cotangent g, with the first selection; nan where
+            that is singular.
         error: a first-order bound of the distance to the solution: residual / smallest singular value.
         distance: within which of its kink an argument counts as 0: the solution is known up to its error only.
         element: where violated, a singular element B (up to rounding), shape (unknowns, unknowns).
@@ -94,6 +96,7 @@ class Diagnosis(Reported):
     lines: tuple[KinkLine, ...]
     groups: tuple[int, ...]
     residual: float
+    linear_residual: float
     error: float
     distance: float
     reasons: tuple[str, ...] = ()
@@ -270,12 +273,29 @@ def _diagnosis(
         lines=_lines(systems[0]),
         groups=found.groups,
         residual=size,
+        linear_residual=_linear_residual(systems[0], first, unknowns),
         error=size / smallest if smallest else math.inf,
         distance=distance,
         reasons=tuple(map(str, reasons)),
         element=None if found.element is None or first is None else first.element(found.element),
         _set=jacobian,
     )
+
+
+def _linear_residual(system: Linearisation, first: Lifted | None, unknowns: int) -> float:
+    """Solve B'l = g for a random g with the first selection, and put l into the program again."""
+    right = np.random.default_rng(1).standard_normal(unknowns)
+    try:
+        if first is None:
+            solved: Floats = transposed(system, unknowns, system.framework.eps(system.sweeps.evaluation.result)).solve(
+                right, transposed=True
+            )
+        else:
+            solved = np.asarray(np.linalg.solve(first.J.T, right), dtype=np.float64)
+    except (np.linalg.LinAlgError, NotConverged, NotInvertible):
+        return math.nan
+    again = system.sweeps.pull_results(solved)[0]
+    return float(np.linalg.norm(right - again) / np.linalg.norm(right)) if unknowns else 0.0
 
 
 def _lines(system: Linearisation) -> tuple[KinkLine, ...]:

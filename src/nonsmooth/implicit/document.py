@@ -25,12 +25,15 @@ def diagnosis_document(found: Diagnosis) -> Document:
     """Lay a diagnosis out: the answer, what it rests on, and the lines of the kinks."""
     lines = [f"The condition {WORDS[found.invertible]} ({found.status}: {plain(found.rule)})."]
     lines += [f"  {plain(reason)}" for reason in found.reasons]
-    if found.invertible:
-        word = "smallest singular value over all elements" if found.attained else "singular values of all elements >="
-        lines.append(f"{word}: {found.smallest_singular_value:.4g}")
+    if found.invertible and found.smallest_singular_value:
+        word = "smallest singular value over all elements" if found.attained else "singular values of all elements"
+        sign = ":" if found.attained else " >="
+        lines.append(f"{word}{sign} {found.smallest_singular_value:.4g}")
     if math.isfinite(found.residual):
         error = f", so that y is within {found.error:.2g} of the solution" if math.isfinite(found.error) else ""
         lines.append(f"residual |H(y, theta)| = {found.residual:.2g}{error}")
+    if math.isfinite(found.linear_residual):
+        lines.append(f"residual of a linear solve, relative: {found.linear_residual:.2g}")
     lines.append(_kinks(found))
     rows = tuple((plain(k.line), k.operation, k.count) for k in found.lines)
     parts: tuple[str | Table, ...] = ("\n".join(lines),)

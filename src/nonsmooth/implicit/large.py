@@ -17,7 +17,7 @@ from nonsmooth.errors import NotConverged, NotInvertible
 from nonsmooth.implicit.invertibility import Coupling, Invertibility
 from nonsmooth.implicit.linear import LinearSystem
 
-__all__ = ["decide_large"]
+__all__ = ["decide_large", "transposed"]
 
 ROWS = 512
 """How many rows of K are computed at most."""
@@ -28,15 +28,7 @@ def decide_large(system: Linearisation, unknowns: int, eps: float, limit: int, n
     count = int(system.first_z[-1])
     if count > ROWS:
         return Invertibility(None, f"{system.count} active kinks of {unknowns} unknowns are too many")
-    tolerance = max(1e-10, 10 * eps)
-
-    def pull(vector: Floats) -> Floats:
-        return system.sweeps.pull_results(np.asarray(vector))[0]
-
-    def refuse(*_: Floats) -> Floats:
-        raise NotImplementedError("large equations are solved transposed")
-
-    linear = LinearSystem(unknowns, refuse, pull, lambda: np.zeros((0, 0)), False, eps, tolerance, "gmres", 0.0, name)
+    linear = transposed(system, unknowns, eps, name)
     try:
         linear.probe()
         Z, L = system.rows()
@@ -44,7 +36,20 @@ def decide_large(system: Linearisation, unknowns: int, eps: float, limit: int, n
     except (NotConverged, NotInvertible) as error:
         return Invertibility(None, f"the first selection does not solve linear systems: {error}")
     through = np.array([system.sweeps.pull_results(row)[1] for row in solved]).reshape(L.shape)
-    noise = 10 * tolerance * (np.abs(L) + np.linalg.norm(through, axis=1, keepdims=True))
+    noise = 10 * linear.tolerance * (np.abs(L) + np.linalg.norm(through, axis=1, keepdims=True))
     kinks = [system.kink(k) for k in range(system.count)]
     coupling = Coupling(L - through, noise, [k.weights for k in kinks], [k.z for k in kinks], [k.u for k in kinks])
-    return coupling.decide(tolerance, limit)
+    return coupling.decide(linear.tolerance, limit)
+
+
+def transposed(system: Linearisation, unknowns: int, eps: float, name: str = "the equation") -> LinearSystem:
+    """Give J' as a linear system of reverse sweeps."""
+
+    def pull(vector: Floats) -> Floats:
+        return system.sweeps.pull_results(np.asarray(vector))[0]
+
+    def refuse(*_: Floats) -> Floats:
+        raise NotImplementedError("large equations are solved transposed")
+
+    tolerance = max(1e-10, 10 * eps)
+    return LinearSystem(unknowns, refuse, pull, lambda: np.zeros((0, 0)), False, eps, tolerance, "gmres", 0.0, name)
