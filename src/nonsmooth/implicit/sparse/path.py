@@ -74,7 +74,7 @@ class SolutionPath:
 
         >>> path = solution_path(np.sqrt(2) * np.eye(2), [3.0, 0.5], fit_intercept=False)
         >>> path.coef(1.0).round(6)
-        array([1.121320, 0.      ])
+        array([1.12132, 0.     ])
 
         Source: EfronHastieJohnstoneTibshirani2004.
         """
@@ -135,7 +135,7 @@ def solution_path(X: Any, y: Any, l2: float = 0.0, *, fit_intercept: bool = True
 
     >>> path = solution_path([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], [3.0, 1.0, -2.0])
     >>> path.knots.round(6), path.events
-    (array([1.666667, 1.      ]), (((0,), ()), ((1,), ())))
+    (array([1.666667, 0.333333]), (((0,), ()), ((1,), ())))
 
     Source: EfronHastieJohnstoneTibshirani2004, ZouHastie2005.
     """

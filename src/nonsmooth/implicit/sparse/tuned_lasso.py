@@ -52,7 +52,7 @@ class TunedLasso(RegressorMixin, Tuned):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = TunedLasso().fit(X, y)
     >>> round(model.alpha_, 4), round(model.score(X, y), 3)
-    (0.0039, 0.516)
+    (0.0039, 0.517)
 
     Source: derived, docs/theory/sparse_models.md, BertrandEtAl2020.
     """

@@ -102,7 +102,7 @@ def tune(
     >>> X, y = load_diabetes(return_X_y=True)
     >>> found = tune(Lasso(), X, y)
     >>> found.penalty.round(4), round(found.value), found.status
-    (array([0.0036]), 2991, 'computed')
+    (array([0.0039]), 2992, 'computed')
 
     Source: BertrandEtAl2020, BolteLePauwelsSilvetiFalls2021.
     """
