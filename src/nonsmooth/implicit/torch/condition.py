@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nonsmooth.dictionary import Nonsmooth, Singularity, Switch
+from nonsmooth.dictionary import Call, Nonsmooth, Operation, Singularity, Switch
 from nonsmooth.errors import ImplicitWarning, NonsmoothError, NotInvertible
 from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
 from nonsmooth.frameworks.replay.plan import plan_of
@@ -34,11 +34,11 @@ __all__ = ["make_check"]
 NEAR = 10.0
 """A kink is looked at within so many bounds of the error of the solution, as in a diagnosis."""
 
-ROUNDING = 64.0
-"""... or so many units of rounding, times the size of the solution."""
+ROUNDING = 16.0
+"""... or so many units of rounding, times the size of the solution and |B^-1|."""
 
-MOVED = 4.0
-"""An argument may be zero at the solution if it is below so many times what Newton's step changes of it."""
+MOVED = 0.5
+"""An argument may be zero at the solution if Newton's step leaves less of it than so many times what it changes."""
 
 
 @dataclass
@@ -138,8 +138,9 @@ class _Check:
                 return None
         system = self.node.system
         size = 1 + max((float(t.abs().max()) for t in flatten(self.y)[0] if t.numel()), default=0.0)
-        rounding = ROUNDING * system.eps * size
-        error = system.linear.inverse_norm() * float(sum(r.double().square().sum() for r in self.node.value)) ** 0.5
+        inverse = system.linear.inverse_norm()
+        rounding = ROUNDING * system.eps * size * max(1.0, inverse)
+        error = inverse * float(sum(r.double().square().sum() for r in self.node.value)) ** 0.5
         distance = max(NEAR * error, rounding)
         near = [call for call in seen.calls if _margin(call) <= distance]
         tied = self._guard_margin() <= distance
@@ -164,12 +165,12 @@ class _Check:
         kinked, crossed = False, 0
         for met in near:
             operation, after = met.step.operation, again.get(met.step.index)
-            if after is None or not isinstance(operation, Switch):
+            if after is None:
                 kinked = True
                 continue
-            for a, b in zip(operation.arguments(met.call), operation.arguments(after), strict=True):
-                kinked |= bool((torch.minimum(a.abs(), b.abs()) <= MOVED * (a - b).abs() + rounding).any())
-                crossed += int(((a * b < 0) & (b.abs() > rounding)).sum())
+            for a, b in zip(_arguments(operation, met.call), _arguments(operation, after), strict=True):
+                kinked |= a.shape != b.shape or bool((b.abs() <= MOVED * (a - b).abs() + rounding).any())
+                crossed += int(((a * b < 0) & (b.abs() > rounding)).sum()) if a.shape == b.shape else 0
         return kinked, crossed
 
     def _guard_margin(self) -> float:
@@ -215,6 +216,14 @@ class _Check:
         """Warn of a derivative."""
         text = f"the derivative of the {self.equation.kind} of {self.equation.name}: {what}."
         warnings.warn(text, ImplicitWarning, stacklevel=3)
+
+
+def _arguments(operation: Operation, call: Call) -> list[torch.Tensor]:
+    """Give what is zero at the kinks of a call: with their signs at switches, as distances elsewhere."""
+    if isinstance(operation, Switch):
+        return list(operation.arguments(call))
+    assert isinstance(operation, Nonsmooth | Singularity)
+    return list(operation.margins(call).values())
 
 
 def _margin(met: NonsmoothCall) -> float:
