@@ -120,3 +120,74 @@ def test_an_error_of_the_function_is_its_own(capfd: pytest.CaptureFixture[str]) 
     with pytest.raises(RuntimeError, match="reduction dim"):
         ns.bounds(nn.Linear(4, 3), torch.ones(2, 3), weights=1.0)
     assert "fake_tensor" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("radius", [1e100, 1e200, 1e300])
+def test_radii_that_leave_the_numbers_give_infinite_bounds_and_no_warning(radius: float) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 3))
+    images = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Softplus(), nn.Flatten(), nn.Linear(72, 3))
+    x, pixels = torch.randn(5, 4), torch.randn(2, 1, 8, 8)
+    for model, data in ((net, x), (images, pixels)):
+        for norm in ("euclidean", "spectral", "max"):
+            balls = {"weights": ns.Ball(radius, "here", norm), "inputs": ns.Ball(radius, "here")}
+            both = ns.bounds(model, data, **balls).both
+            assert min(both.norm, both.lipschitz, both.smoothness) > 1.0
+
+
+def test_a_default_device_without_values_is_not_that_of_the_model() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), torch.randn(5, 4)
+    outside = ns.bounds(net, x, weights=ns.Ball(0.1, "here"), inputs=0.1)
+    with torch.device("meta"):
+        inside = ns.bounds(net, x, weights=ns.Ball(0.1, "here"), inputs=0.1)
+    assert (inside.weights, inside.inputs) == (outside.weights, outside.inputs)
+
+
+def test_weights_in_a_spectral_ball_move_inputs_by_its_radius() -> None:
+    net = nn.Linear(6, 5, bias=False)
+    x = torch.randn(3, 6)
+    about_zero = ns.bounds(net, x, weights=ns.Ball(2.0, norm="spectral"), inputs=float("inf"))
+    here = ns.bounds(net, x, weights=ns.Ball(2.0, "here", "spectral"), inputs=float("inf"))
+    norm = float(torch.linalg.matrix_norm(net.weight.detach().double(), 2))
+    assert about_zero.inputs.lipschitz == pytest.approx(2.0) and here.inputs.lipschitz == pytest.approx(2.0 + norm)
+    conv = nn.Conv2d(3, 4, 1, bias=False)
+    found = ns.bounds(conv, torch.randn(1, 3, 5, 5), weights=ns.Ball(2.0, norm="spectral"), inputs=float("inf"))
+    assert found.inputs.lipschitz == pytest.approx(2.0)
+
+
+def test_a_spectral_ball_says_nothing_of_a_matrix_that_stands_for_a_vector() -> None:
+    """Sum of w_ij x_ij: the norm of its derivative is that of all entries, sqrt(2) times the spectral norm here."""
+    for product in (lambda w, x: torch.einsum("ab,ab->", w, x), lambda w, x: torch.einsum("ab,ab->b", w, x)):
+        found = ns.bounds(
+            product, torch.eye(2), torch.ones(2, 2), weights=ns.Ball(1.0, norm="spectral"), inputs=float("inf")
+        )
+        jacobian = torch.autograd.functional.jacobian(lambda x, f=product: f(torch.eye(2), x), torch.ones(2, 2))
+        assert found.inputs.lipschitz >= float(torch.linalg.matrix_norm(jacobian.reshape(-1, 4), 2)) * (1 - 1e-6)
+
+
+def test_values_at_the_center_are_computed_only_where_they_say_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nonsmooth.frameworks.torch.stepwise import StepwiseTorch
+
+    ran: list[str] = []
+    run = StepwiseTorch.run
+    monkeypatch.setattr(StepwiseTorch, "run", lambda self, step, env: ran.append(step.label) or run(self, step, env))
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 3)), torch.randn(5, 4)
+    bounds = ns.bounds(net, x, inputs=0.1)
+    assert len(ran) >= 3 and bounds.inputs.norm < 10
+    ran.clear()
+    assert ns.bounds(net, x, inputs=float("inf"), budget=0).inputs.lipschitz < 10 and ran == []
+
+
+def test_a_long_chain_is_evaluated_without_recursion() -> None:
+    """Values are computed when they are asked for: the last one of more steps than Python nests calls."""
+
+    def chain(w: torch.Tensor) -> torch.Tensor:
+        for _ in range(1200):
+            w = w + 0.5
+        return w
+
+    program = ns.capture(chain, torch.ones(2))
+    values = program.framework.step_by_step(program, [torch.ones(2)], [])
+    for step in program.steps:
+        values.advance(step)
+    (last,) = program.steps[-1].results
+    assert values.center(last).tolist() == [601.0, 601.0]

@@ -182,9 +182,12 @@ def bound_program(
     reaches, walked = propagate(program, blocks, rest, budget=budget)
     kinds = [b.kind for b in blocks]
     radii = radii_of(blocks)
-    results = {name: _stack([reaches[r.value] for r in refs], radii) for name, refs in _results(program, loss)}
-    main = results["objective" if loss is not None else "result"]
-    of_weights, of_inputs, of_both = _three(main, kinds)
+    with np.errstate(over="ignore"):
+        results = {name: _stack([reaches[r.value] for r in refs], radii) for name, refs in _results(program, loss)}
+        main = results["objective" if loss is not None else "result"]
+        named = {name: _three(reach, kinds) for name, reach in results.items()}
+        of_weights, of_inputs, of_both = _three(main, kinds)
+        layers = tuple(_layer(step, kinds) for step in walked)
     return Bounds(
         format_version=FORMAT_VERSION,
         function=str(getattr(f, "__qualname__", type(f).__name__)),
@@ -192,9 +195,9 @@ def bound_program(
         weights=of_weights,
         inputs=of_inputs,
         both=of_both,
-        results={name: _three(reach, kinds) for name, reach in results.items()},
+        results=named,
         blocks=tuple(_part(b, place, main) for place, b in enumerate(blocks)),
-        layers=tuple(_layer(step, kinds) for step in walked),
+        layers=layers,
         causes=tuple(_causes(walked)),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +33,9 @@ TIGHTENED = 4e9
 
 COLUMNS = 3000
 """The tangents that are pushed one by one."""
+
+STARTED = 2048
+"""The size of a state that starts at an operand, at most."""
 
 ROUNDS = 36
 """The steps of the iteration for better multipliers, at most."""
@@ -255,14 +258,14 @@ class _OfBlock:
         """Start anew at an operand: its change is in a ball, for as many groups as the step leaves apart."""
         u, item = taken.operands[place], taken.items[place]
         constant = float(u.lipschitz[self.place])
-        if not (0 < constant < inf) or not u.size:
+        if not (0 < constant < 1e150) or not u.size or u.shape[-1:] > (STARTED,):
             return None
         if taken.operation in LAST_AXIS and place == taken.moving[-1] and _matrix(taken, place) is not None:
             groups = u.size // u.shape[-1]
         else:
             groups = u.shape[0] if len(u.shape) > 1 else 1
         n = u.size // groups
-        if n * n > ENTRIES / 4 or n > 2048:
+        if n * n > ENTRIES / 4 or n > STARTED:
             return None
         self.state = Ellipsoid(constant**2 * np.eye(n)[None])
         self.known = {item.value: Tangent(groups, np.eye(n)[None])}

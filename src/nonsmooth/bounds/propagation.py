@@ -1,4 +1,7 @@
-"""The walk over a program: what every value reaches while the blocks run through their sets, step by step."""
+"""The walk over a program: what every value reaches while the blocks run through their sets, step by step.
+
+The file is long: one walk, with what a step may do besides giving a result (jump, write in place, be a part of a formula).
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ class _Walk:
         self.program, self.count, self.radii = program, len(blocks), radii_of(blocks)
         leaves, items = ([known.get(v) for v in values] for values in (program.inputs, program.data))
         self.values = program.framework.step_by_step(program, leaves, items)
-        self.env = {b.value: b.reach(place, self.count) for place, b in enumerate(blocks)}
+        self.env = {b.value: b.reach(place, self.count, budget) for place, b in enumerate(blocks)}
         inputs = [place for place, b in enumerate(blocks) if b.kind == "inputs" and after is None]
         self.tangents = InputTangents(inputs, [b.value for b in blocks], self.radii)
         self.composites = Composites(program).by_step
@@ -90,7 +93,12 @@ class _Walk:
         self.kept = {r.value for r in references(program.result)}
 
     def run(self) -> tuple[dict[int, Reach], list[Walked]]:
-        """Walk."""
+        """Walk; what is too large for a number is infinite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.walk()
+
+    def walk(self) -> tuple[dict[int, Reach], list[Walked]]:
+        """Walk step by step, and let go of what no later step reads."""
         walked = []
         for step in self.program.steps:
             walked += self.step(step)
@@ -125,22 +133,15 @@ class _Walk:
         items = [o.item for o in call.operands]
         operands = tuple(map(self.reach, items))
         hidden = tuple(u for r in _reads(step) if r not in items and (u := self.reach(r)).moves)
-        before = {m: self.env.get(m) for m in step.mutates}
         read = tuple(map(self.reach, _reads(step)))
         self.values.advance(step)
-        centers = [None if r is None else self.values.center(r) for r in step.results]
-        if not any(u.moves for u in read) and all(
-            c is not None for c, r in zip(centers, step.results, strict=True) if r is not None
-        ):
-            locals_: list[Local] = [Local([0.0] * len(operands))] * len(step.results)
-        else:
-            constants = self.constants(step, call, items, operands)
-            locals_ = [self._jumping(step, items, operands, local, len(hidden)) for local in constants]
+        locals_ = self._locals(step, call, operands, read, len(hidden))
         shown = [o for m in step.mutates for o in (m, *self.program.shared.get(m, ()))]
-        self.tangents.follow([r.value for r in _reads(step)], [r for r in (*step.results, *shown) if r is not None])
+        written = [r for r in (*step.results, *shown) if r is not None]
+        self.tangents.follow([r.value for r in _reads(step)], written)
         followed = not hidden and self._all_real(step)
         if not followed:
-            self.tangents.release(r for r in (*step.results, *shown) if r is not None)
+            self.tangents.release(written)
         precision, first = self.values.precision(step), None
         for place, value in enumerate(step.results):
             if value is None:
@@ -149,9 +150,9 @@ class _Walk:
             shape = call.results[place] if place < len(call.results) else self.program.values[value].shape
             local = self._of_kind(step, value, local, shape, hidden=len(hidden))
             every = (*operands, *hidden)[: len(local.lipschitz)]
-            found = compose(shape, local, every, self.radii, centers[place], precision)
+            found = compose(shape, local, every, self.radii, partial(self.values.center, value), precision)
             if step.operation.name in KEEPS_OPERATOR and len(shape) == 2:
-                found = replace(found, operator=operands[0].operator)
+                found = replace(found, operator=min(found.operator, operands[0].operator))
             if place == 0:
                 found = self._as_whole(step, found)
             if place == 0 and followed:
@@ -160,13 +161,19 @@ class _Walk:
                 found = self.after(step, every, local, found)
             self.env[value] = found
             first = first or Walked(step, local, found)
-        for value in step.mutates:
-            if value not in step.results:  # running statistics: nothing is known of what is written
-                jumps = np.where(np.any([u.lipschitz > 0 for u in read], axis=0), inf, 0.0)
-                self.env[value] = replace(self.unknown(value), lipschitz=jumps, smoothness=np.add.outer(jumps, jumps))
-                self.values.release([value])
-        self.written(step, before)
+        self.written(step, read)
         return [first] if first is not None and first.reach.moves else []
+
+    def _locals(
+        self, step: Step, call: Any, operands: tuple[Reach, ...], read: Sequence[Reach], hidden: int
+    ) -> list[Local]:
+        """Give the constants of a step for each result; what is fixed and known needs none."""
+        results = [r for r in step.results if r is not None]
+        if not any(u.moves for u in read) and all(self.values.center(r) is not None for r in results):
+            return [Local([0.0] * len(operands))] * len(step.results)
+        items = [o.item for o in call.operands]
+        constants = self.constants(step, call, items, operands)
+        return [self._jumping(step, items, operands, local, hidden) for local in constants]
 
     def _all_real(self, step: Step) -> bool:
         """Tell whether all that a step reads and gives of what moves is real: tangents see nothing else."""
@@ -225,7 +232,12 @@ class _Walk:
         if any(self.reach(i).moves for i in whole):  # a run with the indices at the center says nothing of the others
             evaluate = pull = _unknown
         called = Called(name, operands, call.attributes, call.results, evaluate, pull, self.budget)
-        found = record(called)
+        try:
+            found = record(called)
+        except OverflowError:
+            pairs = {(i, j): inf for j in range(len(operands)) for i in range(j + 1)}
+            why = f"the constants of `{name}` on so large a set exceed double precision"
+            return [Local([inf] * len(operands), pairs, why=why)]
         return found if isinstance(found, list) else [found]
 
     def _jumping(self, step: Step, items: list[Any], operands: tuple[Reach, ...], local: Local, hidden: int) -> Local:
@@ -254,11 +266,16 @@ class _Walk:
         found: tuple[Floats, ...] | None = self.values.pull(step, items, arrays, cotangent)
         return found
 
-    def written(self, step: Step, before: Mapping[int, Reach | None]) -> None:
-        """Take account of what a write in place does to the other values that show the memory.
+    def written(self, step: Step, read: Sequence[Reach]) -> None:
+        """Take account of what a write in place does to values that are no results, and to those that show the memory.
 
         Each of their entries is as it was or one of those written: the two parts add as squares.
         """
+        for value in step.mutates:
+            if value not in step.results:  # running statistics: nothing is known of what is written
+                jumps = np.where(np.any([u.lipschitz > 0 for u in read], axis=0), inf, 0.0)
+                self.env[value] = replace(self.unknown(value), lipschitz=jumps, smoothness=np.add.outer(jumps, jumps))
+                self.values.release([value])
         for value in step.mutates:
             for other in self.program.shared.get(value, ()):
                 shown = other in self.env or self.values.center(other) is not None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf, prod, sqrt
+from math import inf, isnan, prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Local", "Reach", "Shape", "compose", "length_of", "times"]
+from nonsmooth.bounds.sizes import Sizes, measured
+
+__all__ = ["Floats", "Local", "Reach", "Shape", "compose", "length_of", "times", "wide"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Shape: TypeAlias = tuple[int, ...]
@@ -52,6 +54,11 @@ class Reach:
         return bool(np.any(self.lipschitz > 0))
 
     @cached_property
+    def sizes(self) -> Sizes:
+        """The sizes of the center; infinite where none is known."""
+        return Sizes(inf, -inf, inf, inf, inf) if self.center is None else measured(np.asarray(self.center))
+
+    @cached_property
     def interval(self) -> tuple[Floats, Floats]:
         """The tightest interval of each entry that follows from everything known."""
         low, high = np.maximum(self.low, -self.norm), np.minimum(self.high, self.norm)
@@ -66,9 +73,7 @@ class Reach:
         if self.size == 0:
             return 0.0
         if self.low.shape == () and self.high.shape == ():  # without the arrays of an interval: a value may be large
-            known = inf
-            if self.center is not None and self.distance < inf:
-                known = float(np.max(np.abs(self.center))) + self.distance
+            known = self.sizes.peak + self.distance if self.distance < inf else inf
             return min(self.norm, float(max(abs(self.low), abs(self.high))), known)
         low, high = self.interval
         return float(max(np.max(np.abs(low)), np.max(np.abs(high))))
@@ -77,9 +82,11 @@ class Reach:
     def constant(cls, value: NDArray[Any], blocks: int) -> Reach:
         """Give the reach of a value that does not move."""
         array = np.asarray(value)
-        norm = length_of(array)
+        found = measured(array)
         zero = np.zeros(blocks), np.zeros((blocks, blocks))
-        return cls(array.shape, norm, *zero, center=array, distance=0.0)
+        reach = cls(array.shape, found.norm, *zero, center=array, distance=0.0, operator=found.operator)
+        vars(reach)["sizes"] = found  # measured once
+        return reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +126,7 @@ def compose(
     local: Local,
     operands: Sequence[Reach],
     radii: Floats,
-    center: object = None,
+    center: Callable[[], object] | None = None,
     precision: float = 2.0**-52,
 ) -> Reach:
     """Give the reach of phi(u_1, ..., u_p) from the constants of phi and the reaches of its operands.
@@ -129,8 +136,8 @@ def compose(
         ||z||  <= min(norm of phi, ||z(center)|| + sum_a l[a] radius_a)
 
     Stacked parts add as squares: l[a] = ||(l_i l_{u_i}[a])_i||, and so does L. Guarantee: the set of the blocks is a
-    product of convex sets, each in the ball of its radius about its center, which `center` was evaluated at with rounding
-    of `precision`.
+    product of convex sets, each in the ball of its radius about its center, which `center` is evaluated at with rounding
+    of `precision`; it is asked for only where the result stays within some distance of it.
 
     Source: RouletHarchaoui2019; derived, docs/theory/bounds.md.
     """
@@ -146,24 +153,38 @@ def compose(
         smoothness = smoothness + (cross if i == j else cross + cross.T)
     distance, norm, error = inf, local.norm, 0.0
     low, high = (np.asarray(v, float) for v in (local.low, local.high))
-    known = None if center is None else np.asarray(center)
+    away = float(np.sum(times(lipschitz, radii)))
+    found = center() if center is not None and away < inf else None
+    known = None if found is None else np.asarray(found)
     if known is not None:
         length = length_of(known)
         carried = (float(times(c, u.error)) for c, u in zip(local.lipschitz, operands, strict=True))
         error = sum(carried) + TERMS * precision * length
-        distance = float(np.sum(times(lipschitz, radii))) + error
+        distance = away + error
         norm = min(norm, length + distance)
     if low.shape == () and np.isfinite(low) and np.isfinite(high):
         norm = min(norm, sqrt(prod(shape)) * float(max(abs(low), abs(high))))
     elif low.shape == shape:
         norm = min(norm, float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))))
+    lipschitz, smoothness, high = (np.where(np.isnan(v), inf, v) for v in (lipschitz, smoothness, high))
+    norm, distance, low = _known(norm), _known(distance), np.where(np.isnan(low), -inf, low)
     return Reach(shape, norm, lipschitz, smoothness, low, high, known, distance, error=error)
+
+
+def _known(bound: float) -> float:
+    """Give a bound; infinite where the numbers that it comes from were too large."""
+    return inf if isnan(bound) else float(bound)
 
 
 def length_of(array: NDArray[Any]) -> float:
     """Give the Euclidean norm of all entries, real or complex."""
-    wide = array.astype(complex if np.iscomplexobj(array) else float)
-    return float(np.linalg.norm(wide)) if array.size else 0.0
+    return measured(array).norm
+
+
+def wide(array: object) -> NDArray[Any]:
+    """Give numbers in double precision, real or complex."""
+    given = np.asarray(array)
+    return given.astype(complex if np.iscomplexobj(given) else float, copy=False)
 
 
 def _root(parts: Sequence[Floats], shape: int | Shape) -> Floats:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nonsmooth.bounds.reach import Floats, Reach, Shape, length_of
+from nonsmooth.bounds.reach import Floats, Reach, Shape, length_of, wide
+from nonsmooth.bounds.spectral_norm import BUDGET, spectral_norm
 from nonsmooth.errors import UsageError
 
 __all__ = ["Ball", "Block", "as_ball", "balls_of", "parse_weights", "radii_of"]
@@ -85,7 +86,7 @@ class Block:
         spread = {"euclidean": 1.0, "spectral": sqrt(min(self.matrix)), "max": sqrt(np.prod(self.shape))}
         return float(self.ball.radius * spread[self.ball.norm]) if self.ball.radius else 0.0
 
-    def reach(self, place: int, blocks: int) -> Reach:
+    def reach(self, place: int, blocks: int, budget: float = inf) -> Reach:
         """Give what the block reaches: itself, the `place`-th of all blocks."""
         zero = isinstance(self.ball.center, str) and self.ball.center == ZERO
         if self.ball.radius == 0 and self.center is not None:
@@ -99,7 +100,9 @@ class Block:
             low, high = about - self.ball.radius, about + self.ball.radius
         operator = inf
         if self.ball.norm == "spectral":
-            operator = self.ball.radius + (0.0 if center is None else length_of(center))
+            operator = self.ball.radius
+            if center is not None:
+                operator += spectral_norm(wide(center).reshape(self.matrix), min(budget, BUDGET)).upper
         return Reach(
             self.shape,
             away + self.radius,

@@ -9,16 +9,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 from scipy.sparse.linalg import ArpackError, eigsh
 
+from nonsmooth.bounds.sizes import UNIT, measured
 from nonsmooth.errors import UsageError
 
-__all__ = ["SpectralNorm", "largest_spectral_norm", "spectral_norm"]
+__all__ = ["SpectralNorm", "largest_root", "largest_spectral_norm", "spectral_norm"]
 
 Array: TypeAlias = NDArray[Any]
 
-UNIT = 2.0**-53
-"""The unit roundoff of double precision."""
+_NOT_FINITE = "spectral_norm: an entry of the matrix is not finite; its norm is not defined."
+
+LARGE = 48
+"""The size from which on matrices are factored one by one."""
 
 BUDGET = 5e11
 """The multiplications that a bound may take by default: some seconds."""
@@ -85,6 +89,11 @@ def largest_spectral_norm(stacks: Iterable[Array], budget: float = BUDGET) -> Sp
     """
     lower = upper = 0.0
     for stack in stacks:
+        if len(stack) and stack[0].size * min(stack.shape[1:]) > max(budget, 1e5):  # one is too many
+            for matrix in stack:
+                found = _by_one_pass(matrix)
+                lower, upper = max(lower, found.lower), max(upper, found.upper)
+            continue
         for part in _parts(stack):
             found = _enclosed(part, budget, lower)
             budget -= _work(part)
@@ -92,10 +101,19 @@ def largest_spectral_norm(stacks: Iterable[Array], budget: float = BUDGET) -> Sp
     return SpectralNorm(lower, upper)
 
 
+def _by_one_pass(matrix: Array) -> SpectralNorm:
+    """Enclose a norm by what one pass over a matrix gives."""
+    sizes = measured(matrix)
+    if not sizes.norm < inf and not np.all(np.isfinite(matrix)):
+        raise UsageError(_NOT_FINITE)
+    lower = max(sizes.peak, sizes.norm / sqrt(min(matrix.shape)))
+    return SpectralNorm(min(lower * (1 - 1e-12), sizes.operator), sizes.operator)
+
+
 def _parts(stack: Array) -> Iterator[Array]:
     """Cut a stack into parts of at most some million entries, the shorter side of the matrices first."""
     if not np.all(np.isfinite(stack)):
-        raise UsageError("spectral_norm: an entry of the matrix is not finite; its norm is not defined.")
+        raise UsageError(_NOT_FINITE)
     if not stack.size:
         return
     if stack.shape[1] > stack.shape[2]:
@@ -148,20 +166,63 @@ def _scaled(value: float, exponent: int) -> float:
         return inf
 
 
+def largest_root(stacks: Iterable[Array], error: float) -> float:
+    """Bound the root of the largest eigenvalue of Hermitian matrices that lie within `error` of those given.
+
+    >>> round(largest_root([np.array([[[4.0, 0.0], [0.0, 1.0]]])], 0.0), 9)
+    2.0
+
+    Source: Rump2006.
+    """
+    lower = trial = 0.0
+    d = 0
+    for stack in stacks:
+        d = stack.shape[-1]
+        lower, trial = _certified(stack, lower, trial)
+    return sqrt(_grown(trial, d) + error) * (1 + 4 * UNIT)
+
+
 def _by_gram(part: Array, square: float, known: float) -> SpectralNorm:
     """Enclose the norm by the largest eigenvalue of all Gram matrices: one that is tried is certified by Cholesky."""
     d, n = part.shape[1:]
-    gram = part @ part.conj().swapaxes(1, 2)
+    if len(part) == 1 and not np.iscomplexobj(part):
+        gram = (part[0] @ part[0].T)[None]  # half of the work
+    else:
+        gram = part @ part.conj().swapaxes(1, 2)
     error = 4 * (n + 4) * UNIT * square + 1e-250
-    chosen = int(np.argmax(_growth(gram)))
-    lower = _largest_eigenvalue(gram[chosen])
-    margin = max(1e-12 if len(gram) == 1 else 1e-8, 16 * d * (d + 4) * UNIT)
-    trial = max(lower, known * known) * (1 + margin)
-    open_ = [gram[np.abs(gram).sum(2).max(1) * (1 + 4 * (d + 4) * UNIT) > trial]]
-    widening = margin
+    lower, trial = _certified(gram, 0.0, known * known)
+    bound = _grown(trial, d) + error
+    return SpectralNorm(sqrt(max(lower * (1 - _margin(gram)) - error, 0.0)), sqrt(bound) * (1 + 4 * UNIT))
+
+
+def _grown(trial: float, d: int) -> float:
+    """Give what a matrix of d rows that passed with s = `trial` may have as its norm: s + 4 (d + 4) u tr(s I - G)."""
+    return trial * (1 + 4 * (d + 4) * UNIT * d)
+
+
+def _margin(gram: Array) -> float:
+    """Give how much more than the largest eigenvalue as computed is tried."""
+    d = gram.shape[-1]
+    return float(max(1e-12 if len(gram) == 1 else 1e-8, 16 * d * (d + 4) * UNIT))
+
+
+def _certified(gram: Array, lower: float, trial: float) -> tuple[float, float]:
+    """Give the largest eigenvalue that was met, and a number that passes the factorisation with each of some matrices.
+
+    `lower` and `trial` are those of matrices before. Small matrices are tried all at once, large ones one by one: where one
+    fails, its largest eigenvalue is tried from there on.
+    """
+    margin = widening = _margin(gram)
+    if not np.any(gram):
+        return lower, trial
+    if trial == 0 or gram.shape[-1] < LARGE:
+        largest = _largest_eigenvalue(gram[int(np.argmax(_growth(gram)))])
+        lower, trial = max(lower, largest), max(trial, largest * (1 + margin))
+    count = len(gram) if gram.shape[-1] < LARGE else 1
+    open_ = [gram[k : k + count] for k in range(0, len(gram), count)]
     while open_:
         stack = open_.pop()
-        if not len(stack) or _positive(trial, stack):
+        if _positive(trial, stack):
             continue
         if len(stack) > 1:
             open_ += [stack[: len(stack) // 2], stack[len(stack) // 2 :]]
@@ -170,8 +231,7 @@ def _by_gram(part: Array, square: float, known: float) -> SpectralNorm:
         lower, trial = max(lower, largest), max(trial * (1 + widening), largest * (1 + margin))
         widening *= 2
         open_.append(stack)
-    bound = trial * (1 + 4 * (d + 4) * UNIT * d) + error
-    return SpectralNorm(sqrt(max(lower - error - margin * lower, 0.0)), sqrt(bound) * (1 + 4 * UNIT))
+    return lower, trial
 
 
 def _growth(gram: Array) -> Array:
@@ -197,10 +257,16 @@ def _largest_eigenvalue(gram: Array) -> float:
     return float(np.linalg.eigvalsh(gram)[-1])
 
 
-def _positive(trial: float, gram: Array) -> bool:
+def _positive(trial: float, stack: Array) -> bool:
     """Tell that the factorisation of Cholesky of s I - G runs to its end, for one matrix or all of a stack."""
+    shifted = np.negative(stack)
+    diagonal = np.arange(stack.shape[-1])
+    shifted[:, diagonal, diagonal] += trial
+    if len(stack) == 1:
+        potrf = lapack.zpotrf if np.iscomplexobj(stack) else lapack.dpotrf
+        return bool(potrf(shifted[0].T, lower=1, clean=0, overwrite_a=1)[1] == 0)
     try:
-        np.linalg.cholesky(trial * np.eye(gram.shape[-1]) - gram)
+        np.linalg.cholesky(shifted)
     except np.linalg.LinAlgError:
         return False
     return True

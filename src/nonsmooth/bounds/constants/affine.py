@@ -10,7 +10,7 @@ import numpy as np
 from nonsmooth.bounds.constants.known import extremes
 from nonsmooth.bounds.constants.record import Called
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
-from nonsmooth.bounds.spectral_norm import UNIT
+from nonsmooth.bounds.sizes import UNIT
 
 __all__ = ["copies_of", "entries", "is_fixed", "linear_norm", "moved", "nonnegative", "of_each"]
 
@@ -48,7 +48,7 @@ def _evaluated(call: Called, places: Sequence[int], side: int) -> Floats | None:
     for p in places:
         u = call.operands[p]
         taken[p] = np.array(np.broadcast_to(u.interval[side], u.shape))
-    if any(t is None and u.center is None for t, u in zip(taken, call.operands, strict=True)):
+    if any(t is None and u.center is None and not u.moves for t, u in zip(taken, call.operands, strict=True)):
         return None
     found = call.evaluate(*taken)
     if found is None or np.shape(found) != call.shape or np.any(np.isnan(found)):
@@ -81,7 +81,7 @@ def copies_of(call: Called, place: int, most: float) -> float:
     fixed = all(i == place or is_fixed(v) or v.moves for i, v in enumerate(call.operands))
     if u.size == 0 or prod(call.shape) == 0:
         return 0.0
-    if not fixed or any(v.center is None for i, v in enumerate(call.operands) if i != place):
+    if not fixed or any(v.center is None and not v.moves for i, v in enumerate(call.operands) if i != place):
         return most
     arrays: list[Floats | None] = [None] * len(call.operands)
     arrays[place] = np.zeros(u.shape)
@@ -110,7 +110,7 @@ def linear_norm(call: Called, place: int, most: float = inf) -> float:
 
 def _sums(call: Called, place: int) -> Interval | None:
     """Give the sums of rows and of columns of the linear part."""
-    if any(u.center is None and i != place for i, u in enumerate(call.operands)):
+    if any(u.center is None and not u.moves and i != place for i, u in enumerate(call.operands)):
         return None
     arrays: list[Floats | None] = [None] * len(call.operands)
     arrays[place] = np.zeros(call.operands[place].shape)

@@ -20,14 +20,15 @@ from nonsmooth.bounds.constants.known import extremes
 from nonsmooth.bounds.constants.products import plus
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Reach, times
-from nonsmooth.bounds.spectral_norm import UNIT, largest_spectral_norm, spectral_norm
+from nonsmooth.bounds.sizes import UNIT
+from nonsmooth.bounds.spectral_norm import largest_root, largest_spectral_norm, spectral_norm
 from nonsmooth.program.windows import Meetings, meetings
 
 __all__ = ["Kernel", "convolution_norm"]
 
 _NAMES = (*(f"conv{d}d" for d in (1, 2, 3)), *(f"conv_transpose{d}d" for d in (1, 2, 3)), "convolution", "conv_tbc")
 
-BUDGET = 5e10
+BUDGET = 2e10
 """The multiplications that the bound of one kernel may take: some seconds."""
 
 
@@ -85,21 +86,38 @@ def convolution_norm(kernel: Kernel, budget: float = BUDGET) -> float:
     Source: DuffinSchaeffer1938; derived, docs/theory/bounds.md.
     """
     (taps,) = kernel.phases
-    groups, rows, columns, *sizes = taps.shape
     if not taps.size:
         return 0.0
-    each = groups * rows * columns * (min(rows, columns) + prod(sizes)) * 4.0
-    grids = _grids(sizes, budget / each)
-    if grids is None:
+    if taps.shape[1] > taps.shape[2]:  # the transpose has the same norm
+        taps = taps.swapaxes(1, 2)
+    groups, rows, columns, *sizes = taps.shape
+    places = prod(sizes)
+    by_matrices = groups * rows * columns * (rows + places) * 4.0
+    by_products = groups * rows * rows * (prod(2 * n - 1 for n in sizes) + rows * 2 / 3)
+    first = groups * rows * rows * columns * places * places / 2.0
+    small = 1e-100 < float(np.max(np.abs(taps))) < 1e100
+    choices = [_grids(sizes, budget / by_matrices), _grids(sizes, (budget - first) / by_products) if small else None]
+    finest = max(choices, key=lambda g: 0 if g is None else prod(g))
+    if finest is None:
         return inf
-    flat = np.asarray(taps, float).reshape(groups * rows * columns, -1)
     slack = 1.0
-    for n, grid in zip(sizes, grids, strict=True):
+    for n, grid in zip(sizes, finest, strict=True):
         slack *= cos(pi * (n - 1) / (2 * grid)) if n > 1 else 1.0
+    cost = len(points := list(_frequencies(finest))) * by_products + first
+    array = np.asarray(taps, float)
+    if finest == choices[1] and (finest != choices[0] or cost < len(points) * by_matrices):
+        upper = _norm_by_products(array, points)
+    else:
+        upper = _norm_by_matrices(array, points)
+    return upper / slack * (1 + 8 * UNIT)
+
+
+def _norm_by_matrices(taps: Floats, points: Sequence[tuple[float, ...]]) -> float:
+    """Bound the largest ||W(f)|| at points."""
+    groups, rows, columns, *sizes = taps.shape
+    flat, indices = taps.reshape(groups * rows * columns, -1), np.indices(sizes).reshape(len(sizes), -1)
 
     def stacks() -> Iterator[NDArray[Any]]:
-        indices = np.indices(sizes).reshape(len(sizes), -1)
-        points = list(_frequencies(grids))
         many = max(int(4e6 / (groups * rows * columns)), 1)
         for start in range(0, len(points), many):
             waves = np.exp(2j * pi * np.array(points[start : start + many]) @ indices)
@@ -107,8 +125,42 @@ def convolution_norm(kernel: Kernel, budget: float = BUDGET) -> float:
 
     size = float(np.max(np.abs(flat).sum(1)))
     rounding = 8 * (len(flat[0]) + 8) * UNIT * size * sqrt(rows * columns)
-    upper = (largest_spectral_norm(stacks(), inf).upper + rounding) / slack
-    return upper * (1 + 8 * UNIT)
+    return largest_spectral_norm(stacks(), inf).upper + rounding
+
+
+def _norm_by_products(taps: Floats, points: Sequence[tuple[float, ...]]) -> float:
+    """Bound the largest ||W(f)|| at points by W(f) W(f)* = sum over d of C_d exp(2 pi i <d, f>), C_d = sum_k w_{k+d} w_k'.
+
+    C_{-d} = C_d', so that half of them is enough. Rounding of a C_d, of a wave and of the sum adds for each pair of places at
+    most (columns + the largest phase + the number of pairs) units of ||w_k|| ||w_l||.
+    """
+    groups, rows, columns, *sizes = taps.shape
+    indices = list(np.ndindex(*sizes))
+    matrices = [np.ascontiguousarray(taps[(slice(None),) * 3 + k]) for k in indices]
+    products: dict[tuple[int, ...], Floats] = {}
+    for (k, v), (l, w) in product(zip(indices, matrices, strict=True), repeat=2):
+        d = tuple(a - b for a, b in zip(k, l, strict=True))
+        if d >= (0,) * len(sizes):
+            products[d] = products.get(d, 0.0) + v @ w.swapaxes(1, 2)
+    center = products.pop((0,) * len(sizes))
+    apart = np.array(list(products), float).reshape(len(products), len(sizes))
+    flat = np.reshape(list(products.values()), (len(products), center.size))
+    lengths = float(np.sum(np.sqrt(np.sum(np.square(taps), axis=(1, 2))), axis=tuple(range(1, 1 + len(sizes)))).max())
+    phases = 2 * pi * sum(2 * n for n in sizes)
+    error = 8 * (columns + phases + len(indices) ** 2 + 16) * UNIT * lengths**2
+
+    def stacks() -> Iterator[NDArray[Any]]:
+        many = max(int(1e6 / (groups * rows * rows)), 1)
+        for start in range(0, len(points), many):
+            angles = 2 * pi * np.array(points[start : start + many]) @ apart.T
+            half = np.empty((len(angles), flat.shape[1]), complex)
+            half.real, half.imag = np.cos(angles) @ flat, np.sin(angles) @ flat
+            grams = half.reshape(-1, rows, rows)
+            grams = grams + grams.conj().swapaxes(1, 2)
+            grams += np.tile(center, (len(angles), 1, 1))
+            yield grams
+
+    return largest_root(stacks(), error)
 
 
 def _grids(sizes: Sequence[int], points: float) -> tuple[int, ...] | None:
@@ -155,6 +207,13 @@ class _Geometry:
         a = self.call.attributes
         return int(a["channels"][0] // a["groups"] * prod(m.per_result for m in self.axes))
 
+    @property
+    def plain(self) -> bool:
+        """Whether the first axis of the kernel is that of the result's channels, and no image is spread."""
+        a = self.call.attributes
+        usual = "layout" not in a and self.call.operation != "conv_tbc" and not a["transposed"]
+        return usual and all(s == 1 for s in a["base_dilation"])
+
     @cached_property
     def padded(self) -> bool:
         """Whether a window may hold less than all its places."""
@@ -191,10 +250,14 @@ class _Geometry:
 def _kernel_norm(call: Called, geometry: _Geometry, kernel: Reach) -> float:
     """Bound the norm of the convolution with all kernels that are reached.
 
-    The least of: c ||K||; where the center is known, that of it by frequencies, or by its matrices of channels and places
+    The least of: c ||K||; the norm of K as a matrix, where that is known; where the center is known, its norm by
+    frequencies, or by its matrices of channels and places
     (rows of patches, and the transpose), and c distance.
     """
     bound = float(times(geometry.windows, min(kernel.norm, sqrt(kernel.size) * kernel.peak)))
+    met, held = (sqrt(prod(getattr(m, n) for m in geometry.axes)) for n in ("per_entry", "per_result"))
+    if geometry.plain:
+        bound = min(bound, float(times(met, kernel.operator)))
     if kernel.center is None or not isfinite(kernel.distance) or not kernel.size:
         return bound
     found = geometry.kernel(kernel.center)
@@ -202,7 +265,6 @@ def _kernel_norm(call: Called, geometry: _Geometry, kernel: Reach) -> float:
         return bound
     array, spread = found.array, any(s != 1 for s in call.attributes["base_dilation"])
     groups, rows, columns = array.shape[:3]
-    met, held = (sqrt(prod(getattr(m, n) for m in geometry.axes)) for n in ("per_entry", "per_result"))
     wide, tall = (held, met) if spread else (met, held)
     budget = min(call.budget, BUDGET)
     patches = spectral_norm(array.reshape(groups, rows, -1), budget).upper * wide

@@ -11,8 +11,8 @@ from scipy.special import erf, erfc
 from nonsmooth.bounds.constants.activations import constant
 from nonsmooth.bounds.constants.entries import (
     Flags,
+    copies,
 )
-from nonsmooth.bounds.constants.known import copies
 from nonsmooth.bounds.constants.record import Called, Constants, bound_operation
 from nonsmooth.bounds.constants.scalar import OnIntervals, ScalarFunction, entrywise
 from nonsmooth.bounds.constants.waves import Sinc, Tangent, Wave

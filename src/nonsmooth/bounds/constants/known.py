@@ -7,10 +7,11 @@ from math import inf, prod, sqrt
 
 import numpy as np
 
+from nonsmooth.bounds.constants.entries import least_size
 from nonsmooth.bounds.constants.record import Called
-from nonsmooth.bounds.reach import Floats, Reach, Shape
+from nonsmooth.bounds.reach import Floats, Reach, wide
 
-__all__ = ["copies", "extremes", "is_local", "least_size", "longest_row", "operand", "place", "sizes"]
+__all__ = ["extremes", "is_local", "least_size_of", "longest_row", "operand", "place", "sizes"]
 
 
 def is_local(x: Reach) -> bool:
@@ -30,20 +31,17 @@ def extremes(x: Reach) -> tuple[float, float]:
     if _is_complex(x):
         return -x.norm, x.norm
     low, high = max(float(np.min(x.low)), -x.norm), min(float(np.max(x.high)), x.norm)
-    if x.center is not None and is_local(x):
-        low = max(low, float(np.min(x.center)) - x.distance)
-        high = min(high, float(np.max(x.center)) + x.distance)
+    if is_local(x):
+        low, high = max(low, x.sizes.low - x.distance), min(high, x.sizes.high + x.distance)
     return low, high
 
 
-def least_size(x: Reach) -> Floats:
+def least_size_of(x: Reach) -> Floats:
     """Give a lower bound of the size of each entry, in a shape that spreads over that of the operand."""
     if _is_complex(x):
-        found: Floats = np.maximum(np.abs(np.asarray(x.center)) - x.distance, 0.0)
+        found: Floats = np.maximum(np.abs(wide(x.center)) - x.distance, 0.0)
         return found
-    low, high = x.interval
-    least: Floats = np.maximum(np.maximum(low, -high), 0.0)
-    return least
+    return least_size(x.interval)
 
 
 def longest_row(x: Reach, axes: Sequence[int]) -> float:
@@ -54,14 +52,9 @@ def longest_row(x: Reach, axes: Sequence[int]) -> float:
     n = prod(x.shape[a] for a in axes)
     found = min(x.norm, sqrt(n) * max(abs(low), abs(high)))
     if is_local(x):
-        squares = np.square(np.abs(np.asarray(x.center))).sum(tuple(axes))
+        squares = np.square(np.abs(wide(x.center))).sum(tuple(axes))
         found = min(found, float(np.sqrt(np.max(squares))) + x.distance)
     return found
-
-
-def copies(shape: Shape, whole: Shape) -> int:
-    """Count how often each entry of an array is used where it is spread over a shape."""
-    return prod(whole) // max(prod(shape), 1)
 
 
 def place(call: Called, name: str, default: int | None = None) -> int | None:

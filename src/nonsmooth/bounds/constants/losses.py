@@ -14,7 +14,8 @@ from math import inf, log, prod, sqrt
 
 import numpy as np
 
-from nonsmooth.bounds.constants.known import copies, extremes, is_local, operand, place, sizes
+from nonsmooth.bounds.constants.entries import copies
+from nonsmooth.bounds.constants.known import extremes, is_local, operand, place, sizes
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.constants.scalar import ScalarFunction
 from nonsmooth.bounds.constants.softmax import likely
@@ -433,6 +434,8 @@ def cross_entropy(call: Called) -> Local:
     sqrt(2/m) and 1/(2 m), that with weights divides by their sum. Attained on unbounded sets; on bounded ones l and L are
     taken down by the probabilities that are reached, to upper bounds. Targets that are not known count as classes, none of
     them ignored; moving probabilities have l = w |log p|, L_ut = sqrt(classes) w.
+
+    The function is long since targets, weights and reductions change the same few numbers, in this order.
 
     Source: derived, docs/theory/bounds_constants.md (RouletHarchaoui2019 prints 2 and 2).
     """

@@ -14,7 +14,7 @@ from nonsmooth.bounds.constants.affine import copies_of, linear_norm, moved, non
 from nonsmooth.bounds.constants.known import extremes
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
-from nonsmooth.bounds.spectral_norm import UNIT
+from nonsmooth.bounds.sizes import UNIT
 from nonsmooth.program.windows import meetings
 
 __all__: list[str] = []

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from nonsmooth.bounds.constants.known import extremes
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
-from nonsmooth.bounds.spectral_norm import BUDGET, UNIT, spectral_norm
+from nonsmooth.bounds.sizes import UNIT
+from nonsmooth.bounds.spectral_norm import BUDGET, spectral_norm
 
 __all__ = ["SumOfProducts"]
 
@@ -114,8 +116,13 @@ class SumOfProducts:
         columns = [c for c in self.kept if c in own - other]
         many = self._size(alone)
         bound = min(sqrt(many) * u.norm, many * sqrt(self._size({*rows, *columns})) * u.peak)
+        plain = len(u.shape) == 2 and not beside and many == 1 and len(rows) < 2 and len(columns) < 2
+        if plain:
+            bound = min(bound, u.operator)
         if u.center is None or not isfinite(u.distance) or np.iscomplexobj(u.center):
             return bound
+        if plain and u.size * min(u.shape) > min(self.budget, BUDGET):  # what one pass gives is in the bound
+            return bound if u.distance == 0 else min(bound, u.sizes.operator + u.distance)
         matrices = self._einsum([self._array(place, u.center)], [place], "".join(beside + rows + columns))
         shape = tuple(self._size(set(part)) for part in (beside, rows, columns))
         return min(
@@ -228,6 +235,8 @@ class SumOfProducts:
 
 def _hull(u: Reach) -> tuple[float, float]:
     """Give one interval for all entries."""
+    if u.low.shape == () and u.high.shape == ():
+        return extremes(u)
     low, high = u.interval
     return (float(np.min(low)), float(np.max(high))) if u.size else (0.0, 0.0)
 

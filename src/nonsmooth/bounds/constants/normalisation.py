@@ -14,7 +14,8 @@ from math import inf, prod, sqrt
 
 import numpy as np
 
-from nonsmooth.bounds.constants.known import copies, extremes, is_local, operand, place
+from nonsmooth.bounds.constants.entries import copies
+from nonsmooth.bounds.constants.known import extremes, is_local, operand, place
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
 

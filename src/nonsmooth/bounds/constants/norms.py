@@ -11,9 +11,10 @@ from math import inf, isinf, prod, sqrt
 
 import numpy as np
 
-from nonsmooth.bounds.constants.known import copies, extremes, is_local, least_size, sizes
+from nonsmooth.bounds.constants.entries import copies
+from nonsmooth.bounds.constants.known import extremes, is_local, least_size_of, sizes
 from nonsmooth.bounds.constants.record import Called, bound_operation
-from nonsmooth.bounds.reach import Floats, Local, times
+from nonsmooth.bounds.reach import Floats, Local, times, wide
 
 __all__: list[str] = []
 
@@ -95,13 +96,13 @@ def norm(call: Called) -> Local:
         why = "the count of entries jumps" if p == 0 else f"the p-norm with p = {p:g} < 1 is steep at 0"
         top = sqrt(rows) * n if p == 0 else inf
         return Local([inf], {(0, 0): inf}, top, 0.0, n if p == 0 else inf, why=why)
-    entries = least_size(x)
+    entries = least_size_of(x)
     least = float(np.min(entries))
     below = _from_below(_p_norm(np.broadcast_to(entries, x.shape), p, axes), 0.0) if least > 0 and entries.ndim else 0.0
     if least > 0 and not entries.ndim:
         below = least * n ** (0.0 if isinf(p) else 1 / p) * (1 - 1e-13)
     if is_local(x) and p > 0:
-        values = _p_norm(np.abs(np.asarray(x.center)), p, axes)
+        values = _p_norm(np.abs(wide(x.center)), p, axes)
         below = max(below, _from_below(values, slope * x.distance))
     curved = _bent(p, n, below, least)
     whole = slope * x.norm
@@ -248,7 +249,7 @@ def hypotenuse(call: Called) -> Local:
     """
     operands = call.operands[:2]
     often = [sqrt(copies(w.shape, call.shape)) for w in operands]
-    least = [least_size(w) for w in operands]
+    least = [least_size_of(w) for w in operands]
     most = [sizes(w) for w in operands]
     square = np.square(least[0]) + np.square(least[1])
     r = float(np.sqrt(np.min(square))) * (1 - 1e-14) if square.size else 0.0
@@ -286,7 +287,7 @@ def absolute(call: Called) -> Local:
         return Local([0.0], norm=0.0)
     r, high = 0.0, x.norm
     if x.center is not None and x.distance < inf:
-        lengths = np.abs(np.asarray(x.center))
+        lengths = np.abs(wide(x.center))
         r = _from_below(lengths, x.distance)
         high = min(high, float(np.max(lengths)) + x.distance)
     why = "" if r > 0 else _ZERO

@@ -13,7 +13,7 @@ from nonsmooth.bounds.constants.known import extremes
 from nonsmooth.bounds.constants.multilinear import SumOfProducts
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, Reach, Shape, times
-from nonsmooth.bounds.spectral_norm import UNIT
+from nonsmooth.bounds.sizes import UNIT
 
 __all__ = ["plus", "times_number"]
 

@@ -10,7 +10,7 @@ from nonsmooth.bounds.constants.affine import entries, nonnegative, of_each
 from nonsmooth.bounds.constants.known import extremes, is_local
 from nonsmooth.bounds.constants.record import Called, bound_operation
 from nonsmooth.bounds.reach import Floats, Local, times
-from nonsmooth.bounds.spectral_norm import UNIT
+from nonsmooth.bounds.sizes import UNIT
 from nonsmooth.program.windows import meetings
 
 __all__: list[str] = []

@@ -33,9 +33,9 @@ class TorchSpace(Space):
         return array.detach()
 
     @staticmethod
-    def numpy(array: torch.Tensor) -> Any:
+    def numpy(array: Any) -> Any:
         """Give the values of an array to numpy."""
-        array = torch.as_tensor(array).detach().cpu()
+        array = (array if isinstance(array, torch.Tensor) else torch.as_tensor(array)).detach().cpu()
         return (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).numpy()
 
     @staticmethod

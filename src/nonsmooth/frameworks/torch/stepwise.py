@@ -64,10 +64,10 @@ class StepwiseTorch(Stepwise):
             found = step.target(*args, **kwargs)
             return found.zero_() if step.label in UNFILLED else found
 
-    def advance(self, step: Step) -> None:
-        """Evaluate a step without a graph."""
+    def run(self, step: Step, operands: Mapping[int, Any]) -> Sequence[Any]:
+        """Run a step without a graph."""
         with torch.no_grad():
-            super().advance(step)
+            return super().run(step, operands)
 
     def evaluate(self, step: Step, items: Sequence[Any], arrays: Sequence[Any]) -> NDArray[np.float64] | None:
         """Run a step at other operands without a graph."""
