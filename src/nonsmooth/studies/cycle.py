@@ -163,7 +163,7 @@ def study_cycle(
         raise UsageError(f"steps={steps!r}: pass an integer, 1 or more.")
     if not 0 < step_size < math.inf:
         raise UsageError(f"step_size={step_size!r}: pass a positive number.")
-    if len(start) != 2 or not all(map(math.isfinite, start)):
+    if len(tuple(start)) != 2 or not all(map(math.isfinite, start)):
         raise UsageError(f"start={start!r}: pass two finite numbers.")
     report, began = progress or silent, time.perf_counter()
     problem = _Problem()

@@ -319,14 +319,15 @@ def _ball(momentum: float, steps: int) -> HeavyBallRun:
         path.append(abs(float(state[0])))
     state, tangent, slopes = (zero, zero, one, one), (one, one, zero, zero), [2.0**0.5]
     for _ in range(steps):
-        state, tangent = torch.func.jvp(lambda *s: T(s), state, tangent)
+        state, tangent = torch.func.jvp(lambda *s: T(s), state, tangent)[:2]
         slopes.append(float(torch.stack(tangent[:2]).norm()))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ImplicitWarning)
         moving = zero.clone().requires_grad_()
         unroll(lambda s, t: T(s), steps)(moving, start=(moving, moving, one, one))
-    rates = [linear_rate(values, FLOOR) for values in (path, slopes)]
-    return HeavyBallRun(momentum, tuple(path), tuple(slopes), *rates, "; ".join(str(w.message) for w in caught))
+    of_path, of_slopes = linear_rate(path, FLOOR), linear_rate(slopes, FLOOR)
+    said = "; ".join(str(w.message) for w in caught)
+    return HeavyBallRun(momentum, tuple(path), tuple(slopes), of_path, of_slopes, said)
 
 
 def _matrices(momentum: float) -> list[Any]:
