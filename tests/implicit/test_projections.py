@@ -57,7 +57,7 @@ def derivative(xp: Any, f: Callable[..., Any], z: Any, mode: str = "reverse") ->
     else:
         import jax
 
-        own = jax.jit({"reverse": jax.jacrev, "forward": jax.jacfwd}[mode](f))
+        own = {"reverse": jax.jacrev, "forward": jax.jacfwd}[mode](f)
     size = np.size(z)
     return np.asarray(own(xp.array(np.asarray(z).tolist()))).reshape(size, size)
 

@@ -54,8 +54,8 @@ def checked(
 
     Source: AgrawalEtAl2019b, derived, docs/theory/projections.md.
     """
-    context = getattr(layer, "ctx", None)
-    inner = getattr(context, "solver_ctx", None)
+    context: Any = getattr(layer, "ctx", None)
+    inner: Any = getattr(context, "solver_ctx", None)
     if not all(hasattr(inner, name) for name in ("A_structure", "A_shape", "b_idx", "dims")):
         raise UsageError(
             f"checked takes a CvxpyLayer of cvxpylayers with its default solver (diffcp); found a {type(layer).__name__}"
@@ -83,7 +83,7 @@ def _layer(dims: Any, solver: Solver, solver_options: dict[str, Any] | None, opt
     others = [f"{name}: {value}" for name, value in named.items() if name not in ("z", "f", "l", "q", "s") and value]
     if others:
         raise UsageError(
-            f"checked decides for zero, nonnegative, second-order and semidefinite cones; the layer has others ({', '.join(others)})."
+            f"checked decides for zero, nonnegative, second-order and semidefinite cones; found {', '.join(others)}."
         )
     sizes = [tuple(int(k) for k in named.get(name, ())) for name in ("q", "s")]
     cones = Cones(int(named.get("z", named.get("f", 0))), int(named.get("l", 0)), *sizes)
@@ -189,7 +189,7 @@ def _interface(program: _Canonical) -> Any:
     """Give what a layer of torch takes for a solver of its user's."""
     from cvxpylayers.interfaces.base import SolverInterface
 
-    class CheckedSolver(SolverInterface):  # type: ignore[misc]
+    class CheckedSolver(SolverInterface):
         """The library's solution and derivative, for cvxpylayers."""
 
         def solve_numpy(self, P: Any, q: Any, A: Any, dims: Any, solver_args: Any, needs_grad: bool) -> Any:

@@ -65,12 +65,19 @@ def diagnose_program(solved: Solved, name: str, rows: tuple[str, ...] | None = N
         lines=tuple(_line(k, rows) for k in found.kinks),
         groups=(len(found.directions),) if len(found.directions) else (),
         residual=size,
+        linear_residual=_linear_residual(data.reduced(found.smallest)) if singular is None else math.nan,
         error=size / bound if bound else math.inf,
         distance=solved.distance,
         reasons=() if singular is None else (_why(data, singular),),
         element=None if singular is None else data.reduced(singular),
         _set=lambda limit: _jacobian(solved, found, limit),
     )
+
+
+def _linear_residual(M: Floats) -> float:
+    """Give |g - M'l| / |g| of the linear solve for a random cotangent g."""
+    right = np.random.default_rng(1).standard_normal(len(M))
+    return float(np.linalg.norm(right - M.T @ np.linalg.solve(M.T, right)) / np.linalg.norm(right))
 
 
 def _line(kink: object, rows: tuple[str, ...] | None) -> KinkLine:

@@ -121,7 +121,7 @@ def aligned(name: str, P: Any, c: Any, A: Any, b: Any) -> tuple[Any, Any, Any, A
     arrays = {"P": (P, 2), "c": (c, 1), "A": (A, 2), "b": (b, 1)}
     leads = {what: tuple(a.shape)[: a.ndim - k] for what, (a, k) in arrays.items()}
     lead = _broadcast(name, leads)
-    return tuple(xp.broadcast_to(a, lead + tuple(a.shape)[a.ndim - k :]) for a, k in arrays.values())  # type: ignore[return-value]
+    return tuple(xp.broadcast_to(a, lead + tuple(a.shape)[a.ndim - k :]) for a, k in arrays.values())
 
 
 def _broadcast(name: str, leads: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ def solve_quadratic(
         error = max(
             *(float(np.abs(r).max(initial=0.0)) / t for r, t in zip((dual, equal, slack), sizes, strict=True)), mu
         )
-        if not np.isfinite(error) or error > 1e12:
+        if not np.isfinite(error) or error > 1e12 or (m and mu <= 0):
             break
         if error < best[0]:
             best = (error, x, y, z, s)

@@ -119,7 +119,7 @@ class Cones:
             block[:, start:stop] = found[1]
             rows += list(block)
             kinks.append(ConeKink(cone, start, stop - start, found[2]))
-        directions = np.array(rows).reshape(-1, len(v))
+        directions = np.array(rows).reshape(len(rows), len(v))
         return DualJacobian(smallest, smallest + directions.T @ directions, directions, independent, tuple(kinks))
 
     def _curved(self, v: Floats, tolerance: float) -> Iterator[tuple[str, int, int, tuple[Floats, Floats, str]]]:

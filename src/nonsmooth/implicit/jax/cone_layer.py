@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,14 @@ __all__ = ["solve"]
 Arrays = tuple[jax.Array, ...]
 
 
+def _on_host(host: Callable[..., tuple[np.ndarray, ...]], shapes: tuple[Any, ...], given: Arrays) -> Arrays:
+    """Run a function of numpy: at once where the values are known, so that its errors are the user's; else as a callback."""
+    if not any(isinstance(a, jax.core.Tracer) for a in given):
+        return tuple(map(jnp.asarray, host(*given)))
+    found: Arrays = jax.pure_callback(host, shapes, *given, vmap_method="broadcast_all")
+    return found
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _solve(layer: Layer, *arrays: jax.Array) -> Arrays:
     """Give x, y, s for P, c, A, b of the same leading axes."""
@@ -26,8 +35,7 @@ def _solve(layer: Layer, *arrays: jax.Array) -> Arrays:
     def host(*given: Any) -> tuple[np.ndarray, ...]:
         return tuple(a.astype(dtype) for a in layer.solve(*map(np.asarray, given))[0])
 
-    found: Arrays = jax.pure_callback(host, shapes, *arrays, vmap_method="broadcast_all")
-    return found
+    return _on_host(host, shapes, arrays)
 
 
 def _forward(layer: Layer, *arrays: jax.Array) -> tuple[Arrays, tuple[Arrays, Arrays]]:
@@ -45,8 +53,7 @@ def _backward(layer: Layer, kept: tuple[Arrays, Arrays], cotangents: Arrays) -> 
         pulled = layer.pull_again(*map(np.asarray, given))
         return tuple(a.astype(like.dtype) for a, like in zip(pulled, arrays, strict=True))
 
-    pulled: Arrays = jax.pure_callback(host, shapes, *arrays, *found, *cotangents, vmap_method="broadcast_all")
-    return pulled
+    return _on_host(host, shapes, (*arrays, *found, *cotangents))
 
 
 _solve.defvjp(_forward, _backward)
