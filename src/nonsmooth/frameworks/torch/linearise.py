@@ -65,7 +65,7 @@ class LinearisedTorch:
             place += leaf.numel()
             if leaf.requires_grad:
                 nodes.append(leaf)
-                cotangents.append(part.reshape(*seeds.shape[:-1], *leaf.shape))
+                cotangents.append(part.reshape((*seeds.shape[:-1], *leaf.shape)))
         return nodes, cotangents
 
     def pull(self, seeds: Floats, *, arguments: bool = False) -> tuple[Floats, Floats]:
