@@ -56,7 +56,6 @@ class Node:
         own = {id(t) for t in [*self.system.leaves, *self.explicit]}
         self.closed = [t for t in _leaves_of(self.system.residual) if id(t) not in own]
         self.value = [r.detach() for r in self.system.residual]
-        self.versions = _versions(inputs)
         self.inputs = len(inputs)
         if forward_ad._current_level >= 0 and any(
             forward_ad.unpack_dual(r).tangent is not None for r in self.system.residual
@@ -293,8 +292,3 @@ def _leaves_of(tensors: Leaves) -> list[torch.Tensor]:
         seen |= following
         stack.extend(following)
     return list(found.values())
-
-
-def _versions(tensors: Leaves) -> list[int]:
-    """Give the counters of changes in place."""
-    return [0 if t.is_inference() else t._version for t in tensors]
