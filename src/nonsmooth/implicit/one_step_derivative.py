@@ -12,6 +12,8 @@ The second is the contraction estimate at the point at which the derivative is t
 convex set that holds x and x*. At kinks A* and B* are elements of the conservative Jacobian at x* and L_J says how far A(x)
 is from them: 0 for a piecewise linear T near x*, since each selection active near x* is active at x*.
 
+Over 300 lines: the rule and the bound of its error, whose constants have three origins, belong together.
+
 Source: BoltePauwelsVaiter2023.
 """
 

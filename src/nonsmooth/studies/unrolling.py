@@ -1,4 +1,7 @@
-"""Do the derivatives of iterates converge? Under contraction linearly; with momentum at a kink not at all."""
+"""Do the derivatives of iterates converge? Under contraction linearly; with momentum at a kink not at all.
+
+Over 300 lines: three small experiments with one report.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Iterations of torch tensors, differentiated through their steps, with tangents pushed beside them.
 
 Closed-over modules are differentiated in reverse mode as everything else: the graph is torch's own.
+
+Over 300 lines: all that unrolling and one-step differentiation ask of torch.
 """
 
 from __future__ import annotations
