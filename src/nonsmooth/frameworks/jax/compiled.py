@@ -30,7 +30,7 @@ from nonsmooth.frameworks.replay.near import SMALL
 from nonsmooth.frameworks.replay.plan import plan_of
 from nonsmooth.program import Program, Ref, Step, references
 
-__all__ = ["quick"]
+__all__ = ["TracedRun", "quick"]
 
 
 def quick(
@@ -53,7 +53,7 @@ def _is_plain(program: Program) -> bool:
     return not (program.guards or opaque or slice_.found or slice_.discrete or plan_of(program).unselected)
 
 
-class _Run(JaxRun):
+class TracedRun(JaxRun):
     """A run over tracers: every kink is taken for active, nothing is decided by values."""
 
     @property
@@ -66,7 +66,7 @@ class _Run(JaxRun):
         return None if isinstance(operation, Select) else operation.active(call, tol)
 
 
-class _Stored(_Run):
+class _Stored(TracedRun):
     """A run over tracers whose values are known already."""
 
     def __init__(self, stored: Mapping[int, Any], *args: Any, **options: Any) -> None:
@@ -198,7 +198,7 @@ class _Compiled:
     ) -> tuple[Any, Mapping[int, Any], Any, Any]:
         """Run the program: its result, the values needed later, whether all is clear, and whether a kink is active."""
         env = environment(self.program, leaves, items)
-        run = _Run(self.program, env, observe=True)
+        run = TracedRun(self.program, env, observe=True)
         result = run.evaluate(leaves).result
         clear, active = jnp.all(jnp.isfinite(flatten(result)[0][0])), jnp.zeros((), dtype=bool)
         idle = dependences(self.program).idle

@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from nonsmooth.errors import UsageError
 from nonsmooth.implicit.jax.traced import is_float
 
-__all__ = ["Parameters", "Shape", "check_alike", "solution_tree"]
+__all__ = ["Parameters", "Shape", "check_alike", "cut_off", "solution_tree"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Parameters:
 
 
 _FLOAT, _OTHER = object(), object()
+
+
+def cut_off(array: Any) -> Any:
+    """Cut an array off from what is differentiated; jax makes numbers of Python of some."""
+    return jnp.asarray(lax.stop_gradient(array))
 
 
 def _array(leaf: Any) -> Any:

@@ -4,7 +4,7 @@ Of a matrix that is formed the condition number is estimated (Hager, Higham); wi
 is solved along: if B is singular it lies outside of the range. Where the solution lies on kinks, up to the error
 |B^-1| |H| of the solution, `diagnose_equation` decides over all elements; in a compiled program the kinks are counted.
 
-Source: Hager1984, derived, docs/theory/implicit.md.
+Source: Higham2002, BolteLePauwelsSilvetiFalls2021.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from nonsmooth.dictionary import Nonsmooth, Singularity
 from nonsmooth.errors import ImplicitWarning, NonsmoothError, NotInvertible
 from nonsmooth.frameworks.framework import ROUNDING
 from nonsmooth.frameworks.jax import JAX
-from nonsmooth.frameworks.jax.compiled import _Run
+from nonsmooth.frameworks.jax.compiled import TracedRun
 from nonsmooth.frameworks.jax.run import environment
 from nonsmooth.implicit.equation import Equation
-from nonsmooth.implicit.jax.arrays import Parameters
+from nonsmooth.implicit.jax.arrays import Parameters, cut_off
 from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
 from nonsmooth.implicit.jax.problem import Problem, residual
-from nonsmooth.implicit.jax.traced import is_float
 from nonsmooth.implicit.jax.verify import verified
 from nonsmooth.kinks import find_kinks
+from nonsmooth.program import Program, Ref, Step
 
 __all__ = ["check_condition"]
 
@@ -42,45 +42,31 @@ STEPS = 5
 
 
 def check_condition(
-    problem: Problem, system: System, pull: Any, y: Any, inputs: Sequence[Any]
-) -> tuple[Any, tuple[Any, ...]]:
-    """Give the pullback and the factors of its matrix, after a look at the condition of the theorem."""
+    problem: Problem, system: System, pull: Any, y: Any, inputs: Sequence[Any], token: Any
+) -> tuple[tuple[Any, ...], Any]:
+    """Give the factors of the matrix of a pullback, and the token, a 1, after a look at the condition of the theorem."""
     leaves, structure = jax.tree.flatten(pull)
-    still = jax.tree.unflatten(structure, [lax.stop_gradient(a) for a in leaves])
-    y, inputs = lax.stop_gradient(y), [lax.stop_gradient(a) for a in inputs]
+    pull = jax.tree.unflatten(structure, [cut_off(a) for a in leaves])
+    y, inputs, token = cut_off(y), [cut_off(a) for a in inputs], cut_off(token)
     options = problem.options
-    factors: list[Any] = []
+    looks = options.violated != "ignore"
+    factors: tuple[Any, ...] = ()
     inverse = None
     if system.method == "dense":
-        matrix = dense_matrix(still, y)
-        factors = list(factored(matrix))
-        size, inverse = _condition(matrix, tuple(factors))
-        least = 0.0 if problem.equation.kind == "root" or problem.equation.symmetric else 1.0
-        if options.violated != "ignore":
-            judge = _Invertible(problem.described, options.violated, least)
-            factors[:1] = verified(factors[:1], [size, inverse], judge)
-    elif options.check == "kinks" and options.violated != "ignore":
-        numbers = _probe(still, y, system=system)
+        matrix = dense_matrix(pull, y)
+        factors = tuple(factored(matrix))
+        if looks:
+            size, inverse = _condition(matrix, factors)
+            least = 0.0 if problem.equation.kind == "root" or problem.equation.symmetric else 1.0
+            (token,) = verified([token], [size, inverse], _Invertible(problem.described, options.violated, least))
+    elif looks and options.check == "kinks":
+        numbers = _probe(pull, y, system=system)
         inverse = numbers[-1]
-        judge_of_probe = _Probed(problem.described, options.violated, system.method, system.tolerance)
-        leaves, y = _through(leaves, y, numbers, judge_of_probe)
-    if options.check == "kinks" and options.violated != "ignore":
-        bound = _error(problem, y, inputs, inverse)
-        seen = [y, bound, *inputs]
-        if factors:
-            factors[:1] = verified(factors[:1], seen, _Kinked(problem))
-        else:
-            leaves, y = _through(leaves, y, seen, _Kinked(problem))
-    return jax.tree.unflatten(structure, leaves), tuple(factors)
-
-
-def _through(leaves: list[Any], y: Any, seen: Sequence[Any], judge: Any) -> tuple[list[Any], Any]:
-    """Let a check stand before the first leaf of a pullback on which a derivative rests."""
-    places = [k for k, a in enumerate(leaves) if is_float(a)]
-    if not places:
-        return leaves, verified([y], seen, judge)[0]
-    k = places[0]
-    return [*leaves[:k], verified([leaves[k]], seen, judge)[0], *leaves[k + 1 :]], y
+        judge = _Probed(problem.described, options.violated, system.method, system.tolerance)
+        (token,) = verified([token], numbers, judge)
+    if looks and options.check == "kinks":
+        (token,) = verified([token], [y, _error(problem, y, inputs, inverse), *inputs], _Kinked(problem))
+    return factors, token
 
 
 def _error(problem: Problem, y: Any, inputs: Sequence[Any], inverse: Any) -> Any:
@@ -146,15 +132,19 @@ class _Invertible:
 
 @partial(jax.jit, static_argnames="system")
 def _probe(pull: Any, y: Any, *, system: System) -> tuple[Any, Any, Any]:
-    """Solve a random right-hand side r: the relative residual, how near that is to a left null vector, |x|/|r|."""
+    """Solve a random right-hand side r: the relative residual, how near a null vector was found, and |x|/|r|.
+
+    Where B is singular what is left of r tends to a left null vector, or x to a right one.
+    """
     given = jax.tree.leaves(pull)
     r = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
     size = jnp.linalg.norm(r)
     x, rest, _ = system.solution(*given, r)
-    left = r - system.product(*given, x)
-    back = jnp.linalg.norm(pull(left)[0]) / jnp.where(rest > 0, rest, 1)
+    image = system.product(*given, x)
+    back = jnp.linalg.norm(pull(r - image)[0]) / rest
+    forth = jnp.linalg.norm(image) / jnp.linalg.norm(x)
     scale = jnp.linalg.norm(system.product(*given, r)) / size
-    return rest / size, back / jnp.where(scale > 0, scale, 1), jnp.linalg.norm(x) / size
+    return rest / size, jnp.fmin(back, forth) / scale, jnp.linalg.norm(x) / size
 
 
 @dataclass(frozen=True)
@@ -171,22 +161,23 @@ class _Probed:
         """Look at the numbers of `_probe`."""
         return numbers
 
-    def failed(self, rest: Any, back: Any, inverse: Any) -> Any:
-        """Ask for a solution."""
-        return ~(rest <= self.tolerance)
+    def failed(self, rest: Any, null: Any, inverse: Any) -> Any:
+        """Ask for a solution, and for one that no null vector has blown up."""
+        return ~((rest <= self.tolerance) & (null > float(jnp.finfo(null.dtype).eps) * ROUNDING))
 
-    def tell(self, rest: Any, back: Any, inverse: Any) -> None:
-        """Say what was found: a left null vector, or no solution."""
+    def tell(self, rest: Any, null: Any, inverse: Any) -> None:
+        """Say what was found: a null vector, or no solution."""
         found = (
             f"{self.described}: {self.method} leaves {float(rest):.3g} of a random right-hand side, where {self.tolerance:.3g} is "
             "allowed (linear_tolerance)"
         )
-        if float(back) <= self.tolerance**0.5:
+        if float(null) <= self.tolerance:
             _report(
-                f"{found}, and what is left is a left null vector of the derivative of the equation in y, up to {float(back):.3g}: "
-                "it is singular, and the equation does not define y as a function of the parameters there.",
+                f"{found}, and gives a null vector of the derivative of the equation in y, up to {float(null):.3g} of its "
+                "norm: it is singular, and the equation does not define y as a function of the parameters there.",
                 self.violated,
             )
+            return
         warnings.warn(
             f"{found}: the derivative of the equation in y is singular, or badly conditioned; undecided. Raise iterations, or "
             "choose linear='dense' if there is memory for the matrix.",
@@ -213,37 +204,25 @@ class _Kinked:
     problem: Problem
     one_by_one = True
 
-    def _split(self, y: Any, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
-        """Give the point and the data of the program."""
-        return (y, [a for a in inputs if is_float(a)]), [a for a in inputs if not is_float(a)]
-
-    def _function(self, inputs: Sequence[Any]) -> Any:
-        """Give H as a function of the point and the data."""
-        places = [is_float(a) for a in inputs]
-
+    def _function(self) -> Any:
+        """Give H as a function of the point y and the data."""
         equations = self.problem.equations
-
-        def function(point: Any, *data: Any) -> Any:
-            floats, others = iter(point[1]), iter(data)
-            return residual(equations, point[0], [next(floats) if f else next(others) for f in places])
-
-        return function
+        return lambda y, *data: residual(equations, y, data)
 
     def measure(self, y: Any, bound: Any, *inputs: Any) -> tuple[Any, ...]:
         """Count the active kinks in a compiled program."""
-        point, data = self._split(y, inputs)
         try:
-            program = self.problem.equations.known(
-                "shapes", lambda: JAX.trace(self._function(inputs), *_shapes(point, data))
-            )
-            leaves = jax.tree.leaves(point)
-            run = _Run(program, environment(program, leaves, data), observe=True)
-            run.evaluate(leaves)
+            with jax.ensure_compile_time_eval():
+                program = self.problem.equations.known(
+                    "shapes", lambda: JAX.trace(self._function(), *_shapes(y, inputs))
+                )
+            run = TracedRun(program, environment(program, [y], inputs), observe=True)
+            run.evaluate([y])
         except NonsmoothError:
             return jnp.full((), -1), bound
         count = jnp.zeros((), int)
         for met in run.calls:
-            if isinstance(met.step.operation, Nonsmooth | Singularity):
+            if isinstance(met.step.operation, Nonsmooth | Singularity) and _depends(program, met.step):
                 for margin in met.step.operation.margins(met.call).values():
                     count += jnp.sum(margin <= bound)
         return count, bound
@@ -270,15 +249,16 @@ class _Kinked:
     def look(self, y: Any, bound: Any, *inputs: Any) -> None:
         """Find the kinks, and decide over all elements if there are any."""
         problem = self.problem
-        point, data = self._split(y, inputs)
+        y, inputs = jnp.asarray(y), tuple(map(jnp.asarray, inputs))
         try:
-            program = problem.equations.known(
-                "program", lambda: JAX.capture(self._function(inputs), point, tuple(data))
-            )
-            smooth = not program.guards and not any(
-                isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps
-            )
-            if smooth or not find_kinks(program, point, *data, tol=float(bound)).active:
+            program = problem.equations.known("program", lambda: JAX.capture(self._function(), y, inputs))
+            smooth = not any(isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps)
+            if smooth and not program.guards:
+                return
+            found = find_kinks(program, y, *inputs, tol=float(bound))
+            if not any(
+                row.kind == "guard" or _depends(found.program, found.program.steps[row.step]) for row in found.active
+            ):
                 return
             reasons = self._decided(y, inputs)
         except NotInvertible:
@@ -313,13 +293,22 @@ class _Kinked:
             equation = Equation("root", function)
         diagnosis = diagnose_equation(equation, problem.trees, problem.shape.unflatten(y), theta, options, LIMIT)
         if diagnosis.invertible is False:
-            _report(f"{problem.described}: {diagnosis}", options.violated)
+            _report(
+                f"{problem.described}: the condition of the implicit function theorem is violated at the solution, so that "
+                f"there is no derivative to return (violated='warn' returns that of one selection).\n{diagnosis}",
+                options.violated,
+            )
         return str(diagnosis) if diagnosis.invertible is None else None
 
 
-def _shapes(point: Any, data: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
+def _depends(program: Program, step: Step) -> bool:
+    """Tell whether the point moves what a step reads: other kinks are the same for every element of B."""
+    return any(isinstance(r, Ref) and program.values[r.value].depends_on_point for r in step.operands)
+
+
+def _shapes(y: Any, data: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
     """Give point and data as shapes alone."""
     shapes: tuple[Any, tuple[Any, ...]] = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (point, tuple(data))
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (y, tuple(data))
     )
     return shapes

@@ -16,19 +16,17 @@ from nonsmooth.implicit.jax.arrays import Parameters, Shape
 from nonsmooth.implicit.jax.linear_solve import Method
 from nonsmooth.implicit.jax.traced import Equations
 from nonsmooth.implicit.jax.verify import verified
+from nonsmooth.implicit.linear import DENSE
 from nonsmooth.implicit.options import Options
 
 __all__ = ["Problem", "residual"]
-
-DENSE = 512
-"""Up to how many unknowns the matrix is formed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """The equations of H as (closed over, y, parameters), and how a solution is checked.
 
-    `open` says that the functions close over what jax traces.
+    `moves` says which of the arrays beside y are floating, `open` that the functions close over what jax traces.
     """
 
     equations: Equations
@@ -37,6 +35,7 @@ class Problem:
     options: Options
     shape: Shape
     parameters: Parameters
+    moves: tuple[bool, ...]
     open: bool
 
     @property
@@ -67,9 +66,11 @@ class Problem:
         found: tuple[Any, Any] = self.equations.once("norms", lambda: partial(_norms, self.equations))(y, list(inputs))
         return found
 
-    def checked(self, y: Any, inputs: Sequence[Any]) -> Any:
-        """Give y, after a look at its residual."""
-        return verified([y], self.norms(y, inputs), _Converged(self.described, self.tolerance))[0]
+    def checked(self, y: Any, inputs: Sequence[Any]) -> tuple[Any, Any]:
+        """Give y, and a 1 for derivatives that do not depend on y, after a look at its residual."""
+        judge = _Converged(self.described, self.tolerance)
+        y, token = verified([y, jnp.ones((), y.dtype)], self.norms(y, inputs), judge)
+        return y, token
 
 
 def residual(equations: Equations, y: Any, inputs: Sequence[Any]) -> Any:

@@ -16,12 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
 
 from nonsmooth.errors import ResultError, UsageError
 from nonsmooth.implicit.equation import Equation
-from nonsmooth.implicit.jax.arrays import Parameters, Shape, check_alike, solution_tree
+from nonsmooth.implicit.jax.arrays import Parameters, Shape, check_alike, cut_off, solution_tree
 from nonsmooth.implicit.jax.condition import check_condition
 from nonsmooth.implicit.jax.linear_solve import System, solve_linear
 from nonsmooth.implicit.jax.problem import Problem, residual
@@ -59,7 +58,7 @@ TREES = JaxTrees()
 
 def detached(tree: Any) -> Any:
     """Cut a tree off from what is differentiated; what is no array stays."""
-    return jax.tree.map(lambda a: lax.stop_gradient(a) if isinstance(a, jax.Array) else a, tree)
+    return jax.tree.map(lambda a: cut_off(a) if isinstance(a, jax.Array) else a, tree)
 
 
 def solve(
@@ -106,14 +105,10 @@ def solve(
     equations, closed = equations_of(equal_zero, flat, *arrays)
     inputs = [*closed, *arrays]
     tracers = any(isinstance(a, jax.core.Tracer) for a in closed)
-    problem = Problem(equations, equation, TREES, options, shape, parameters, tracers)
-    flat = problem.checked(flat, [_still(a) for a in inputs])
-    return shape.unflatten(_attached(problem, flat, inputs))
-
-
-def _still(array: Any) -> Any:
-    """Cut an array off from what is differentiated; jax makes numbers of Python of some."""
-    return jnp.asarray(lax.stop_gradient(array))
+    moves = tuple(is_float(jnp.asarray(a)) for a in inputs)
+    problem = Problem(equations, equation, TREES, options, shape, parameters, moves, tracers)
+    flat, token = problem.checked(flat, [cut_off(a) for a in inputs])
+    return shape.unflatten(_attached(problem, flat, token, inputs))
 
 
 def _found(
@@ -127,7 +122,7 @@ def _found(
     """Let a solver find the solution, as a tree of arrays of one type."""
     count = parameters.floats
     dtype = jnp.result_type(*(a.dtype for a in arrays[:count])) if count else None
-    still = [_still(a) for a in arrays]
+    still = [cut_off(a) for a in arrays]
     theta = parameters.joined(still[:count], still[count:])
     begin = None if start is None else solution_tree(start, dtype, "the start")
     if solver is None:
@@ -178,31 +173,32 @@ def _on_host(solver: Callable[..., Any], theta: tuple[Any, ...], like: Any) -> A
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(problem: Problem, y: Any, inputs: list[Any]) -> Any:
-    """Give y, whose derivative is that of the solution."""
+def _attached(problem: Problem, y: Any, token: Any, inputs: list[Any]) -> Any:
+    """Give y, whose derivative is that of the solution; the token is a 1 that has been checked, a factor of the derivative."""
     return y
 
 
 def _slope(problem: Problem, primals: Any, tangents: Any) -> tuple[Any, Any]:
     """Give y and dy = -B^-1 A d(inputs); y is attached there as well, for derivatives of a higher order."""
-    y, inputs = jnp.asarray(primals[0]), [jnp.asarray(a) for a in primals[1]]  # jax hands numbers of Python on
-    moving = tuple(
-        k
-        for k, t in enumerate(tangents[1])
-        if not isinstance(t, jax.custom_derivatives.SymbolicZero) and is_float(inputs[k])
-    )
-    y = _attached(problem, y, inputs)
+    y, token, inputs = (
+        jnp.asarray(primals[0]),
+        primals[1],
+        [jnp.asarray(a) for a in primals[2]],
+    )  # jax hands numbers of Python on
+    still = jax.custom_derivatives.SymbolicZero
+    moving = tuple(k for k, t in enumerate(tangents[2]) if problem.moves[k] and not isinstance(t, still))
+    y = _attached(problem, y, token, inputs)
     if not moving:
         return y, jnp.zeros_like(y)
 
     record = partial(_recorded, problem.equations, moving)
     pull = problem.equations.once(("pull", moving), lambda: record)(y, inputs)
-    (along,) = jax.linear_transpose(lambda v: pull(v)[1:], y)(tuple(tangents[1][k] for k in moving))
+    (along,) = jax.linear_transpose(lambda v: pull(v)[1:], y)(tuple(tangents[2][k] for k in moving))
     system = System(
         jax.tree.structure(pull), problem.method(y.size), problem.linear_tolerance, problem.options.iterations
     )
-    pull, factors = check_condition(problem, system, pull, y, inputs)
-    return y, -solve_linear(pull, factors, along, system)
+    factors, token = check_condition(problem, system, pull, y, inputs, token)
+    return y, -token * solve_linear(pull, factors, along, system)
 
 
 def _recorded(equations: Equations, moving: tuple[int, ...], y: Any, inputs: list[Any]) -> Any:

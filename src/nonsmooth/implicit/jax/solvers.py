@@ -19,6 +19,7 @@ from jax.scipy.sparse.linalg import gmres
 from nonsmooth.implicit.equation import Equation, Trees
 from nonsmooth.implicit.jax.arrays import Parameters, Shape, check_alike
 from nonsmooth.implicit.jax.traced import Equations, equations_of
+from nonsmooth.implicit.linear import DENSE
 from nonsmooth.implicit.options import Options
 
 __all__ = ["default_solver"]
@@ -28,9 +29,6 @@ MEMORY = 6
 
 PATIENCE = 20
 """After how many steps that improve nothing a solver stops, where what it has is allowed."""
-
-DENSE = 512
-"""Up to how many unknowns Newton's method forms the matrix."""
 
 
 def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], start: Any, options: Options) -> Any:

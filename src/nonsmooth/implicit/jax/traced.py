@@ -64,7 +64,7 @@ def equations_of(function: Callable[..., list[Any]], *args: Any) -> tuple[Equati
     """Give the equations of a function of arrays, and the arrays that it closes over, tracers among them."""
     closed = jax.make_jaxpr(function)(*args)
     try:
-        key: Hashable = fingerprint(closed.jaxpr)
+        key: Hashable = (len(closed.jaxpr.constvars), fingerprint(closed.jaxpr))
         hash(key)
     except Exception:  # an equation that cannot be compared is compiled anew
         return Equations(closed.jaxpr), list(closed.consts)
