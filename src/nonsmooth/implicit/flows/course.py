@@ -8,6 +8,7 @@ which integrates the pieces between known times.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from nonsmooth.implicit.flows.motion import Motion
 from nonsmooth.implicit.flows.piece import Pattern, Pieces
 from nonsmooth.program import Step
 
-__all__ = ["Contact", "Course", "Crossing", "Limits", "Segment", "follow_course"]
+__all__ = ["Contact", "Course", "Crossing", "Limits", "Segment", "Watched", "follow_course"]
 
 PROBES = 5
 """At how many times of every step the margins are looked at."""
@@ -34,6 +35,9 @@ DIRECTIONS = 6
 
 JUMP = 1e-6
 """How large the change of f at a crossing may be, relative to its size, before it counts as a jump."""
+
+FINEST = 256
+"""Into how many parts the whole time is divided at most, to see whether a kink that cannot be held is met."""
 
 SLOW = 1e-6
 """The rate, relative to the slope, below which a crossing counts as grazing."""
@@ -106,18 +110,35 @@ class Segment:
     pattern: Pattern
 
 
+@dataclass
+class Watched:
+    """A step whose kinks cannot be held, and how near the solution comes to them at the times that are looked at.
+
+    Attributes:
+        step: which step of the program.
+        distance: the least distance to a kink.
+        time: when.
+        met: whether it counts as met: the distance is zero, or too small for the steps.
+    """
+
+    step: Step
+    distance: float = float("inf")
+    time: float = 0.0
+    met: bool = False
+
+
 @dataclass(eq=False)
 class Course:
     """What a solution passes: its segments, crossings, contacts, its values at the times asked for.
 
-    `proved` tells whether the held pieces gave the values of f at both ends.
+    `watched` has the steps whose kinks cannot be held. `proved` tells whether the held pieces gave the values of f at both ends.
     """
 
     segments: list[Segment] = field(default_factory=list)
     crossings: list[Crossing] = field(default_factory=list)
     contacts: list[Contact] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
-    unlocated: dict[int, Step] = field(default_factory=dict)
+    watched: dict[str, Watched] = field(default_factory=dict)
     steps: int = 0
     proved: bool = True
 
@@ -213,8 +234,6 @@ class _Follower:
             self.times.pop(0)
         while self.times:
             place = self.segment(place)
-        for met in self.motion.known:
-            self.course.unlocated.update({step.index: step for step in met.unlocated})
         last = self.course.segments[-1] if self.course.segments else Segment(place.t, place.t, pieces, place.pattern)
         self.course.proved = self.motion.agrees(last.pieces, place.t, place.y, place.pattern) and self.motion.agrees(
             pieces, self.start, self.motion.begin, self.first
@@ -248,6 +267,7 @@ class _Follower:
 
             found, before, near = self.looked(place, at, solver.t_old, solver.t, before)
             stop = solver.t if found is None else found[0]
+            self.watch(place, at, solver.t_old, stop)
             touched = near if touched is None else touched & near if len(near) else touched
             while self.times and self.times[0] <= stop:
                 self.course.values.append(at(self.times.pop(0)))
@@ -277,6 +297,48 @@ class _Follower:
                 values = self.both(place, t, at(t))[1][past]
                 return (t, int(past[np.argmin(values)])), before, near
         return None, margins[-1], near
+
+    def watch(self, place: _Place, at: Any, start: float, end: float) -> None:
+        """See how near a step comes to the kinks that cannot be held: a distance d with rate r stays above (d + d' - r h) / 2.
+
+        The rate is that between the times looked at, which makes the answer a sampled one. A kink that is passed so near that
+        this cannot tell counts as met: there the integrator cannot tell either.
+        """
+        if not place.pieces.unlocated or end <= start:
+            return
+
+        def look(t: float) -> tuple[float, Any]:
+            return t, self.noted(place, t, at(t))
+
+        def rate_of(low: Any, high: Any) -> Any:
+            with np.errstate(invalid="ignore"):
+                return np.nan_to_num(np.abs(high[1] - low[1]) / max(high[0] - low[0], 1e-300), posinf=0.0)
+
+        looked = [look(float(t)) for t in np.linspace(start, end, PROBES + 1)]
+        waiting = list(itertools.pairwise(looked))
+        rate = np.max([rate_of(*pair) for pair in waiting], axis=0)
+        while waiting:
+            low, high = waiting.pop()
+            rate, least = np.maximum(rate, rate_of(low, high)), np.minimum(low[1], high[1])
+            doubtful = (low[1] + high[1] < 1.5 * rate * (high[0] - low[0])) & (least > self.band(at(low[0])))
+            if not doubtful.any():
+                continue
+            between = look((low[0] + high[0]) / 2)
+            if high[0] - low[0] > self.span / FINEST:
+                waiting += [(low, between), (between, high)]
+            else:
+                self.noted(place, between[0], at(between[0]), doubtful)
+
+    def noted(self, place: _Place, t: float, y: Any, doubtful: Any = False) -> Any:
+        """Give the distances to the kinks that cannot be held, and keep the least of every step."""
+        distances, owners = self.motion.distances(place.pieces, t, y, place.pattern)
+        for k, step in enumerate(place.pieces.unlocated):
+            watched = self.course.watched.setdefault(str(step), Watched(step))
+            least = float(distances[owners == k].min(initial=float("inf")))
+            watched.met = watched.met or least <= self.band(y) or bool(np.any(doubtful & (owners == k)))
+            if least < watched.distance:
+                watched.distance, watched.time = least, t
+        return distances
 
     def refine(self, place: _Place, at: Any, times: list[float], margins: list[Any]) -> None:
         """Add the times at which parabolas through three probes dip below zero between probes."""

@@ -59,8 +59,8 @@ class Motion(ABC):
         """Give a captured program with the parameters that f closes over, so that derivatives reach them."""
 
     @abstractmethod
-    def compiled(self, pieces: Pieces) -> Callable[[Sequence[Any], Any], Any]:
-        """Give `pieces.run`, compiled where the framework compiles."""
+    def compiled(self, run: Callable[[Sequence[Any], Any], Any]) -> Callable[[Sequence[Any], Any], Any]:
+        """Give a function of leaves and patterns, compiled where the framework compiles."""
 
     @abstractmethod
     def gradients(self, pieces: Pieces, leaves: Sequence[Any], pattern: Any, seed: int) -> Any:
@@ -118,7 +118,8 @@ class Motion(ABC):
                 f"{'an array of shape ' + str(found) if found is not None else f'{len(results)} arrays or a constant'}."
             )
         pieces = Pieces(self.attached(program), self.still)
-        pieces.compiled = self.compiled(pieces)  # type: ignore[attr-defined]
+        pieces.compiled = self.compiled(pieces.run)  # type: ignore[attr-defined]
+        pieces.compiled_distances = self.compiled(pieces.distances)  # type: ignore[attr-defined]
         self.known.append(pieces)
         return pieces
 
@@ -154,6 +155,18 @@ class Motion(ABC):
             flat = [np.ravel(np.asarray(self.framework.numpy(m), dtype=float)) for m in margins]
             value = self.framework.flatten(f)[0][0]
         return np.asarray(self.framework.numpy(value), dtype=float), np.concatenate([*flat, np.zeros(0)])
+
+    def distances(self, pieces: Pieces, t: float, y: Any, pattern: Pattern) -> tuple[Any, Any]:
+        """Give the distances to the kinks that cannot be held, flat, and the place of its step for each."""
+        with self.quiet():
+            found = pieces.compiled_distances(self.leaves(t, y), self.arrays(pattern))  # type: ignore[attr-defined]
+            flat = [
+                np.concatenate(
+                    [np.ravel(np.asarray(self.framework.numpy(m), dtype=float)) for m in ms] or [np.zeros(0)]
+                )
+                for ms in found
+            ]
+        return np.concatenate([*flat, np.zeros(0)]), np.repeat(np.arange(len(flat)), [len(m) for m in flat])
 
     def natural(self, pieces: Pieces, t: float, y: Any) -> Pattern:
         """Give the pattern of a point."""

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nonsmooth.dictionary import Call, Kind, Singularity, Switch
-from nonsmooth.dictionary.operation import device_of, is_number, on_host
+from nonsmooth.dictionary.operation import device_of, is_number, on_host, somewhere
 from nonsmooth.dictionary.order import Extremum
-from nonsmooth.program import Program, Step, references
+from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["Entry", "Pattern", "Pieces"]
 
@@ -73,10 +73,18 @@ class _HeldSwitch(_Held):
         return call, list(self.step.operation.arguments(call))  # type: ignore[attr-defined]
 
     def held(self, entry: Entry, operands: Sequence[Any], output: Array) -> tuple[Array, list[Array]]:
-        """Add (s_j - H(a_j)) c_j a_j; at a_j = 0, where the framework chooses a derivative, take that of the piece."""
-        xp, operation = self.xp, self.step.operation
-        assert isinstance(operation, Switch)
+        """Give the result where no element is past its kink or on it, and there the continuation."""
+        xp = self.xp
         call, arguments = self._arguments(operands, output)
+        margins = [self.still(xp.where(s > 0.5, a, -a)) for a, s in zip(arguments, entry, strict=True)]
+        if not any(somewhere(xp, m <= 0) for m in margins):
+            return output, margins
+        return self._continued(entry, call, arguments), margins
+
+    def _continued(self, entry: Entry, call: Call, arguments: Sequence[Array]) -> Array:
+        """Add (s_j - H(a_j)) c_j a_j; at a_j = 0, where the framework chooses a derivative, take that of the piece."""
+        xp, operation, output = self.xp, self.step.operation, call.result
+        assert isinstance(operation, Switch)
         pieces, zero = operation.pieces(call), xp.zeros_like(output)
         total, slopes, tied = output, list(pieces[0]), zero > 1
         for j, (a, s) in enumerate(zip(arguments, entry, strict=True)):
@@ -89,8 +97,7 @@ class _HeldSwitch(_Held):
         linear = self.still(total)
         for slope, u in zip(slopes, call.operands, strict=True):
             linear = linear + slope * (u - self.still(u))
-        margins = [self.still(xp.where(s > 0.5, a, -a)) for a, s in zip(arguments, entry, strict=True)]
-        return xp.where(tied, linear, total), margins
+        return xp.where(tied, linear, total)
 
     def _per_unit(self, call: Call, j: int, jump: Sequence[Any]) -> Any:
         """Give the jump of the derivative over that of the argument, from the operand that moves it most."""
@@ -198,16 +205,21 @@ def _plus(slope: Any, s: Any, jump: Any) -> Any:
     return slope if is_number(jump) and jump == 0 else slope + s * jump
 
 
+def _first(step: Step) -> int | None:
+    """Give the value that is the first argument of a step."""
+    return step.args[0].value if step.args and isinstance(step.args[0], Ref) else None
+
+
 class Pieces:
     """A program whose steps can be held on one side of their kinks.
 
     Attributes:
         steps: the steps that are held, in the order of patterns.
-        unlocated: kinked steps that cannot be held (sorts, norms, matrix factors): their kinks are not looked for.
+        unlocated: kinked steps that cannot be held (sorts, norms, matrix factors): their distances alone are known.
     """
 
     def __init__(self, program: Program, still: Callable[[Array], Array]) -> None:
-        self.original, xp = program, program.framework.xp
+        self.original, self._still, xp = program, still, program.framework.xp
         self._held: dict[int, _Held] = {}
         self.unlocated: list[Step] = []
         for step in program.steps:
@@ -222,12 +234,13 @@ class Pieces:
         self._program = replace(program, steps=tuple(self._opened(s) for s in program.steps))
         self._pattern: Pattern | None = None
         self._met: list[Any] = []
+        self._distances: list[Any] | None = None
 
     @staticmethod
     def _kind(program: Program, step: Step) -> type[_Held] | None:
         """Give how a step is held; None where it needs not be, or cannot be."""
         operation = step.operation
-        if step.mutates:
+        if step.mutates and not (isinstance(operation, Switch) and step.mutates == (_first(step),) and step.single):
             return None
         if isinstance(operation, Switch):
             return _HeldSwitch
@@ -241,11 +254,18 @@ class Pieces:
 
     def _opened(self, step: Step) -> Step:
         """Give a step that is held as the pattern of the run says."""
+        if step in self.unlocated:
+            return self._watched(step)
         if step.index not in self._held:
             return step
         held = self._held[step.index]
         place = list(self._held).index(step.index)
         operands = step.args[:2] if isinstance(held, _HeldComparison) else step.operands
+
+        def in_place(args: Any, kwargs: Any, operands: Any) -> Any:
+            changed = args[0]
+            kept = tuple(u.clone() if u is changed else u for u in operands)
+            return changed.copy_(target((changed.clone(), *args[1:]), kwargs, kept))
 
         def target(args: Any, kwargs: Any, operands: Any) -> Any:
             output = step.target(*args, **kwargs)
@@ -261,7 +281,24 @@ class Pieces:
             self._met.append((margins, more))
             return output
 
-        return replace(step, target=target, args=(step.args, dict(step.kwargs), operands), kwargs={})
+        chosen = in_place if step.mutates else target
+        return replace(step, target=chosen, args=(step.args, dict(step.kwargs), operands), kwargs={})
+
+    def _watched(self, step: Step) -> Step:
+        """Give a step that is not held, with its distances to its kinks where they are asked for."""
+        held = _Held(step, self.original.framework.xp, self._still)
+
+        def target(args: Any, kwargs: Any, operands: Any) -> Any:
+            if self._distances is None:
+                return step.target(*args, **kwargs)
+            kept = [u.clone() if step.mutates and hasattr(u, "dtype") else u for u in operands]
+            output = step.target(*args, **kwargs)
+            operation: Any = step.operation
+            call = held.call([self._still(u) for u in kept], self._still(output if step.single else output[0]))
+            self._distances.append(tuple(operation.margins(call).values()))
+            return output
+
+        return replace(step, target=target, args=(step.args, dict(step.kwargs), step.operands), kwargs={})
 
     _asked = False
 
@@ -288,6 +325,15 @@ class Pieces:
         finally:
             self._pattern, self._asked = None, False
         return [more for _, more in self._met]
+
+    def distances(self, leaves: Sequence[Array], pattern: Pattern) -> list[tuple[Array, ...]]:
+        """Give for every step of `unlocated` the distances of its elements to its kinks."""
+        self._pattern, self._met, self._distances = pattern, [], []
+        try:
+            self._program.framework.run_program(self._program, list(leaves), [])
+            return self._distances
+        finally:
+            self._pattern = self._distances = None
 
     def flip(self, pattern: Pattern, mask: Any, beyond: Pattern, others: Sequence[Entry]) -> Pattern:
         """Give the pattern with the elements of a flat mask on their other sides."""

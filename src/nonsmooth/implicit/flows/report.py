@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nonsmooth.implicit.flows.course import Contact, Course, Crossing
+from nonsmooth.implicit.flows.course import Contact, Course, Crossing, Watched
 
 __all__ = ["FlowReport", "report_of"]
 
@@ -21,11 +21,12 @@ class FlowReport:
         contacts: the kinks that it stays on; those that matter make the derivative one of several.
         error: |y - z| / (1 + |z|) at the times asked for, largest entry, where y is the framework's solution and z that of
             an integration of order 8 with tighter tolerances: an estimate, no bound.
-        status: "computed" where the derivative is unique, "undecided" where it is one element of a set, or some kinks
-            could not be looked for.
+        status: "computed" where the derivative is unique; "sampled" where that rests on the distances to kinks that cannot
+            be located, at the times looked at; "undecided" where it is one element of a set, or such a kink is met.
         reasons: what is undecided, by line.
         segments: the number of smooth pieces.
         steps: the steps of the pass that located the crossings.
+        watched: the steps whose kinks cannot be located (sorts, norms, quotients), and how near the solution comes to them.
         derivative_error: of `diagnose`: the change of the derivative of <c, y>, c drawn, in y0 and theta, relative to 1 + its
             largest entry, by an integration with half the steps and a tenth of the tolerances: an estimate, no bound.
     """
@@ -37,12 +38,13 @@ class FlowReport:
     reasons: tuple[str, ...]
     segments: int
     steps: int
+    watched: tuple[Watched, ...] = ()
     derivative_error: float | None = None
 
     @property
     def decided(self) -> bool:
         """Whether nothing is undecided."""
-        return self.status == "computed"
+        return self.status != "undecided"
 
     def __str__(self) -> str:
         """Print the report."""
@@ -61,6 +63,10 @@ class FlowReport:
             rows.append(
                 f"  [{k.start:.6g}, {k.end:.6g}]: stays on {k.operation} at {k.kink}, entry {k.index}: {word}  ({k.line})"
             )
+        rows += [
+            f"  {w.step}: kinks not located; the nearest at t = {w.time:.6g}, distance {w.distance:.3g} (sampled)"
+            for w in self.watched
+        ]
         return "\n".join([*rows, *(f"  undecided: {r}" for r in self.reasons)])
 
 
@@ -73,13 +79,19 @@ def report_of(motion: Any, course: Course, result: Any, several: bool) -> FlowRe
         f"the solution stays on a kink of {line}: the derivative is one of several, and the set of them is undecided"
         for line in lines
     ]
-    reasons += [f"the kinks of {step} are not located" for step in course.unlocated.values()]
+    watched = tuple(course.watched.values())
+    reasons += [
+        f"the kinks of {w.step} are not located, and near t = {w.time:.6g} the solution comes within {w.distance:.1g} of one"
+        for w in watched
+        if w.met
+    ]
     return FlowReport(
         crossings=tuple(course.crossings),
         contacts=tuple(course.contacts),
         error=error,
-        status="undecided" if reasons else "computed",
+        status="undecided" if reasons else "sampled" if watched else "computed",
         reasons=tuple(reasons),
         segments=len(course.segments),
         steps=course.steps,
+        watched=watched,
     )

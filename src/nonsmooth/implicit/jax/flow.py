@@ -59,9 +59,9 @@ class JaxMotion(Motion):
         """Leave the program: what is differentiated is an argument."""
         return program
 
-    def compiled(self, pieces: Pieces) -> Callable[[Sequence[Any], Any], Any]:
-        """Compile the run; the pattern is an argument."""
-        return jax.jit(pieces.run)
+    def compiled(self, run: Callable[[Sequence[Any], Any], Any]) -> Callable[[Sequence[Any], Any], Any]:
+        """Compile the function; the pattern is an argument."""
+        return jax.jit(run)
 
     def gradients(self, pieces: Pieces, leaves: Sequence[Any], pattern: Any, seed: int) -> Any:
         """Give the derivatives of <c, f_s> in the inputs."""
