@@ -192,9 +192,8 @@ def deep_equilibrium(
     for name, size in (("inputs", inputs), ("width", width)):
         if type(size) is not int or size < 1:
             raise UsageError(f"deep_equilibrium: {name}={size!r}; pass a whole number of features, at least 1.")
-    if isinstance(activation, str):
-        if not callable(getattr(jax.nn, activation, None)):
-            raise UsageError(f"activation={activation!r}: jax.nn has no function of this name; pass a function.")
+    if isinstance(activation, str) and not callable(getattr(jax.nn, activation, None)):
+        raise UsageError(f"activation={activation!r}: jax.nn has no function of this name; pass a function.")
     s: Callable[[Any], Any] = getattr(jax.nn, activation) if isinstance(activation, str) else activation
     if slopes is None:
         try:
@@ -332,7 +331,8 @@ class RowSystem(System):
             return jnp.linalg.solve(blocks, right[..., None])[..., 0]
 
         answer = right + (found.y @ still if self.transposed else found.y)
-        answer = lax.cond(found.error <= self.goal, lambda: answer, dense)
+        solved = jnp.all(length(right - self.product(W, D, answer)) <= self.tolerance * size)
+        answer = lax.cond(solved & (found.error <= self.goal), lambda: answer, dense)
         return answer, length(right - self.product(W, D, answer)), size
 
 

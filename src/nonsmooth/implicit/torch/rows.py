@@ -29,6 +29,9 @@ __all__ = ["AffineRows", "CellRows", "KinkCheck", "Rows", "length"]
 STEPS = 100
 """How often a linear system is iterated before the blocks are formed."""
 
+ROUNDS = 2
+"""How often splitting is tried, the second time for what the first has left."""
+
 NUMBERS = 30_000_000
 """How many numbers the blocks of a batch may have."""
 
@@ -72,9 +75,11 @@ class Rows(Node):
         return (self.system.pull if transposed else self.system.push)([vector])[0]
 
     def residual_of(self, found: torch.Tensor, right: torch.Tensor, transposed: bool) -> torch.Tensor:
-        """Give |b - B x| / |b|, row by row; 0 where b is 0."""
-        rest = length(right - self.product(found, transposed))
-        return torch.where(rest == 0, rest, rest / length(right))
+        """Give |b - B x| / |b|, row by row; a row without a right-hand side is measured by the largest one."""
+        size = length(right)
+        return length(right - self.product(found, transposed)) / torch.where(
+            size > 0, size, size.amax().clamp(min=torch.finfo(size.dtype).tiny)
+        )
 
     def verified(self, found: torch.Tensor, right: torch.Tensor, transposed: bool) -> torch.Tensor:
         """Give a solution after a look at its residual."""
@@ -117,26 +122,32 @@ class AffineRows(Rows):
     inverse: Callable[[], torch.Tensor] | None
 
     def solved(self, right: torch.Tensor, transposed: bool) -> torch.Tensor:
-        """Solve by splitting; by the blocks if that takes too long."""
+        """Solve by splitting, once more for what is left of the right-hand side; by the blocks if that takes too long."""
+        answer, rest, self.evaluations = torch.zeros_like(right), right, 0
+        for _ in range(ROUNDS):
+            answer = answer + self._split(rest, transposed)
+            rest = right - self.product(answer, transposed)
+            if bool((length(rest) <= self.goal * length(right)).all()):
+                return answer
         W, D = self.explicit[0].detach(), self._slopes()
-        D = D / self.slope
-        W = W * self.slope if self.slope != 1 else W
-        if transposed:
-            map_ = AffineMap(lambda u: D * u, W.T, right, self._inverse(True))
-        else:
-            map_ = AffineMap(lambda u: D * u, W, right @ W.T, self._inverse(False))
+        if right.numel() * len(W) <= NUMBERS:
+            blocks = torch.eye(len(W), dtype=W.dtype, device=W.device) - D[..., None] * W
+            answer, _ = dense_solve(blocks, right, transposed, 0.0)
+        return self.verified(answer, right, transposed)
+
+    def _split(self, right: torch.Tensor, transposed: bool) -> torch.Tensor:
+        """Solve once by splitting."""
+        W, D = self.explicit[0].detach(), self._slopes()
+        if self.slope != 1:
+            W, D = W * self.slope, D / self.slope
+        A, b = (W.T, right) if transposed else (W, right @ W.T)
+        still = AffineMap(lambda u: D * u, A, b, self._inverse(transposed))
         size = length(right)
         scale = torch.where(size > 0, size, 1.0)
-        found = fixed_rows(
-            map_, torch.zeros_like(right), self.goal, STEPS, scale, map_ if map_.inverse is not None else None
-        )
-        self.evaluations = found.iterations
-        answer = right + (found.y @ W if transposed else found.y)
-        if found.error > self.goal:
-            blocks = torch.eye(len(W), dtype=W.dtype, device=W.device) - D[..., None] * W
-            if blocks.numel() <= NUMBERS:
-                answer, _ = dense_solve(blocks, right, transposed, 0.0)
-        return self.verified(answer, right, transposed)
+        splitting = still if still.inverse is not None else None
+        found = fixed_rows(still, torch.zeros_like(right), self.goal, STEPS, scale, splitting)
+        self.evaluations += found.iterations
+        return right + (found.y @ W if transposed else found.y)
 
     def product(self, vector: torch.Tensor, transposed: bool) -> torch.Tensor:
         """Give B v or B' v."""
