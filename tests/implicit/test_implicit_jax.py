@@ -96,7 +96,7 @@ CLOSED: dict[str, tuple[Callable[..., Any], Any, Any, Any]] = {
 V = np.array([3.0, 0.5, -2.0])
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CLOSED)
 def test_closed_forms(name: str, precision: str) -> None:
     f, at, value, slope = CLOSED[name]
@@ -108,6 +108,14 @@ def test_closed_forms(name: str, precision: str) -> None:
     np.testing.assert_allclose(jax.jacrev(f)(theta), slope, **exact)
     np.testing.assert_allclose(jax.jacfwd(f)(theta), slope, **exact)
     np.testing.assert_allclose(jax.jit(jax.jacrev(f))(theta), slope, **exact)
+
+
+def test_single_precision() -> None:
+    f, at, value, slope = CLOSED["relu"]
+    theta = jnp.asarray(at, dtype="float32")
+    assert f(theta).dtype == "float32"
+    np.testing.assert_allclose(f(theta), value, rtol=1e-6)
+    np.testing.assert_allclose(jax.jacrev(f)(theta), slope, rtol=1e-6)
 
 
 def test_numbers_of_python_are_differentiated() -> None:
@@ -137,7 +145,7 @@ def test_trees_of_parameters_and_solutions() -> None:
     np.testing.assert_allclose(slope["b"][0], [7 / 3, 7 / 3])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 @pytest.mark.parametrize("linear", ["dense", "gmres"])
 def test_random_relu_contractions(seed: int, linear: str) -> None:
     n = 7
@@ -208,7 +216,7 @@ def equilibrium(W: Any, b: Any, **options: Any) -> Any:
     return implicit.fixed_point(lambda y, W, b: jnp.tanh(W @ y + b), **options)(W, b, start=jnp.zeros(len(b)))
 
 
-@pytest.mark.parametrize("linear", ["dense", "gmres"])
+@pytest.mark.parametrize("linear", ["dense", pytest.param("gmres", marks=pytest.mark.slow)])
 def test_both_modes_to_the_second_order(linear: str) -> None:
     W, b = jnp.asarray(W5, jnp.float64), jnp.asarray(B5, jnp.float64)
 
@@ -233,7 +241,7 @@ def test_hessians_agree() -> None:
         np.testing.assert_allclose(H, np.diag(expected), atol=1e-10)
 
 
-@pytest.mark.parametrize("linear", ["dense", "gmres"])
+@pytest.mark.parametrize("linear", ["dense", pytest.param("gmres", marks=pytest.mark.slow)])
 def test_compiled_and_mapped_as_plain(linear: str) -> None:
     W, bs = jnp.asarray(W5), jnp.stack([B5, -B5, 2 * B5])
 
@@ -401,6 +409,7 @@ def test_one_failure_among_many_is_enough() -> None:
     np.testing.assert_allclose(jax.vmap(f)(t + 1), 1 / (t + 1))
 
 
+@pytest.mark.slow
 def test_large_arrays_under_jit_do_not_wait_for_each_other() -> None:
     n = 400_000
     f = implicit.fixed_point(lambda y, t: 0.5 * jax.nn.relu(y) + t)
@@ -466,6 +475,33 @@ def test_kinks_in_a_compiled_program_are_counted() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         jax.block_until_ready(jax.jit(jax.jacrev(quiet))(at))
+
+
+def folded(x: Any, **options: Any) -> Any:  # B = 1 - 2 w: 1 and -1 at the two pieces, 0 between them
+    return implicit.root(lambda y, x: y - 2 * jax.nn.relu(y) - x, solver=lambda x: -jnp.abs(x), **options)(x)
+
+
+def test_the_condition_is_decided_where_values_are_known() -> None:
+    with pytest.raises(
+        NotInvertible, match=r"(?s)condition of the implicit function theorem is violated.*vertex determinants"
+    ):
+        jax.grad(folded)(0.0)
+    with pytest.raises(NotInvertible, match="is violated"):
+        jax.vmap(jax.grad(folded))(jnp.array([-1.0, 0.0]))
+    with pytest.warns(ImplicitWarning, match="is violated"):
+        assert jax.grad(lambda x: folded(x, violated="warn"))(0.0) == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert jax.grad(lambda x: folded(x, violated="ignore"))(0.0) == 1.0
+        assert jax.grad(lambda x: folded(x, check="solves"))(0.0) == 1.0
+        assert jax.grad(folded)(-1.0) == 1.0
+
+    def shown(a: Any) -> Any:
+        return implicit.root(lambda y, x: y - a * jax.nn.relu(y) - x, solver=lambda x: x)(0 * a)
+
+    with pytest.raises(NotInvertible, match="is violated"):
+        jax.grad(shown)(2.0)
+    assert jax.grad(shown)(0.5) == 0.0
 
 
 def test_random_and_whole_numbers_are_passed_on() -> None:

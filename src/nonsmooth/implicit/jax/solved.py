@@ -88,6 +88,14 @@ def solve(
     Raises:
         UsageError: a start is missing, or structures and shapes do not fit.
         NotConverged: y is not finite, or its residual is too large.
+
+    >>> f = Equation("fixed point", lambda y, t: 0.5 * jax.nn.relu(y) + t)
+    >>> y = lambda t: solve(f, None, (t,), jnp.zeros(2), Options())
+    >>> t = jnp.array([1.0, -1.0])
+    >>> y(t).round(3).tolist(), jnp.diag(jax.jit(jax.jacfwd(y))(t)).round(3).tolist()
+    ([2.0, -1.0], [2.0, 1.0])
+
+    Source: BolteLePauwelsSilvetiFalls2021.
     """
     parameters, floats, others = Parameters.taken_apart(theta)
     arrays, count = [*floats, *others], len(floats)
