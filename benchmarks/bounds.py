@@ -1,9 +1,10 @@
-"""Bounds against what is seen, and what they cost: `python benchmarks/bounds.py [--networks N] [--rounds N] [-o FILE.json]`.
+"""Bounds against what is seen, and their cost: `python benchmarks/bounds.py [--networks N] [--rounds N] [--cpu] [-o FILE.json]`.
 
 Observed / bound: the largest size, difference quotient and quotient of gradients at random pairs of points of the set, relative to
 its bound, over random networks (the same as in tests/bounds/test_soundness.py); a value above 1 would be a wrong bound.
 
-Times: (ns.bounds of VGG-16) / (a forward pass of the same batch), medians of runs in turn.
+Times: (ns.bounds of VGG-16) / (a forward pass of the same batch), medians of runs in turn; with `--cpu` seconds of the
+processor on one thread, which other programs of the machine hardly change.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def seen(networks: int) -> dict[str, dict[str, float]]:
     return {name: {"largest": max(v), "median": statistics.median(v), "networks": len(v)} for name, v in ratios.items()}
 
 
-def times(rounds: int) -> dict[str, float]:
+def times(rounds: int, cpu: bool = False) -> dict[str, float]:
     """Give the medians of the seconds of a forward pass of VGG-16 and of its bounds, and the ratios."""
+    now = time.process_time if cpu else time.perf_counter
     torch.manual_seed(0)
     model, image = vgg16(), torch.randn(1, 3, 224, 224)
 
@@ -70,18 +72,19 @@ def times(rounds: int) -> dict[str, float]:
         "weights": lambda: ns.bounds(model, image, weights=1.0),
         "weights and inputs": lambda: ns.bounds(model, image, weights=1.0, inputs=0.1),
         "inputs, budget 0": lambda: ns.bounds(model, image, inputs=float("inf"), budget=0),
+        "ball of inputs, budget 0": lambda: ns.bounds(model, image, inputs=0.1, budget=0),
     }
     clock: dict[str, list[float]] = {name: [] for name in runs}
     for place in range(rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = now()
             run()
             if place:
-                clock[name].append(time.perf_counter() - start)
+                clock[name].append(now() - start)
     median = {name: statistics.median(v) for name, v in clock.items()}
-    start = time.perf_counter()
+    start = now()
     ns.bounds(model, image, inputs=float("inf"))
-    median["inputs, no budget (once)"] = time.perf_counter() - start
+    median["inputs, no budget (once)"] = now() - start
     return median
 
 
@@ -90,9 +93,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu", action="store_true", help="seconds of the processor (set OMP_NUM_THREADS=1)")
     parser.add_argument("-o", type=Path)
     options = parser.parse_args()
-    found = {"machine": platform.machine(), "torch": torch.__version__, "seconds": times(options.rounds)}
+    if options.cpu:
+        torch.set_num_threads(1)
+    found = {"machine": platform.machine(), "torch": torch.__version__, "seconds": times(options.rounds, options.cpu)}
     for name, seconds in found["seconds"].items():
         print(f"{name:<26} {seconds:8.3f} s  {seconds / found['seconds']['forward']:8.2f} forward passes")
     found["observed / bound"] = seen(options.networks)

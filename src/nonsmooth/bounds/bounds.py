@@ -153,8 +153,9 @@ def bound_program(
             or a mapping from the names x0, x1, ... None: fixed.
         loss, target: the objective f = loss(network, target), bounded beside the network.
         regularisation: r(w), added to the objective; called with the tree of weights (for a model: names -> parameters).
-        budget: how many multiplications the spectral norm of a known matrix or kernel may take; by default some seconds'
-            worth. Above it cheaper and looser norms are used: about 2e9 for the time of a forward pass or two.
+        budget: how many multiplications the spectral norm of a known matrix or kernel, and the intervals of all entries of
+            a product, may take; by default some seconds' worth for a norm. Above it cheaper and looser bounds are used: 0 for
+            those that one pass over the weights gives.
 
     Returns:
         The bounds; `print(bounds)`, `bounds.weights.lipschitz`, `bounds.layers`, `bounds.save(folder)`.

@@ -348,7 +348,7 @@ def _entries(call: Called, geometry: _Geometry) -> tuple[Floats | float, Floats 
         away = kernel.distance * row + 4 * (geometry.terms + 8) * UNIT * x.peak * float(np.max(up - down, initial=0.0))
         low = max(low, float(np.min(least * up + most * down)) - away)
         high = min(high, float(np.max(most * up + least * down)) + away)
-    if of_each((x, kernel)):
+    if of_each((x, kernel)) and 5.0 * geometry.terms * prod(call.shape) <= call.budget:
         each = _of_each(call, row, geometry.terms)
         if each is not None:
             return np.maximum(each[0], low), np.minimum(each[1], high)

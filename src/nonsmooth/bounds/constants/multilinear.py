@@ -134,7 +134,8 @@ class SumOfProducts:
     def interval(self) -> Interval:
         """Enclose the entries: by intervals of each where operands have them, else by one for all."""
         low, high = self._one_for_all()
-        if len(self.operands) == 2 and any(u.low.shape or u.high.shape for u in self.operands):
+        affordable = 5.0 * self.terms * prod(self.shape) <= self.budget
+        if affordable and len(self.operands) == 2 and any(u.low.shape or u.high.shape for u in self.operands):
             found = self._of_each()
             if found is not None:
                 return np.maximum(found[0], low), np.minimum(found[1], high)
@@ -166,6 +167,8 @@ class SumOfProducts:
         """Enclose the entries where one operand is known up to a distance and the other runs through one interval."""
         u, other = self.operands[place], self.operands[1 - place]
         if u.center is None or not isfinite(u.distance) or np.iscomplexobj(u.center) or not u.size:
+            return -inf, inf
+        if u.size > 1e6 and u.size > self.budget:
             return -inf, inf
         least, most = _hull(other)
         if not (isfinite(least) and isfinite(most)):

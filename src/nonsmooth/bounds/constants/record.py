@@ -23,7 +23,8 @@ class Called:
     does not move. `evaluate(*arrays)` runs the framework's operation in double precision with arrays of numpy in the
     places of the operands (None: at the operand's center), and gives its first result; `pull(arrays, cotangent)` gives
     the pullback of a cotangent to the operands. Both give None where that cannot be done: shapes alone are known, or a
-    value stands in two places. `budget` is how many multiplications the norm of a known matrix or kernel may take.
+    value stands in two places. `budget` is how many multiplications the norm of a known matrix or kernel, or the intervals
+    of all entries of a product, may take.
     """
 
     operation: str
