@@ -11,6 +11,7 @@ Source: MarxPauwels2022, derived, docs/theory/flows.md.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ import numpy as np
 
 from nonsmooth.errors import ImplicitWarning, NoDerivative, PointError, ProofFailed, UsageError
 from nonsmooth.frameworks.framework import find_framework
-from nonsmooth.implicit.flows.course import Course, Limits, follow_course
+from nonsmooth.implicit.flows.course import Course, Limits
+from nonsmooth.implicit.flows.follower import follow_course
 from nonsmooth.implicit.flows.piece import Pieces
 from nonsmooth.implicit.flows.report import FlowReport, report_of
 
@@ -110,9 +112,9 @@ class Flow:
                     "as it is. Call the flow outside of them, or pass locate=False to say that this is meant."
                 )
             self.report = None
-            return module.integrate_plainly(motion, y0, times, theta, self.options)
+            return module.integrate_plainly(motion, y0, times, motion.theta, self.options)
         course = self._course(motion, given)
-        result = module.integrate(motion, course, y0, times, given, theta, self.options)
+        result = module.integrate(motion, course, y0, times, given, motion.theta, self.options)
         self.report = report_of(motion, course, module.numpy(result), np.ndim(given) > 0)
         self._judge(self.report)
         return result
@@ -127,11 +129,11 @@ class Flow:
         if given is None:
             raise UsageError("flow: diagnose needs values; under jit and vmap there are none.")
         course = self._course(motion, given)
-        result = module.integrate(motion, course, y0, times, given, theta, self.options)
+        result = module.integrate(motion, course, y0, times, given, motion.theta, self.options)
         rtol, atol = self.options.tolerances(motion.double)
         finer = replace(self.options, rtol=rtol / 10, atol=atol / 10, refinement=2 * self.options.refinement)
         found, better = (
-            module.sensitivity(module.again(motion, options), course, y0, given, theta, options)
+            module.sensitivity(module.again(motion, options), course, y0, given, motion.theta, options)
             for options in (self.options, finer)
         )
         error = float(np.abs(found - better).max(initial=0.0) / (1 + np.abs(better).max(initial=0.0)))
@@ -152,16 +154,16 @@ class Flow:
                 "jnp.asarray(y0, float)."
             )
         if module.traced((y0, times, theta)):
-            return module, module.motion_of(self.function, y0, theta, self.options), None
+            return module, module.motion_of(*_bound(framework, self.function, y0, theta), self.options), None
         if not np.isfinite(module.numpy(y0)).all():
             raise PointError("flow: y0 has entries that are not finite.")
-        motion = module.motion_of(self.function, y0, theta, self.options)
+        motion = module.motion_of(*_bound(framework, self.function, y0, theta), self.options)
         return module, motion, _read_times(module.numpy(times), self.options.start)
 
     def _course(self, motion: Any, given: Any) -> Course:
         """Follow the solution."""
         limits, times = self.options.limits(motion.double), np.atleast_1d(given).tolist()
-        key = motion.key()
+        key = motion.key(), getattr(motion.function, "numbers", ())
         motion.known = self._known.setdefault(key, [])
         for _ in range(2):
             course = follow_course(motion, limits, float(self.options.start), times)
@@ -186,6 +188,25 @@ class Flow:
 def _warn(text: str) -> None:
     """Warn at the line of the caller."""
     warnings.warn(text, ImplicitWarning, stacklevel=4)
+
+
+def _bound(framework: Any, function: Any, y0: Any, theta: Sequence[Any]) -> tuple[Any, Any, list[Any]]:
+    """Bind the numbers and whole-number arrays of theta to f: what remains are arrays that move."""
+    leaves, structure = framework.flatten(list(theta))
+    moving = [framework.holds(leaf) and "float" in str(leaf.dtype) for leaf in leaves]
+    if all(moving):
+        return function, y0, list(theta)
+
+    @functools.wraps(function, updated=())
+    def bound(t: Any, y: Any, *arrays: Any) -> Any:
+        given = iter(arrays)
+        full = [next(given) if moves else leaf for leaf, moves in zip(leaves, moving, strict=True)]
+        return function(t, y, *framework.unflatten(full, structure))
+
+    fixed = [leaf for leaf, moves in zip(leaves, moving, strict=True) if not moves]
+    numbers = [framework.numpy(x).tolist() if framework.holds(x) else x for x in fixed]
+    setattr(bound, "numbers", (str(structure), str(numbers)))  # noqa: B010
+    return bound, y0, [leaf for leaf, moves in zip(leaves, moving, strict=True) if moves]
 
 
 def _read_times(values: Any, start: float) -> Any:
@@ -218,7 +239,8 @@ def flow(f: Callable[..., Any], **options: Any) -> Flow:
     the solution stays on a kink that matters the derivative is one element of a set, which is `undecided`, with a warning.
 
     Args:
-        f: f(t, y, *theta) -> like y, Lipschitz; t is an array without axes.
+        f: f(t, y, *theta) -> like y, Lipschitz; t is an array without axes. Theta are arrays or trees of them; numbers and
+            whole-number arrays among them are constants.
         options: see `FlowOptions`.
 
     Returns:

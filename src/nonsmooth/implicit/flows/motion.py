@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.errors import ResultError, StaleProgram
-from nonsmooth.implicit.flows.piece import Entry, Pattern, Pieces
+from nonsmooth.implicit.flows.held import Entry
+from nonsmooth.implicit.flows.piece import Pattern, Pieces
 from nonsmooth.program import Program
 
 __all__ = ["LEAST_STEPS", "Motion"]
@@ -118,8 +119,8 @@ class Motion(ABC):
                 f"{'an array of shape ' + str(found) if found is not None else f'{len(results)} arrays or a constant'}."
             )
         pieces = Pieces(self.attached(program), self.still)
-        pieces.compiled = self.compiled(pieces.run)  # type: ignore[attr-defined]
-        pieces.compiled_distances = self.compiled(pieces.distances)  # type: ignore[attr-defined]
+        for name in ("run", "natural", "distances", "runners_up"):
+            setattr(pieces, f"compiled_{name}", self.compiled(getattr(pieces, name)))
         self.known.append(pieces)
         return pieces
 
@@ -151,7 +152,7 @@ class Motion(ABC):
     def run(self, pieces: Pieces, t: float, y: Any, pattern: Pattern) -> tuple[Any, Any]:
         """Give f_s(t, y) and the margins, as arrays of numpy."""
         with self.quiet():
-            f, margins = pieces.compiled(self.leaves(t, y), self.arrays(pattern))  # type: ignore[attr-defined]
+            f, margins = pieces.compiled_run(self.leaves(t, y), self.arrays(pattern))  # type: ignore[attr-defined]
             flat = [np.ravel(np.asarray(self.framework.numpy(m), dtype=float)) for m in margins]
             value = self.framework.flatten(f)[0][0]
         return np.asarray(self.framework.numpy(value), dtype=float), np.concatenate([*flat, np.zeros(0)])
@@ -170,13 +171,22 @@ class Motion(ABC):
 
     def natural(self, pieces: Pieces, t: float, y: Any) -> Pattern:
         """Give the pattern of a point."""
+        return self._natural(pieces, self.leaves(t, y))
+
+    def _natural(self, pieces: Pieces, leaves: list[Any]) -> Pattern:
+        """Give the pattern at some inputs."""
         with self.quiet():
-            return pieces.natural(self.leaves(t, y))[1]
+            return tuple(map(self._on_host, pieces.compiled_natural(leaves, ())))  # type: ignore[attr-defined]
+
+    def _on_host(self, entry: Entry) -> Entry:
+        """Give the arrays of an entry to numpy."""
+        return tuple(np.asarray(self.framework.numpy(e), dtype=float) for e in entry)
 
     def runners_up(self, pieces: Pieces, t: float, y: Any, pattern: Pattern) -> list[Entry]:
         """Give for every step with a winner the place of the runner-up."""
         with self.quiet():
-            return pieces.runners_up(self.leaves(t, y), self.arrays(pattern))
+            found = pieces.compiled_runners_up(self.leaves(t, y), self.arrays(pattern))  # type: ignore[attr-defined]
+            return list(map(self._on_host, found))
 
     def beside(self, pieces: Pieces, t: float, y: Any, pattern: Pattern, mask: Any, seed: int) -> Pattern:
         """Give the pattern with the elements of a mask where they are a little beside the point, in a drawn direction."""
@@ -185,8 +195,7 @@ class Motion(ABC):
             value = np.asarray(self.framework.numpy(leaf), dtype=float)
             v = rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.0, value.shape)
             moved.append(self.framework.array_like(leaf, value + (1e-3 if seed % 2 == 0 else -1e-3) * v))
-        with self.quiet():
-            other = pieces.natural(moved)[1]
+        other = self._natural(pieces, moved)
         found, place = [], 0
         for entry, there in zip(pattern, other, strict=True):
             new = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -67,42 +68,40 @@ class JaxMotion(Motion):
         """Give the derivatives of <c, f_s> in the inputs."""
         moving = [k for k, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
-        def value(given: list[Any]) -> Any:
-            full = list(leaves)
+        def value(given: list[Any], full: list[Any], pattern: Any) -> Any:
             for k, leaf in zip(moving, given, strict=True):
                 full[k] = leaf
             out = JAX.flatten(pieces.run(full, pattern)[0])[0][0]
             return jnp.vdot(jnp.asarray(np.random.default_rng(seed).standard_normal(out.shape), out.dtype), out)
 
-        found = jax.grad(value)([leaves[k] for k in moving])
+        gradient = pieces.__dict__.setdefault("gradient", jax.jit(jax.grad(value, argnums=0)))
+        found = gradient([leaves[k] for k in moving], list(leaves), pattern)
         return np.concatenate([np.ravel(np.asarray(g)) for g in found])
 
     def stepper(self, pieces: Pieces) -> Any:
         """Give the compiled integrator of one stretch of any piece of a program: (pattern, a, b, step, y, theta) -> (y, done)."""
         steppers: dict[Any, Any] = pieces.__dict__.setdefault("steppers", {})
-        rtol, atol = self._options.tolerances(self.double)
-        key = rtol, atol, str(self._options.method), self._options.max_steps
+        key = str(self._options.method), self._options.max_steps
         if key not in steppers:
 
             def field(t: Any, y: Any, given: Any) -> Any:
                 pattern, theta = given
                 return JAX.flatten(pieces.run([t, y, *theta], pattern)[0])[0][0]
 
-            steppers[key] = _stepper(field, self._options, self.double)
-        return steppers[key]
+            steppers[key] = _stepper(field, self._options)
+        return partial(steppers[key], self._options.tolerances(self.double))
 
 
-def _stepper(field: Callable[..., Any], options: FlowOptions, double: bool) -> Any:
-    """Compile diffrax on a field."""
+def _stepper(field: Callable[..., Any], options: FlowOptions) -> Any:
+    """Compile diffrax on a field: (tolerances, given, a, b, longest, y) -> (y, done)."""
     diffrax = _diffrax()
     method = options.method or diffrax.Dopri5()
     if not isinstance(method, diffrax.AbstractSolver):
         raise UsageError(f"flow: method={method!r} is a solver of diffrax, e.g. diffrax.Dopri5().")
-    rtol, atol = options.tolerances(double)
 
     @jax.jit
-    def stretch(given: Any, a: Any, b: Any, longest: Any, y: Any) -> Any:
-        controller = diffrax.PIDController(rtol=rtol, atol=atol, dtmax=longest)
+    def stretch(tolerances: Any, given: Any, a: Any, b: Any, longest: Any, y: Any) -> Any:
+        controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1], dtmax=longest)
         found = diffrax.diffeqsolve(
             diffrax.ODETerm(field), method, a, b, None, y, given,
             stepsize_controller=controller, max_steps=options.max_steps, throw=False,
@@ -163,7 +162,7 @@ def integrate(
         inner = [t for t in wanted[len(found) :] if segment.start < t <= segment.end]
         nodes = [segment.start, *inner] + ([segment.end] if not inner or inner[-1] < segment.end else [])
         pattern = motion.arrays(segment.pattern)
-        run = segment.pieces.compiled  # type: ignore[attr-defined]
+        run = segment.pieces.compiled_run  # type: ignore[attr-defined]
         for a, b in itertools.pairwise(nodes):
             ends = jnp.asarray(a, y0.dtype), jnp.asarray(b, y0.dtype)
             if b - a < motion.shortest * max(1.0, abs(b)):
@@ -203,11 +202,12 @@ def sensitivity(
 def integrate_plainly(motion: JaxMotion, y0: Any, times: Any, theta: Sequence[Any], options: FlowOptions) -> Any:
     """Run the integrator on f as it is."""
     row = jnp.asarray(times, y0.dtype)
-    stretch = _stepper(lambda t, y, given: motion.function(t, y, *given), options, motion.double)
+    stretch = _stepper(lambda t, y, given: motion.function(t, y, *given), options)
+    tolerances = options.tolerances(motion.double)
     found, a, y = [], jnp.asarray(options.start, y0.dtype), y0
     for k in range(row.size):
         b = row.reshape(-1)[k]
-        y, done = stretch(list(theta), a, lax.stop_gradient(b), jnp.asarray(jnp.inf, y0.dtype), y)
+        y, done = stretch(tolerances, list(theta), a, lax.stop_gradient(b), jnp.asarray(jnp.inf, y0.dtype), y)
         y = jnp.where(done, y, jnp.nan)
         slope = lax.stop_gradient(motion.function(b, y, *theta))
         found.append(y + slope * (b - lax.stop_gradient(b)))
