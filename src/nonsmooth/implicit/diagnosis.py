@@ -257,7 +257,7 @@ def _diagnosis(
 ) -> Diagnosis:
     """Report what was found."""
     invertible = None if reasons and found.invertible else found.invertible
-    smallest = found.smallest if found.invertible else 0.0
+    smallest = found.smallest if invertible else 0.0
     size, distance = measured
     return Diagnosis(
         format_version=FORMAT_VERSION,
@@ -268,7 +268,7 @@ def _diagnosis(
         status="undecided" if invertible is None else status,
         rule=found.rule,
         smallest_singular_value=smallest,
-        attained=found.exact,
+        attained=found.exact and invertible is not None,
         kinks=max(s.count for s in systems),
         lines=_lines(systems[0]),
         groups=found.groups,

@@ -8,16 +8,19 @@ same way, so that derivatives of every order exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from torch.autograd import forward_ad
 
-from nonsmooth.errors import UsageError
+from nonsmooth.errors import ImplicitWarning, UsageError
 from nonsmooth.frameworks.torch.tree import flatten, unflatten
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
+from nonsmooth.implicit.torch.closure import Replaced, Stop, key_of, leaves_of, now, stops
 from nonsmooth.implicit.torch.system import System
 
 __all__ = ["Node", "attach"]
@@ -35,7 +38,8 @@ class Node:
     Attributes:
         residual: H(y, x), of a tree like the solution and the list of explicit tensors.
         explicit: these tensors, cut from the graph; leaves of the recorded evaluation where they require gradients.
-        closed: the leaves of the graph of what H closes over.
+        closed: what H closes over: tensors that were computed before, and the leaves of its graph.
+        sources: what stands for them in the recorded evaluation; `replaced` tells those that something else stands for.
         system: the recorded evaluation.
         check: what is looked at before a derivative is given.
     """
@@ -52,9 +56,22 @@ class Node:
     ) -> None:
         self.residual, self.check = residual, check
         self.explicit = [t.detach().requires_grad_() if t.requires_grad else t.detach() for t in inputs]
-        self.system = System(lambda z: residual(z, self.explicit), y, equation, options, of)
-        own = {id(t) for t in [*self.system.leaves, *self.explicit]}
-        self.closed = [t for t in _leaves_of(self.system.residual) if id(t) not in own]
+
+        def evaluated() -> System:
+            with _fresh_casts():
+                return System(lambda z: residual(z, self.explicit), y, equation, options, of)
+
+        begin = now()
+        self.system = evaluated()
+        replaced = Replaced(stops(self.system.residual, begin), lambda t: t.detach().requires_grad_())
+        if replaced.wanted and torch.is_grad_enabled():
+            with replaced:
+                self.system = evaluated()
+            self._missed(stops(self.system.residual, begin))
+        computed, instead = zip(*replaced.found.values(), strict=True) if replaced.found else ((), ())
+        own = {id(t) for t in [*self.system.leaves, *self.explicit, *instead]}
+        leaves = [t for t in leaves_of(self.system.residual) if id(t) not in own]
+        self.replaced, self.closed, self.sources = list(replaced.found), [*computed, *leaves], [*instead, *leaves]
         self.value = [r.detach() for r in self.system.residual]
         self.inputs = len(inputs)
         if forward_ad._current_level >= 0 and any(
@@ -63,6 +80,18 @@ class Node:
             raise UsageError(
                 f"forward mode through a tensor that {equation.name} closes over: pass it as a parameter of the "
                 f"{equation.kind}, which forward mode sees."
+            )
+
+    def _missed(self, left: set[Stop]) -> None:
+        """Say that tensors could not be replaced: what a custom function of torch.autograd is applied to is not seen."""
+        if left:
+            equation = self.system.equation
+            warnings.warn(
+                f"the {equation.kind} of {equation.name} closes over {len(left)} tensor(s) that were computed before or have "
+                "hooks, and uses them where they cannot be replaced (in a torch.autograd.Function, in scripted code): their "
+                "gradients pass them by on the way to the leaves behind them. Pass them as parameters.",
+                ImplicitWarning,
+                stacklevel=5,
             )
 
     def solve(self, vector: Leaves, *, transposed: bool) -> list[torch.Tensor]:
@@ -98,9 +127,15 @@ class Node:
         with torch.enable_grad():
             solution = unflatten([gates.pass_on(t) for t in y], self.system.structure)
             passed = [gates.pass_on(t) for t in inputs]
-            again = flatten(self.residual(solution, passed))[0]
+            instead = dict(zip(self.replaced, map(gates.pass_on, closed), strict=False))
+            if instead:
+                with Replaced(set(instead), lambda t: instead[key_of(t)]):
+                    again = flatten(self.residual(solution, passed))[0]
+            else:
+                again = flatten(self.residual(solution, passed))[0]
             self._same(again)
-            asked = [t for t, want in zip([*passed, *closed], wanted, strict=True) if want]
+            sources = [*passed, *instead.values(), *closed[len(instead) :]]
+            asked = [t for t, want in zip(sources, wanted, strict=True) if want]
             moving = [(r, -v) for r, v in zip(again, adjoint, strict=True) if r.requires_grad]
             if not asked or not moving:
                 return [None] * len(asked)
@@ -143,6 +178,17 @@ class Node:
                 )
 
 
+@contextmanager
+def _fresh_casts() -> Iterator[None]:
+    """Let autocast cast anew, with a graph: what it keeps may have been cast for the solver, without one."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
+
+
 def attach(node: Node, inputs: Leaves) -> list[torch.Tensor]:
     """Give the leaves of a solution as functions of the tensors that its residual is given, and of what it closes over."""
     return list(_Attached.apply(node, *inputs, *node.closed))
@@ -175,7 +221,7 @@ class _Attached(torch.autograd.Function):
             adjoint = node.adjoint(adjoint, y, inputs, cotangents)
             found = iter(node.pull_differentiably(adjoint, y, inputs, closed, wanted))
         else:
-            sources = [t for t, want in zip([*node.explicit, *node.closed], wanted, strict=True) if want]
+            sources = [t for t, want in zip([*node.explicit, *node.sources], wanted, strict=True) if want]
             found = iter(node.pull(adjoint, sources))
         return (None, *[next(found) if want else None for want in wanted])
 
@@ -276,19 +322,3 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
         """Pass, or stop."""
         return None, cotangents[0] if ctx.gates.open else None
-
-
-def _leaves_of(tensors: Leaves) -> list[torch.Tensor]:
-    """Give the leaves that require gradients of the graph behind some tensors."""
-    found: dict[int, torch.Tensor] = {id(t): t for t in tensors if t.is_leaf and t.requires_grad}
-    stack = [t.grad_fn for t in tensors if t.grad_fn is not None]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found[id(variable)] = variable
-        following = {n for n, _ in node.next_functions if n is not None} - seen
-        seen |= following
-        stack.extend(following)
-    return list(found.values())

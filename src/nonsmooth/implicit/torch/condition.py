@@ -40,6 +40,9 @@ ROUNDING = 16.0
 MOVED = 0.5
 """An argument may be zero at the solution if Newton's step leaves less of it than so many times what it changes."""
 
+FOLLOWED = 1e-3
+"""How far, relatively, a product with the derivative may be from a difference quotient."""
+
 
 @dataclass
 class _Known:
@@ -47,6 +50,7 @@ class _Known:
 
     program: Program | None
     derivatives: int = 0
+    severed: tuple[str, ...] = ()
 
 
 def make_check(equation: Equation, theta: tuple[Any, ...], options: Options) -> Callable[[Node], None] | None:
@@ -93,6 +97,12 @@ class _Check:
             linear.probe()  # at the 1st, 2nd, 4th, 8th, ... derivative where it costs a solve
         if self.known.program is None:
             return
+        if self.known.severed and not self._follows():
+            self._warn(
+                f"its linear system may not be that of the equation, since {self.known.severed[0]}. Write the function so that "
+                "autograd follows all of its dependence on the solution; where some of it is left out on purpose, pass "
+                "check='solves' to be told no more"
+            )
         try:
             where = self._kinked()
         except NonsmoothError as error:
@@ -108,7 +118,8 @@ class _Check:
         if key not in table:
             table[key] = _Known(None)
             try:
-                table[key].program = self._capture()
+                program = table[key].program = self._capture()
+                table[key].severed = self._severed(program)
             except NonsmoothError as error:
                 self._unchecked(error)
         return table[key]
@@ -119,7 +130,32 @@ class _Check:
         def residual(y: Any, *theta: Any) -> Any:
             return self.equation.residual(TREES, y, theta)
 
-        return TORCH.capture(residual, self.y, self.theta)
+        with torch.enable_grad():
+            return TORCH.capture(residual, self.y, self.theta)
+
+    def _severed(self, program: Program) -> tuple[str, ...]:
+        """List where the dependence on y is cut off from the derivative: `detach`, `no_grad`, numpy, `item`."""
+        found = TORCH.severed(program, self.y, self.theta)
+        return tuple(s.message for s in found if s.rule in ("detached", "escaped"))
+
+    def _follows(self) -> bool:
+        """Tell whether B v is the difference quotient of H along a random v, though something is cut off."""
+        system = self.node.system
+        size = 1 + max((float(t.abs().max()) for t in flatten(self.y)[0] if t.numel()), default=0.0)
+        step = size * system.eps ** (1 / 3)
+        v = system.parts(np.random.default_rng(0).standard_normal(system.linear.size))
+        with torch.no_grad():
+            ahead, behind = (
+                self.node.residual(
+                    unflatten([t.detach() + s * d for t, d in zip(system.leaves, v, strict=True)], system.structure),
+                    self.node.explicit,
+                )
+                for s in (step, -step)
+            )
+            quotient = (system.flat(flatten(ahead)[0]) - system.flat(flatten(behind)[0])) / (2 * step)
+        product = system.flat(system.push(v))
+        allowed = max(FOLLOWED, 10 * system.eps ** (2 / 3)) * (np.linalg.norm(product) + np.linalg.norm(quotient))
+        return bool(np.linalg.norm(product - quotient) <= allowed)
 
     def _observed(self, y: Any) -> Evaluation:
         """Evaluate the program and what it meets that is not smooth."""
@@ -134,7 +170,9 @@ class _Check:
             self.known.program = self._capture()  # a mode of a module, say, has been changed
             seen = self._observed(self.y)
             if not self._reproduces(seen):
-                self._unchecked("a tensor on which it depends has been changed in place since the solution was found.")
+                self._unchecked(
+                    "a tensor on which it depends, or a mode (autocast, say), has been changed since the solution was found."
+                )
                 return None
         system = self.node.system
         size = 1 + max((float(t.abs().max()) for t in flatten(self.y)[0] if t.numel()), default=0.0)

@@ -32,6 +32,9 @@ def solve(
         NotConverged: the solution is not finite, or |H| > tolerance (1 + |y|).
         UsageError: it is no tree of floating tensors, or H does not give as many equations as there are unknowns.
     """
+    if torch.is_inference_mode_enabled():  # no gradient can be taken there, not even that of an objective
+        with torch.inference_mode(False), torch.no_grad():
+            return solve(equation, solver, _usable(theta), _usable(start), options)
     leaves, structure = pytree.tree_flatten(theta)
     places = [i for i, leaf in enumerate(leaves) if floats(leaf)]
     inputs = [leaves[i] for i in places]
@@ -51,6 +54,12 @@ def solve(
     if not torch.is_grad_enabled() and forward_ad._current_level < 0:
         return node.system.y
     return unflatten(attach(node, inputs), node.system.structure)
+
+
+def _usable(tree: Any) -> Any:
+    """Copy tensors that were made in inference mode, which no graph may hold."""
+    copy = lambda t: t.clone() if isinstance(t, torch.Tensor) and t.is_inference() else t  # noqa: E731
+    return pytree.tree_map(copy, tree)
 
 
 def _transformed(
@@ -103,7 +112,7 @@ def find(
     tensors = pytree.tree_leaves(plain)
     like = next((t for t in [*pytree.tree_leaves(start), *tensors] if floats(t)), None)
     if start is not None:
-        start = accept(start, like, None, f"the start of the {equation.kind} of {equation.name}")
+        start = accept(start, like, None, f"the {equation.kind} of {equation.name}", begins=True)
     with torch.no_grad():
         if solver is not None:
             y = solver(*plain)

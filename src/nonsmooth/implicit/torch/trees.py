@@ -76,8 +76,8 @@ def squared_norm(leaves: list[torch.Tensor]) -> float:
     return float(sum(float(t.detach().double().square().sum()) for t in leaves))
 
 
-def accept(y: Any, like: torch.Tensor | None, start: Any, name: str) -> Any:
-    """Turn what a solver returned into a tree of tensors of its own, cut from every graph.
+def accept(y: Any, like: torch.Tensor | None, start: Any, name: str, *, begins: bool = False) -> Any:
+    """Turn what a solver returned, or what it begins with, into a tree of tensors of its own, cut from every graph.
 
     Arrays of numpy and numbers become tensors of the type and on the device of `like`.
 
@@ -86,17 +86,18 @@ def accept(y: Any, like: torch.Tensor | None, start: Any, name: str) -> Any:
         NotConverged: it holds a nan or an infinity.
     """
     leaves, structure = pytree.tree_flatten(y)
+    said = f"the start of {name} is" if begins else f"the solver of {name} returned"
     if not leaves:
-        raise UsageError(
-            f"the solver of {name} returned {y!r}: it must return the solution, a tensor or a tree of tensors."
-        )
-    found = [_tensor(leaf, like, label, name) for leaf, label in zip(leaves, leaf_names(y, "y"), strict=True)]
+        raise UsageError(f"{said} {y!r}: a solution is a tensor or a tree of tensors.")
+    found = [_tensor(leaf, like, label, said) for leaf, label in zip(leaves, leaf_names(y, "y"), strict=True)]
     for label, leaf in zip(leaf_names(y, "y"), found, strict=True):
         if not is_finite(leaf):
             bad = "nan" if bool(torch.isnan(leaf).any()) else "inf"
             where = tuple(int(i) for i in (~torch.isfinite(leaf)).nonzero()[0])
+            if begins:
+                raise NotConverged(f"{said} not finite: {label} holds {bad} at index {where}.")
             raise NotConverged(
-                f"the solver of {name} returned a solution that is not finite: {label} holds {bad} at index {where}. It has "
+                f"{said} a solution that is not finite: {label} holds {bad} at index {where}. It has "
                 "diverged, or there is no solution: start nearer, make smaller steps, or check that the equation has one."
             )
     solution = pytree.tree_unflatten(found, structure)
@@ -105,7 +106,7 @@ def accept(y: Any, like: torch.Tensor | None, start: Any, name: str) -> Any:
     return solution
 
 
-def _tensor(leaf: Any, like: torch.Tensor | None, label: str, name: str) -> torch.Tensor:
+def _tensor(leaf: Any, like: torch.Tensor | None, label: str, said: str) -> torch.Tensor:
     """Make one leaf a floating tensor with memory of its own."""
     if isinstance(leaf, torch.Tensor):
         found = leaf.detach().clone()
@@ -114,12 +115,11 @@ def _tensor(leaf: Any, like: torch.Tensor | None, label: str, name: str) -> torc
         found = torch.tensor(np.asarray(leaf), dtype=dtype, device=device)
     else:
         raise UsageError(
-            f"the solver of {name} returned {_described(leaf)} as {label}: a solution is made of floating tensors, arrays of "
-            "numpy or floats."
+            f"{said} {_described(leaf)} as {label}: a solution is made of floating tensors, arrays of numpy or floats."
         )
     if not found.is_floating_point() or found.layout is not torch.strided:
         raise UsageError(
-            f"the solver of {name} returned {_described(leaf)} as {label}: a solution is made of dense floating tensors, for "
+            f"{said} {_described(leaf)} as {label}: a solution is made of dense floating tensors, for "
             "only these have derivatives."
         )
     return found
