@@ -378,6 +378,15 @@ def test_what_does_not_end_is_said(xp):
 
 
 @pytest.mark.parametrize("xp", ["jax"] * ("jax" in served()), indirect=True)
+def test_plain_numbers_under_grad(xp):
+    import jax
+
+    solver = ns.implicit.flow(lambda t, y, a: 1 + a * jax.nn.relu(y), rtol=1e-6)
+    found = jax.grad(solver, argnums=(0, 1, 2))(-1.0, 2.0, 1.0)
+    np.testing.assert_allclose([float(d) for d in found], [E, E, 1.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("xp", ["jax"] * ("jax" in served()), indirect=True)
 def test_jit_says_that_nothing_is_located(xp):
     import jax
 

@@ -45,8 +45,9 @@ class JaxMotion(Motion):
         self.double, self._options = y0.dtype == jnp.float64, options
 
     def still(self, array: Any) -> Any:
-        """Cut an array off from what is differentiated: outside of jit that is its value."""
-        return lax.stop_gradient(array)
+        """Cut an array off from what is differentiated: outside of jit that is its value, an array also of a plain number."""
+        cut = lax.stop_gradient(array)
+        return jnp.asarray(cut, array.dtype) if _is_array(array) and not _is_array(cut) else cut
 
     def quiet(self) -> AbstractContextManager[Any]:
         """Evaluate now, also where something around is differentiated."""
