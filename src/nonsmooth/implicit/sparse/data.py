@@ -80,8 +80,8 @@ def _numbers(values: Any, what: str) -> Vector:
         if raw.dtype.kind == "c":
             raise TypeError("complex numbers")
         found = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{what} is no array of real numbers: {error}.") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch, of tensors that require a gradient
+        raise UsageError(f"{what} is no array of real numbers: {str(error).rstrip('.')}.") from None
     if not np.isfinite(found).all():
         raise UsageError(f"{what} has entries that are nan or infinite; leave those samples out, or impute them.")
     return found

@@ -240,14 +240,15 @@ def read_problem(problem: Problem, X: Any, y: Any, penalty: Any) -> tuple[Vector
 
 
 def check_condition(sensitivity: Sensitivity, violated: Violated) -> None:
-    """Raise or warn where the condition does not hold, or is undecided."""
+    """Raise or warn where the condition does not hold, or is undecided; warn where it is unknown what moves."""
     Options(violated=violated)
     found = sensitivity.found
-    if found.invertible is True or violated == "ignore":
+    if violated == "ignore" or (found.invertible is True and not found.open):
         return
+    holds = "is" if found.invertible is True else "must be"
     said = (
-        f"The solution is to be differentiated, and H must be positive definite on its {len(found.equicorrelation)} equally "
-        f"correlated {found.names}(s); " + "; ".join(found.reasons) + "."
+        f"The solution is to be differentiated, and H {holds} positive definite on its {len(found.equicorrelation)} equally "
+        f"correlated {found.names}(s); " + "; ".join(reason.rstrip(".") for reason in found.reasons) + "."
     )
     if found.invertible is False and violated == "raise":
         raise NotInvertible(
@@ -272,9 +273,10 @@ def _elements(
     """Give the derivative of the support, and those of all selections, if they can be listed and all exist."""
     if sensitivity.found.invertible is not True:
         return derivative(sensitivity.independent()), None
-    support = sensitivity.moving([])
     values = sensitivity.over_selections(derivative, limit)
-    return (derivative(support) if values is None else values[0]), values
+    if values is None or sensitivity.found.open:
+        return derivative(sensitivity.moved()), values
+    return values[0], values
 
 
 def _set_of(values: Vector | None) -> ConvexSet | None:

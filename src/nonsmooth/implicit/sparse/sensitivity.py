@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from scipy.linalg import qr
 
-from nonsmooth.implicit.sparse.active_set import Equicorrelation
+from nonsmooth.implicit.sparse.active_set import NEAR, Equicorrelation
 from nonsmooth.implicit.sparse.data import Indices, Vector
 from nonsmooth.implicit.sparse.linearisation import Linearisation
 from nonsmooth.implicit.sparse.normal_equations import NormalEquations
@@ -43,6 +43,10 @@ class Sensitivity:
     def moving(self, kinks: list[int]) -> Indices:
         """Give the index set of the support and some kinks."""
         return np.array(sorted([*self.found.support, *kinks]), dtype=np.intp)
+
+    def moved(self) -> Indices:
+        """Give the support, and what is open and did move in the solution that was computed."""
+        return self.moving([j for j in self.found.open if self.at.room[j] > NEAR * self.at.room_unit])
 
     def derivative(self, S: Indices) -> tuple[Vector, Vector]:
         """Give the derivatives of coefficients, shape (h, features), and intercept, shape (h,), under a selection."""

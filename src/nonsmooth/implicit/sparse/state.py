@@ -138,7 +138,7 @@ class State:
         """Give the norm of the least element of the subdifferential."""
         excess = np.sign(self.correlation) * np.maximum(np.abs(self.correlation) - self.l1, 0)
         least = np.where(self.z != 0, self.correlation - self.l1 * np.sign(self.z), excess)
-        level = self.theta.mean() if self.fit_intercept else 0.0
+        level = 0.0 if self.loss.quadratic or not self.fit_intercept else self.theta.mean()  # a mean is exact
         return float(np.hypot(np.linalg.norm(least), level))
 
     def gap(self) -> float:
