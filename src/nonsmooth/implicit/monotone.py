@@ -10,7 +10,7 @@ Proof of the bound: r = B v, w = h W v, p = v - r = (D / h) w, hence <p, w - p> 
 <v, (I - h W) v> <= <(2 I - h W) v, r> - |r|^2, so that m |v|^2 <= K |v| |r| - |r|^2.
 If the slopes lie in [-h, h] and |h W| <= 1 - m, then |B v| >= m |v|.
 
-Source: WinstonKolter2020, derived, docs/equilibrium.md.
+Source: WinstonKolter2020, derived, docs/theory/equilibrium.md.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def singular_value_bound(margin: float, norm: float) -> float:
         margin: m > 0. norm: K, which is at least 1 + m.
 
     >>> singular_value_bound(0.5, 1.5), round(singular_value_bound(0.1, 5.0), 6)
-    (0.5, 0.020082)
+    (0.5, 0.020081)
 
-    Source: derived, docs/equilibrium.md.
+    Source: derived, docs/theory/equilibrium.md.
     """
     norm = max(norm, 1.0 + margin)
     return 2.0 * margin / (norm + math.sqrt(max(norm**2 - 4.0 * margin, 0.0)))

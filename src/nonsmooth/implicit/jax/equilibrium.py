@@ -89,7 +89,7 @@ class EquilibriumLayer:
     def singular_value_bound(self, params: dict[str, Any]) -> float:
         """Give a bound below the singular values of I - D W for every D, at every input; 0 if none is known.
 
-        Source: derived, docs/equilibrium.md.
+        Source: derived, docs/theory/equilibrium.md.
         """
         if not math.isfinite(self.slope):
             return 0.0
@@ -184,7 +184,7 @@ def deep_equilibrium(
     >>> bool(jnp.allclose(y, jax.nn.relu(y @ layer.weight(params).T + x @ params["U"].T + params["b"]), atol=1e-4))
     True
 
-    Source: BaiKolterKoltun2019, WinstonKolter2020, BolteLePauwelsSilvetiFalls2021, derived, docs/equilibrium.md.
+    Source: BaiKolterKoltun2019, WinstonKolter2020, BolteLePauwelsSilvetiFalls2021, derived, docs/theory/equilibrium.md.
     """
     read = Options(**options)
     if callable(inputs):

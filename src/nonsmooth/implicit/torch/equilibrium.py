@@ -133,7 +133,7 @@ class DeepEquilibrium(nn.Module):
     >>> bool(torch.allclose(y, torch.relu(y @ layer.weight.T + layer.cell.U(x)))), layer.report.condition
     (True, 'by construction')
 
-    Source: BaiKolterKoltun2019, WinstonKolter2020, BolteLePauwelsSilvetiFalls2021, derived, docs/equilibrium.md.
+    Source: BaiKolterKoltun2019, WinstonKolter2020, BolteLePauwelsSilvetiFalls2021, derived, docs/theory/equilibrium.md.
     """
 
     report: EquilibriumReport | None
@@ -187,7 +187,7 @@ class DeepEquilibrium(nn.Module):
 
         Status: `proved` in exact arithmetic, K being computed. Of a free W the margin m is what its symmetric part has.
 
-        Source: derived, docs/equilibrium.md.
+        Source: derived, docs/theory/equilibrium.md.
         """
         cell = self._affine()
         with torch.no_grad():
