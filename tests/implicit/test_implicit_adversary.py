@@ -239,3 +239,46 @@ def test_a_start_that_is_none_is_called_a_start() -> None:
     ):
         with pytest.raises(error, match=words):
             half(torch.tensor(1.0), start=start)
+
+
+def steep(y: Any, x: Any) -> Any:
+    """2 relu(y) + x, written with an argument of slope 1e6."""
+    return 2e-6 * torch.relu(1e6 * y) + x
+
+
+@pytest.mark.parametrize("y", [0.0, -2e-9, 2e-9, -1e-13])
+def test_the_error_of_a_solution_counts_in_the_units_of_each_kink(y: float) -> None:
+    """At 1e6 y an error of 1e-9 moves the argument by 1e-3."""
+    found = ns.implicit.fixed_point(steep).diagnose(torch.tensor(0.0), y=torch.tensor(y, dtype=torch.float64))
+    assert found.invertible is False and found.kinks == 1
+    x = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    solution = ns.implicit.fixed_point(steep, lambda x: torch.tensor(y, dtype=torch.float64))(x)
+    with pytest.raises(ns.errors.NotInvertible):
+        solution.backward()
+
+
+def test_rounding_of_a_steep_argument() -> None:
+    """0.1 + 0.2 is the 0.3 of the kink."""
+    function = ns.implicit.fixed_point(lambda y, x: 2e-6 * torch.relu(1e6 * (y - 0.3)) + 0.3 + x)
+    x = torch.tensor(0.0, dtype=torch.float64)
+    assert function.diagnose(x, y=torch.tensor(0.1 + 0.2, dtype=torch.float64)).invertible is False
+
+
+def test_a_flat_argument_is_not_near_its_kink_because_it_is_small() -> None:
+    """An argument of 1e-9 may be 1e-3 away from its kink: the condition that fails there does not matter."""
+    y = torch.tensor(-1e-9, dtype=torch.float64)
+    found = ns.implicit.fixed_point(lambda y, x: 2e6 * torch.relu(1e-6 * (y - 1e-3)) + x).diagnose(0 * y, y=y)
+    assert found.invertible and found.kinks == 0
+    both = lambda y, x: 0.5e-6 * torch.relu(1e6 * y) + 2e6 * torch.relu(1e-6 * (y - 1e-3)) + x  # noqa: E731
+    found = ns.implicit.fixed_point(both).diagnose(0 * y, y=y)
+    assert found.invertible is None and "flatter" in found.rule  # a larger set than that of the solution
+
+
+def test_the_error_counts_in_large_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The distance of a solution to its kinks is that of its error there, too."""
+    monkeypatch.setattr("nonsmooth.implicit.diagnosis.DENSE", 2)
+    y = torch.full((5,), 3.0, dtype=torch.float64)
+    y[0] = -1e-8
+    x = torch.cat([torch.zeros(1, dtype=torch.float64), -y[1:]])
+    found = ns.implicit.fixed_point(lambda y, x: 2 * torch.relu(y) + x).diagnose(x, y=y)
+    assert found.invertible is False and found.kinks == 1

@@ -19,7 +19,8 @@ from nonsmooth.errors import NotConverged, NotInvertible, UsageError
 from nonsmooth.frameworks.framework import Framework, find_framework
 from nonsmooth.implicit.equation import Equation, Trees
 from nonsmooth.implicit.invertibility import Invertibility, Lifted, decide_invertibility, vertices
-from nonsmooth.implicit.large import decide_large, transposed
+from nonsmooth.implicit.large import decide_large, inverse_norm, transposed
+from nonsmooth.implicit.nearness import NEAR, ROUNDING, nearness
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.residual import Residual, Split, lifted
 from nonsmooth.kinks.resolution import Reason
@@ -35,11 +36,8 @@ LIMIT = 4096
 DENSE = 2048
 """How many unknowns an equation may have for its derivative to be laid out: a reverse sweep each."""
 
-NEAR = 10.0
-"""A kink counts as active within so many bounds of the error of the solution."""
-
-ROUNDING = 64.0
-"""... or so many units of rounding, times the size of the solution."""
+BEYOND = "kinks of steep arguments are within the error of the solution, and of flatter arguments that are not"
+"""Why a violated condition may be none: a larger set violates it."""
 
 NUMBERS = 50_000_000
 """How many numbers the vertices of a set of Jacobians may hold."""
@@ -76,7 +74,7 @@ class Diagnosis(Reported):
         linear_residual: |g - B'l| / |g| of the linear solve for a random cotangent g, with the first selection; nan where
             that is singular.
         error: a first-order bound of the distance to the solution: residual / smallest singular value.
-        distance: within which of its kink an argument counts as 0: the solution is known up to its error only.
+        distance: within which of a kink, in units of y, the solution counts as lying on it: it is known up to its error.
         element: where violated, a singular element B (up to rounding), shape (unknowns, unknowns).
         reasons: what could not be shown, or what is violated, each with its line.
 
@@ -208,13 +206,16 @@ def diagnose_equation(
     error = size / least if least else math.inf
     scale = 1.0 + float(np.abs(framework.flat(y)).max(initial=0.0))
     distance = max(NEAR * error if math.isfinite(error) else 0.0, ROUNDING * eps * scale)
-    systems, more_reasons = residual.linearised(distance)
+    near = nearness(residual, error, scale, eps)
+    systems, more_reasons = residual.linearised(near.tolerance)
     reasons += more_reasons
     parts = [_checked(equation, s, unknowns, eps)[0] for s in systems]
     found = decide_invertibility(parts[0], limit) if len(parts) == 1 else _of_pieces(parts, limit)
+    if found.invertible is False and near.beyond and decide_invertibility(base, limit).invertible is not False:
+        found = Invertibility(None, BEYOND)
     return _diagnosis(
         equation, unknowns, found, reasons, systems, parts[0], (size, distance),
-        partial(_jacobian, equation, trees, y, theta, distance),
+        partial(_jacobian, equation, trees, y, theta, near.tolerance),
     )  # fmt: skip
 
 
@@ -232,15 +233,20 @@ def _of_large(
     equation: Equation, residual: Residual, unknowns: int, eps: float, reasons: list[Reason], limit: int
 ) -> Diagnosis:
     """Diagnose without laying B out: the coupling of the kinks by one linear solve for each of them."""
-    y = residual.framework.flat(residual.x)
-    distance = ROUNDING * eps * (1.0 + float(np.abs(y).max(initial=0.0)))
-    systems, more = residual.linearised(distance)
+    scale = 1.0 + float(np.abs(residual.framework.flat(residual.x)).max(initial=0.0))
+    first = residual.linearised(0.0)[0][0]
+    size = float(np.linalg.norm(residual.framework.flat(first.sweeps.evaluation.result)))
+    error = size * inverse_norm(first, unknowns, eps) if size > eps * scale else 0.0
+    near = nearness(residual, error, scale, eps)
+    distance = max(NEAR * error if math.isfinite(error) else 0.0, ROUNDING * eps * scale)
+    systems, more = residual.linearised(near.tolerance)
     found = decide_large(systems[0], unknowns, eps, limit, equation.name)
     if len(systems) > 1:
         found = Invertibility(
             None, f"{len(systems)} programs of an `if` on data meet here, and B is too large to be laid out"
         )
-    size = float(np.linalg.norm(residual.framework.flat(systems[0].sweeps.evaluation.result)))
+    if found.invertible is False and near.beyond:
+        found = Invertibility(None, BEYOND)
     return _diagnosis(equation, unknowns, found, [*reasons, *more], systems, None, (size, distance), None, "sampled")
 
 

@@ -17,7 +17,7 @@ from nonsmooth.errors import NotConverged, NotInvertible
 from nonsmooth.implicit.invertibility import Coupling, Invertibility
 from nonsmooth.implicit.linear import LinearSystem
 
-__all__ = ["decide_large", "transposed"]
+__all__ = ["decide_large", "inverse_norm", "transposed"]
 
 ROWS = 512
 """How many rows of K are computed at most."""
@@ -40,6 +40,16 @@ def decide_large(system: Linearisation, unknowns: int, eps: float, limit: int, n
     kinks = [system.kink(k) for k in range(system.count)]
     coupling = Coupling(L - through, noise, [k.weights for k in kinks], [k.z for k in kinks], [k.u for k in kinks])
     return coupling.decide(linear.tolerance, limit)
+
+
+def inverse_norm(system: Linearisation, unknowns: int, eps: float) -> float:
+    """Estimate how far B^-1 moves a random vector of length 1; infinity if it is not known."""
+    linear = transposed(system, unknowns, eps)
+    try:
+        linear.probe()
+    except (NotConverged, NotInvertible):
+        return float("inf")
+    return linear.inverse_norm()
 
 
 def transposed(system: Linearisation, unknowns: int, eps: float, name: str = "the equation") -> LinearSystem:
