@@ -185,7 +185,7 @@ def measured(sides: Sides, exact: tuple[np.ndarray, np.ndarray], rounds: int) ->
         try:
             found = [side() for _ in range(2)][-1]
         except Exception as error:
-            rows[name] = {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+            rows[name] = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
             del sides[name]
             continue
         errors = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(found, exact, strict=True)]

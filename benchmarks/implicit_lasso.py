@@ -168,7 +168,7 @@ def measured(sides: Sides, exact: float, rounds: int) -> dict[str, dict[str, Any
         try:
             rows[name] = {"error": abs([side() for _ in range(2)][-1] / exact - 1)}
         except Exception as error:
-            rows[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
+            rows[name] = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
             del sides[name]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
