@@ -169,7 +169,7 @@ class _JaxData:
         del solver_args
         q, A = (np.atleast_2d(np.asarray(t, dtype=np.float64).T) for t in (self.q, self.A))
         solved, xp = self.program.solve(q, A), array_namespace(self.q)
-        primal, dual = (np.stack([getattr(s, name) for s in solved]) for name in ("x", "y"))
+        primal, dual = (np.stack([s.values[k] for s in solved]) for k in (0, 1))
         return xp.asarray(primal, dtype=self.q.dtype), xp.asarray(dual, dtype=self.q.dtype), solved
 
     def jax_solve_only(self, solver_args: Any = None) -> tuple[Any, Any]:
@@ -195,7 +195,8 @@ def _interface(program: _Canonical) -> Any:
         def solve_numpy(self, P: Any, q: Any, A: Any, dims: Any, solver_args: Any, needs_grad: bool) -> Any:
             """Give x, y, and what the pullback needs."""
             (solved,) = program.solve(*(np.asarray(t, dtype=np.float64)[None] for t in (q, A)))
-            return solved.x.astype(q.dtype), solved.y.astype(q.dtype), solved
+            x, y, _ = solved.values
+            return x.astype(q.dtype), y.astype(q.dtype), solved
 
         def derivative_numpy(self, primal: Any, dual: Any, solved: Any) -> Any:
             """Give the cotangents of P, q and A."""

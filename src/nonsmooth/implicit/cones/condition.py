@@ -147,10 +147,11 @@ def _jacobian(solved: Solved, found: DualJacobian, limit: int = LIMIT) -> Implic
     listed = found.independent and 2**k <= limit
     choices = itertools.product((0.0, 1.0), repeat=k) if listed else iter([(0.0,) * k, (1.0,) * k])
     elements = []
+    left, right = solved.units.factors(n, m)
     for weights in choices:
         V = found.smallest + (found.directions.T * np.array(weights)) @ found.directions
         out = np.block([[np.eye(n), np.zeros((n, m))], [np.zeros((m, n)), V], [np.zeros((m, n)), V - np.eye(m)]])
-        elements.append(-out @ np.linalg.inv(data.reduced(V)))
+        elements.append(-left[:, None] * (out @ np.linalg.inv(data.reduced(V))) * right)
     array = np.array(elements)
     hull: object = Hull(array.reshape(len(array), -1))
     if not listed and k:

@@ -98,7 +98,8 @@ def _direction(
 def _length(value: Floats, step: Floats, most: float = 1.0) -> float:
     """Give how far a positive vector can go along a step."""
     shrinking = step < 0
-    return min(most, float(np.min(-value[shrinking] / step[shrinking], initial=np.inf)))
+    with np.errstate(over="ignore"):
+        return min(most, float(np.min(-value[shrinking] / step[shrinking], initial=np.inf)))
 
 
 def explain(P: Floats, q: Floats, G: Floats, h: Floats, A: Floats, b: Floats) -> str:

@@ -57,6 +57,11 @@ class Layer:
 
     def data(self, arrays: Sequence[Floats]) -> ConeData:
         """Read P, c, A, b of one program."""
+        for what, a in zip("PcAb", arrays, strict=True):
+            if a.dtype.kind != "f":
+                raise UsageError(
+                    f"a {self.name} takes floating numbers, to differentiate in them; its {what} is of {a.dtype}."
+                )
         eps = max(float(np.finfo(a.dtype).eps) for a in arrays)
         P, c, A, b = (np.asarray(a, dtype=np.float64) for a in arrays)
         return ConeData(P, c, A, b, self.cones, eps)
@@ -70,7 +75,7 @@ class Layer:
         """Solve a batch: P, c, A, b with the same leading axes, which x, y, s have too."""
         lead, flat = _flat(arrays, (2, 1, 2, 1))
         solved = [self.solve_one(one) for one in zip(*flat, strict=True)]
-        return _stack([(s.x, s.y, s.s) for s in solved], lead, arrays), solved
+        return _stack([s.values for s in solved], lead, arrays), solved
 
     def pull(self, solved: list[Solved], *cotangents: Floats) -> Arrays:
         """Give the cotangents of P, c, A, b for those of x, y, s, after the check of the condition.

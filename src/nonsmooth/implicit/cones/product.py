@@ -94,6 +94,13 @@ class Cones:
         named = {"z": self.zero, "l": self.nonnegative, "q": list(self.second_order), "s": list(self.semidefinite)}
         return {name: value for name, value in named.items() if value}
 
+    def blocks(self) -> Iterator[slice]:
+        """Walk the rows of the second-order and semidefinite cones."""
+        start = self.zero + self.nonnegative
+        for size in (*self.second_order, *(k * (k + 1) // 2 for k in self.semidefinite)):
+            yield slice(start, start + size)
+            start += size
+
     def project_dual(self, v: Floats) -> Floats:
         """Give the element of the dual cone nearest to v: V v, for every element V at v."""
         return self.jacobian(v, 0.0).smallest @ v

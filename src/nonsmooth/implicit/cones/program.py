@@ -13,13 +13,14 @@ Source: AgrawalEtAl2019a, derived, docs/theory/projections.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.implicit.cones.product import Cones, DualJacobian
+from nonsmooth.implicit.cones.units import Arrays, Units
 
 __all__ = ["ConeData", "Solved", "refine"]
 
@@ -64,6 +65,16 @@ class ConeData:
                 "the P of a program has a negative eigenvalue: the program is not convex, and is not solved."
             )
 
+    @property
+    def arrays(self) -> Arrays:
+        """P, c, A, b."""
+        return self.P, self.c, self.A, self.b
+
+    def within(self, units: Units) -> ConeData:
+        """Give the program in other units."""
+        P, c, A, b = units.normalised(self.arrays)
+        return replace(self, P=P, c=c, A=A, b=b)
+
     def residual(self, x: Floats, v: Floats) -> tuple[Floats, float]:
         """Give F(x, v), and its size relative to its terms."""
         y = self.cones.project_dual(v)
@@ -83,7 +94,8 @@ class ConeData:
 class Solved:
     """A solution: x, v = y - s, the relative size of the residual, and the distance within which v is known.
 
-    `fixed` are directions of x that `data` was given an objective for, since nothing else determines them.
+    All but `values` and `pull` is in the `units` of the solution. `fixed` are directions of x that `data` was given an
+    objective for, since nothing else determines them.
     """
 
     data: ConeData
@@ -92,6 +104,7 @@ class Solved:
     residual: float
     distance: float
     fixed: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    units: Units = field(default_factory=Units)
 
     @property
     def jacobian(self) -> DualJacobian:
@@ -108,13 +121,19 @@ class Solved:
         """The slack."""
         return self.y - self.v
 
-    def pull(self, x: Floats, y: Floats, s: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    @property
+    def values(self) -> tuple[Floats, Floats, Floats]:
+        """x, y and s, in the user's units."""
+        return self.units.solution(self.x, self.y, self.s)
+
+    def pull(self, x: Floats, y: Floats, s: Floats) -> Arrays:
         """Give the cotangents of P, c, A, b for those of x, y, s: one solve with M(V)', whose residual is checked.
 
         Raises:
             NotConverged: the linear system was not solved.
         """
         V, n = self.jacobian.smallest, len(self.x)
+        x, y, s = self.units.solution(x, y, s)  # the units are diagonal: their transpose is they
         M, right = self.data.reduced(V).T, np.concatenate([x, V @ y + V @ s - s])
         try:
             found = np.linalg.solve(M, right)
@@ -128,7 +147,7 @@ class Solved:
             )
         one, two, dual = found[:n], found[n:], self.y
         P = -np.outer(one, self.x)
-        return (P + P.T) / 2, -one, np.outer(two, self.x) - np.outer(dual, one), -two
+        return self.units.pulled((P + P.T) / 2, -one, np.outer(two, self.x) - np.outer(dual, one), -two)
 
 
 def refine(data: ConeData, x: Floats, y: Floats, s: Floats) -> Solved:
@@ -136,6 +155,9 @@ def refine(data: ConeData, x: Floats, y: Floats, s: Floats) -> Solved:
 
     At ties interior-point solvers leave y_i and s_i of the root of their tolerance; Newton's method does not.
     """
+    given, units = data, Units.at(data.arrays, data.cones, x, y)
+    data = data.within(units)
+    x, y, s = units.within(x, y, s)
     point = np.concatenate([x, y - s])
     n = len(x)
     F, size = data.residual(x, point[n:])
@@ -148,7 +170,9 @@ def refine(data: ConeData, x: Floats, y: Floats, s: Floats) -> Solved:
         if not found < size:
             break
         point, F, size = candidate, G, found
-    return Solved(data, point[:n], point[n:], size, _distance(data, point, size, n))
+    solved = Solved(data, point[:n], point[n:], size, _distance(data, point, size, n), units=units)
+    x, y, s = solved.values
+    return replace(solved, residual=max(size, given.residual(x, y - s)[1]))  # in the user's units it is small, too
 
 
 def _distance(data: ConeData, point: Floats, size: float, n: int) -> float:

@@ -17,6 +17,7 @@ from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.implicit.cones.interior_point import explain, solve_quadratic
 from nonsmooth.implicit.cones.product import Cones
 from nonsmooth.implicit.cones.program import ConeData, Solved, refine
+from nonsmooth.implicit.cones.units import Units
 
 __all__ = ["Solver", "solve_program"]
 
@@ -41,12 +42,23 @@ def solve_program(data: ConeData, solver: Solver, options: dict[str, Any], toler
         )
     if all(np.isfinite(t).all() for t in (x, y, s)):
         found = refine(data, x, y, s)
+        if found.residual > tolerance and not callable(solver):
+            found = _in_units(data, solver, options, found)
         if found.residual <= tolerance:
             return found
         status = f"{status}; the residual is {found.residual:.1e} of its terms, more than {tolerance:.1e}"
     if solver == "interior point":
         status = f"interior point: {explain(data.P, data.c, *_split(data))}"
     raise NotConverged(f"the {name} was not solved ({status}): no solution, or none to differentiate.")
+
+
+def _in_units(data: ConeData, solver: str, options: dict[str, Any], found: Solved) -> Solved:
+    """Solve once more, in units in which the numbers of the program are of size 1; give the better answer."""
+    units = Units.at(data.arrays, data.cones, np.zeros_like(data.c), np.zeros_like(data.b))
+    x, y, s, _ = _answer(data.within(units), solver, options)
+    if not all(np.isfinite(t).all() for t in (x, y, s)):
+        return found
+    return min(found, refine(data, *units.solution(x, y, s)), key=lambda one: one.residual)
 
 
 def _split(data: ConeData) -> tuple[Floats, Floats, Floats, Floats]:
