@@ -1,4 +1,4 @@
-"""The projection of symmetric matrices on the semidefinite cone in JAX, with its own derivative."""
+"""The projection of symmetric matrices on the semidefinite cone in JAX, with its own derivative, and constants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import jax.numpy as jnp
 
 from nonsmooth.implicit.projections.semidefinite_cone import divided_differences
 
-__all__ = ["spectral_projection"]
+__all__ = ["constant", "spectral_projection"]
+
+
+def constant(z: jax.Array) -> jax.Array:
+    """Give an array as one that is not differentiated."""
+    return jax.lax.stop_gradient(z)
 
 
 @jax.custom_jvp

@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from nonsmooth.implicit.projections.jacobian_set import ProjectionJacobian, finite, read_point
-from nonsmooth.implicit.projections.parameters import check_axes, size
+from nonsmooth.implicit.projections.parameters import check_axes, size, unit
 
 __all__ = ["ball", "ball_jacobian"]
 
@@ -23,7 +23,7 @@ def ball(z: Any, radius: Any = 1.0) -> Any:
 
     Args:
         z: a tensor or an array of JAX, shape (..., n).
-        radius: a positive number, or an array of the leading shape.
+        radius: a positive number, or an array of the leading shape; the result is nan where that is not positive.
 
     Raises:
         UsageError: a radius that is not positive, no axis, or no floating numbers.
@@ -38,8 +38,10 @@ def ball(z: Any, radius: Any = 1.0) -> Any:
     check_axes(z, 1, "ball")
     xp, radius = array_namespace(z), size(z, radius, "radius", "ball")
     scaled = z / radius
+    fixed = unit(scaled)
+    scaled = scaled / fixed
     square = xp.sum(scaled * scaled, axis=-1, keepdims=True)
-    return z / xp.sqrt(xp.maximum(square, xp.ones_like(square)))
+    return (z / fixed) / xp.sqrt(xp.maximum(square, (1 / fixed) ** 2))
 
 
 def ball_jacobian(z: Any, radius: float = 1.0, *, tolerance: float | None = None) -> ProjectionJacobian:

@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from nonsmooth.implicit.projections.jacobian_set import LIMIT, ProjectionJacobian, read_point, subsets
-from nonsmooth.implicit.projections.parameters import entries
+from nonsmooth.implicit.projections.parameters import check_axes, entries
 from nonsmooth.sets import Segments
 
 __all__ = ["box", "box_jacobian"]
@@ -27,7 +27,7 @@ def box(z: Any, lower: Any = 0.0, upper: Any = 1.0) -> Any:
         upper: likewise; inf for none.
 
     Raises:
-        UsageError: bounds, given as numbers, that hold nan or cross.
+        UsageError: bounds, given as numbers, that hold nan or cross, or no floating numbers.
 
     >>> import torch
     >>> box(torch.tensor([-2.0, 0.25, 3.0]), -1.0)
@@ -35,6 +35,7 @@ def box(z: Any, lower: Any = 0.0, upper: Any = 1.0) -> Any:
 
     Source: Rockafellar1970.
     """
+    check_axes(z, 0, "box")
     xp = array_namespace(z)
     low, high = entries(z, lower, "lower", "box"), entries(z, upper, "upper", "box", above=lower)
     return xp.minimum(xp.maximum(z, low), high)

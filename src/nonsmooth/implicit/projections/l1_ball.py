@@ -25,7 +25,7 @@ def l1_ball(z: Any, radius: Any = 1.0) -> Any:
 
     Args:
         z: a tensor or an array of JAX, shape (..., n).
-        radius: a positive number, or an array of the leading shape.
+        radius: a positive number, or an array of the leading shape; the result is nan where that is not positive.
 
     Raises:
         UsageError: a radius that is not positive, no axis, or no floating numbers.
@@ -39,8 +39,12 @@ def l1_ball(z: Any, radius: Any = 1.0) -> Any:
     """
     check_axes(z, 1, "l1_ball")
     xp, radius, relu = array_namespace(z), size(z, radius, "radius", "l1_ball"), find_framework(z).relu
-    t = threshold(xp.flip(xp.sort(xp.abs(z), axis=-1), axis=-1), radius)
-    return xp.where(t > 0, relu(z - t) - relu(-z - t), z)
+    falling = xp.flip(xp.sort(xp.abs(z), axis=-1), axis=-1)
+    top = falling[..., :1]
+    t = threshold(
+        falling - top, radius
+    )  # less the largest magnitude, which may be so large that t would be rounded to it
+    return xp.where(threshold(falling, radius) <= 0, z, relu((z - top) - t) - relu((-z - top) - t))
 
 
 def l1_ball_jacobian(z: Any, radius: float = 1.0, *, tolerance: float | None = None) -> ProjectionJacobian:

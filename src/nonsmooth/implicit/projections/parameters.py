@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from nonsmooth.errors import UsageError
+from nonsmooth.frameworks.framework import find_framework
 
-__all__ = ["check_axes", "entries", "size"]
+__all__ = ["check_axes", "entries", "size", "unit"]
 
 
 def entries(z: Any, value: Any, what: str, name: str, above: Any = -math.inf) -> Any:
@@ -24,7 +26,7 @@ def entries(z: Any, value: Any, what: str, name: str, above: Any = -math.inf) ->
 
 
 def size(z: Any, value: Any, what: str, name: str) -> Any:
-    """Give a positive number, or an array of them for the leading axes of z, as an array that broadcasts with z."""
+    """Give a positive number, or an array of them for the leading axes of z (nan where not), as an array that broadcasts."""
     if isinstance(value, int | float):
         if not 0 < value < math.inf:
             raise UsageError(f"{name} was given {value!r} for `{what}`: pass a positive finite number.")
@@ -36,7 +38,17 @@ def size(z: Any, value: Any, what: str, name: str) -> Any:
             f"{name} was given `{what}` of shape {tuple(value.shape)} for z of shape {tuple(z.shape)}: pass a number, or one "
             "for each entry of the leading axes."
         )
-    return value[..., None] if value.ndim else value
+    positive = array_namespace(value).where(
+        value > 0, value, math.nan
+    )  # its numbers may not be known yet: no error here
+    return positive[..., None] if value.ndim else positive
+
+
+def unit(z: Any) -> Any:
+    """Give a number for each row, not differentiated, that z is divided by so that its squares do not overflow: 1 as a rule."""
+    xp, module = array_namespace(z), import_module(f"nonsmooth.implicit.{find_framework(z).name}.spectral_projection")
+    largest = xp.max(xp.abs(module.constant(z)), axis=-1, keepdims=True) / 1e15
+    return xp.maximum(largest, xp.ones_like(largest))
 
 
 def check_axes(z: Any, axes: int, name: str) -> None:

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.frameworks.framework import find_framework
 from nonsmooth.implicit.projections.jacobian_set import ProjectionJacobian, finite, read_point
-from nonsmooth.implicit.projections.parameters import check_axes
+from nonsmooth.implicit.projections.parameters import check_axes, unit
 from nonsmooth.sets import ConvexSet
 from nonsmooth.sets.minimum_norm import Support
 
@@ -41,13 +41,15 @@ def second_order_cone(z: Any) -> Any:
     """
     check_axes(z, 1, "second_order_cone")
     xp = array_namespace(z)
+    fixed = unit(z)
+    z = z / fixed
     t, x = z[..., :1], z[..., 1:]
     floor = 16 * float(xp.finfo(z.dtype).smallest_normal)  # |x| is smooth at 0 so, and exact elsewhere
     square = xp.sum(x * x, axis=-1, keepdims=True)
     safe = xp.sqrt(xp.maximum(square, xp.full_like(square, floor)))
     length = safe - floor**0.5
     half = find_framework(z).relu(t + length) / 2
-    return xp.where(t >= length, z, xp.concat([half, x * (half / safe)], axis=-1))
+    return fixed * xp.where(t >= length, z, xp.concat([half, x * (half / safe)], axis=-1))
 
 
 def second_order_cone_jacobian(z: Any, *, tolerance: float | None = None) -> ProjectionJacobian:

@@ -36,7 +36,8 @@ def simplex(z: Any, total: Any = 1.0) -> Any:
 
     Args:
         z: a tensor or an array of JAX, shape (..., n).
-        total: what the entries sum to: a positive number, or an array of the leading shape.
+        total: what the entries sum to: a positive number, or an array of the leading shape; where that is not positive the result
+            is nan.
 
     Raises:
         UsageError: a total that is not positive, no axis, or no floating numbers.
@@ -63,9 +64,10 @@ def simplex_jacobian(z: Any, total: float = 1.0, *, tolerance: float | None = No
 
 def above_threshold(y: Floats, signs: Floats, total: float, tol: float, name: str) -> ProjectionJacobian:
     """Give the Jacobians of the nonnegative entries of `signs` y beyond the threshold: projectors on { v_S : s'v = 0 }."""
-    magnitudes = signs * y
+    magnitudes = signs * y - np.max(signs * y)  # a large offset would swallow the total
     falling = -np.sort(-magnitudes)
     t = float(np.max((np.cumsum(falling) - total) / np.arange(1, len(y) + 1)))
+    tol = min(tol, 1e-3 * total / len(y))  # the largest is above the threshold by total / n, or more
     sure, tied = magnitudes > t + tol, np.flatnonzero(np.abs(magnitudes - t) <= tol)
     extreme = np.array([_tangent(sure, tied[chosen > 0], signs) for chosen in subsets(tied, 2, name)])
     smallest, largest = _tangent(sure, tied[:0], signs), _tangent(sure, tied, signs)

@@ -1,4 +1,4 @@
-"""The projection of symmetric matrices on the semidefinite cone in torch, with its own derivative."""
+"""The projection of symmetric matrices on the semidefinite cone in torch, with its own derivative, and constants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import torch
 
 from nonsmooth.implicit.projections.semidefinite_cone import divided_differences
 
-__all__ = ["spectral_projection"]
+__all__ = ["constant", "spectral_projection"]
+
+
+def constant(z: torch.Tensor) -> torch.Tensor:
+    """Give a tensor as one that is not differentiated."""
+    return z.detach()
 
 
 class SemidefiniteProjection(torch.autograd.Function):
