@@ -12,6 +12,7 @@ import pytest
 import nonsmooth as ns
 from nonsmooth.errors import ImplicitWarning, NotConverged, UsageError
 from tests.adapters import Adapter
+from tests.shortened import shortened
 
 RNG = np.random.default_rng
 
@@ -29,7 +30,7 @@ def jacobian(xp: Adapter, f: Any, t: Any, n: int) -> Any:
     return np.stack([xp.numpy(xp.gradient(lambda t, i=i: f(t)[i], t)) for i in range(n)])
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("rho", shortened([0.2, 0.0, 0.9], 1))
 def test_a_linear_map(xp: Adapter, rho: float) -> None:
     """J_os = A, and the bound holds: |A - (I - B)^-1 A| <= rho |A| / (1 - rho)."""
     T, B, A = linear(xp, rho, 3)
@@ -39,13 +40,13 @@ def test_a_linear_map(xp: Adapter, rho: float) -> None:
     for found in (f.report(t, start=start), f.report(t, start=start, rho=rho, L_J=0.0)):
         assert error <= found.bound * (1 + 1e-6) + 1e-12
         assert found.rho == pytest.approx(rho, abs=1e-6) and found.derivative == pytest.approx(np.linalg.norm(A, 2))
-        assert found.L_J == pytest.approx(0, abs=1e-8)
+        assert abs(found.L_J) <= 1e-8
     assert found.origins == ("given", "computed", "given") and found.status == "computed"
     sampled = f.report(t, start=start)
     assert sampled.status == "sampled" and "sampled" in str(sampled)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", shortened(range(3), 1))
 def test_a_smooth_map_and_constants_of_bounds(xp: Adapter, seed: int) -> None:
     """y = tanh(B y + A t) from a point that is not solved: sound constants bound the error, sampled ones come near."""
     linear_map, B, A = linear(xp, 0.3, seed)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nonsmooth.errors import NotConverged, UsageError
 
-__all__ = ["Iterates", "Record", "mismatch", "name_of", "not_finite", "unit_tangents"]
+__all__ = ["Iterates", "Record", "in_place", "mismatch", "name_of", "not_finite", "random_tangents"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,13 @@ class Iterates:
     record: Callable[[Record, Any, Any, bool], None]
 
 
-def unit_tangents(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> list[Any]:
-    """Draw a direction of length 1 in the product of arrays."""
+def random_tangents(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> list[Any]:
+    """Draw a direction in the product of arrays, of a random length between 1/2 and 1.
+
+    Numbers of length 1 would be 1 or -1, and T(y, t) = 2 y + t moves no tangent (1, -1).
+    """
     drawn = [rng.standard_normal(shape) for shape in shapes]
-    length = math.sqrt(sum(float(np.sum(d * d)) for d in drawn))
+    length = math.sqrt(sum(float(np.sum(d * d)) for d in drawn)) / float(rng.uniform(0.5, 1.0))
     return [np.asarray(d / length) if length else d for d in drawn]
 
 
@@ -55,6 +58,14 @@ def mismatch(T: Any, asked: str, found: str) -> UsageError:
     return UsageError(
         f"T must map the iterate to one like it: y has {asked}, and {name_of(T)}(y, *theta) gives {found}. "
         "Return all of the state in the same structure, shapes and types."
+    )
+
+
+def in_place(T: Any) -> UsageError:
+    """Say that T changes what it is given."""
+    return UsageError(
+        f"{name_of(T)} changes its arguments in place, so that the iterate before the step is lost: return new tensors, as "
+        "0.5 * y + x instead of y.mul_(0.5).add_(x)."
     )
 
 

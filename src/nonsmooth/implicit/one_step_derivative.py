@@ -113,7 +113,7 @@ class OneStep:
             return OneStep(self.T, theta[0], self.iterations, self.tolerance, self.unconverged)
         module = _module(theta, start)
         x = self._solution(module, theta, start)
-        y = self.T(x, *theta)
+        y = module.stepped(self.T, x, theta)
         self._check(module, x, y, theta)
         return y
 
@@ -132,7 +132,6 @@ class OneStep:
 
     def _check(self, module: Any, x: Any, y: Any, theta: tuple[Any, ...]) -> None:
         """Refuse what is lost, and say where the solver has not converged."""
-        module.alike(self.T, x, y)
         seen = module.step_residual(x, y)
         if seen is None:
             return
@@ -180,7 +179,7 @@ class OneStep:
         module = _module(theta, start)
         fixed = module.detached(theta)
         x = self._solution(module, theta, start)
-        module.alike(self.T, x, module.detached(self.T(x, *fixed)))
+        module.stepped(self.T, x, fixed)
         at = _Local(module, self.T, x, fixed, seed)
         if constants == "bounds":
             return _bounded(at, rho, L_F, L_J)

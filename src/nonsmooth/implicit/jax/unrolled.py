@@ -11,9 +11,9 @@ import numpy as np
 from jax import numpy as jnp
 
 from nonsmooth.errors import UsageError
-from nonsmooth.implicit.iteration import Iterates, Record, mismatch, not_finite, unit_tangents
+from nonsmooth.implicit.iteration import Iterates, Record, mismatch, not_finite, random_tangents
 
-__all__ = ["alike", "detached", "gradient", "iterate", "operators", "settle", "shifted", "step_residual"]
+__all__ = ["alike", "detached", "gradient", "iterate", "operators", "settle", "shifted", "step_residual", "stepped"]
 
 Tree = Any
 
@@ -64,6 +64,13 @@ def _checked(T: Any, y: Tree, theta: tuple[Any, ...]) -> Tree:
     return y
 
 
+def stepped(T: Any, y: Tree, theta: tuple[Any, ...]) -> Tree:
+    """Make one step."""
+    new = T(y, *theta)
+    alike(T, y, new)
+    return new
+
+
 def alike(T: Any, y: Tree, new: Tree) -> None:
     """Refuse what T gives if it is not like y."""
     leaves, structure = jax.tree_util.tree_flatten(y)
@@ -105,7 +112,7 @@ def _jvp(T: Any, y: Tree, theta: Any, tangent: list[Any], direction: list[Any]) 
 
 def _draw(tree: Tree, rng: np.random.Generator) -> list[Any]:
     leaves = _floating(tree)
-    drawn = unit_tangents([leaf.shape for leaf in leaves], rng)
+    drawn = random_tangents([leaf.shape for leaf in leaves], rng)
     return [jnp.asarray(d, dtype=leaf.dtype) for d, leaf in zip(drawn, leaves, strict=True)]
 
 

@@ -16,9 +16,9 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils import _pytree as pytree
 
 from nonsmooth.errors import UsageError
-from nonsmooth.implicit.iteration import Iterates, Record, mismatch, not_finite, unit_tangents
+from nonsmooth.implicit.iteration import Iterates, Record, in_place, mismatch, not_finite, random_tangents
 
-__all__ = ["alike", "detached", "gradient", "iterate", "operators", "settle", "shifted", "step_residual"]
+__all__ = ["alike", "detached", "gradient", "iterate", "operators", "settle", "shifted", "step_residual", "stepped"]
 
 Tree = Any
 
@@ -80,8 +80,23 @@ def alike(T: Any, y: Tree, new: Tree) -> Tree:
     return new
 
 
-def _step(T: Any, y: Tree, theta: tuple[Any, ...]) -> Tree:
-    return alike(T, y, T(y, *theta))
+def stepped(T: Any, y: Tree, theta: tuple[Any, ...]) -> Tree:
+    """Make one step; refuse one that changes its arguments."""
+    before = _versions((y, theta))
+    new = T(y, *theta)
+    if _versions((y, theta)) != before:
+        raise in_place(T)
+    return alike(T, y, new)
+
+
+def _versions(tree: Tree) -> list[int]:
+    """Give how often each tensor was changed in place."""
+    return [leaf._version for leaf in _floating(tree) if not leaf.is_inference()]
+
+
+def _own(tree: Tree) -> Tree:
+    """Copy a start, so that no step can change the user's."""
+    return _map(lambda leaf: leaf.clone(), tree)
 
 
 def _length(leaves: list[torch.Tensor]) -> torch.Tensor:
@@ -113,7 +128,7 @@ def _jvp(T: Any, y: Tree, theta: Tree, tangent: list[Any], direction: list[Any])
 
 def _draw(tree: Tree, rng: np.random.Generator) -> list[torch.Tensor]:
     leaves = _floating(tree)
-    drawn = unit_tangents([tuple(leaf.shape) for leaf in leaves], rng)
+    drawn = random_tangents([tuple(leaf.shape) for leaf in leaves], rng)
     return [torch.as_tensor(d).to(leaf) for d, leaf in zip(drawn, leaves, strict=True)]
 
 
@@ -124,9 +139,9 @@ def iterate(run: Iterates, start: Tree, theta: tuple[Any, ...]) -> Tree:
     if callable(start):
         start = start(*theta)
     _check(start)
-    y, monitor = start, _Monitor(run, start, theta)
+    y, monitor = _own(start), _Monitor(run, start, theta)
     for _ in range(run.steps):
-        new = _step(run.T, y, theta)
+        new = stepped(run.T, y, theta)
         monitor.step(y, new)
         y = new
     monitor.finish(y, needed=any(leaf.requires_grad for leaf in _floating(y)))
@@ -223,7 +238,7 @@ def _forward(run: Iterates, start: Tree, theta: tuple[Any, ...]) -> Tree:
     _refuse_hidden(run.T, y, fixed)
     for _ in range(run.steps):
         with torch.no_grad():
-            new = detached(_step(run.T, y, fixed))
+            new = detached(stepped(run.T, y, fixed))
         columns = [_jvp(run.T, y, fixed, c, d) for c, d in zip(columns, directions, strict=True)]
         monitor.step(y, new)
         y = new
@@ -244,7 +259,7 @@ def _first(start: Tree, theta: Any, fixed: Any, directions: list[Any]) -> tuple[
             "mode='forward' differentiates in the parameters, and start requires a gradient: pass start as a function of the "
             "parameters, start=lambda *theta: ..., or use mode='reverse'."
         )
-    return detached(start), [[torch.zeros_like(z) for z in _floating(start)] for _ in directions]
+    return _own(detached(start)), [[torch.zeros_like(z) for z in _floating(start)] for _ in directions]
 
 
 def _refuse_hidden(T: Any, y: Tree, theta: Any) -> None:
@@ -299,10 +314,10 @@ def _attached(y: Tree, columns: list[list[torch.Tensor]], inputs: list[torch.Ten
 
 def settle(T: Any, start: Tree, theta: tuple[Any, ...], iterations: int, tolerance: float | None) -> Tree:
     """Iterate until the step is within the tolerance, without a graph; give the last but one iterate."""
-    fixed, y = detached(theta), detached(start)
+    fixed, y = detached(theta), _own(detached(start))
     _check(y)
     for k in range(iterations):
-        new = detached(_step(T, y, fixed))
+        new = detached(stepped(T, y, fixed))
         moved, size = float(_length(_less(new, y))), float(_length(_floating(y)))
         if not np.isfinite(moved):
             raise not_finite(T, k + 1)
