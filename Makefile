@@ -12,7 +12,8 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # One run of pytest for each installed framework; what needs no framework is in the first. At the end: which ran.
-SUITE   := $(THREADS) MPLBACKEND=Agg $(BIN)/python -m tests.each_framework $(PYTEST)
+# Many processes import the same modules: they are compiled once.
+SUITE   := PYTHONDONTWRITEBYTECODE= $(THREADS) MPLBACKEND=Agg $(BIN)/python -m tests.each_framework $(PYTEST)
 
 .DEFAULT_GOAL := help
 .PHONY: help audit test slow check format bench clean

@@ -11,12 +11,14 @@ import os
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tests.adapters import FRAMEWORKS, LIBRARIES, Adapter, adapter, installed, is_installed, served, version
+from tests.adapters import FRAMEWORKS, LIBRARIES, SERVED, Adapter, adapter, installed, is_installed, served, version
 
 PARAMETERS = ("xp", "framework")
 
@@ -34,6 +36,10 @@ COMPILED_CODE = {
 """JAX keeps what it has compiled, most of its time, for the other worker and for the next run."""
 
 
+WITHOUT_TENSORFLOW = "tensorboard.compat.notf"
+"""The module by which TensorBoard is told to do without TensorFlow, as it does where that is missing: importing it takes long."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Choose what the libraries read once, at their first import: the backend of Keras, where JAX keeps compiled code."""
     chosen = config.getoption("--framework")
@@ -42,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("KERAS_BACKEND", chosen or "torch")
     for name, value in COMPILED_CODE.items():
         os.environ.setdefault(name, value)
+    sys.modules.setdefault(WITHOUT_TENSORFLOW, ModuleType(WITHOUT_TENSORFLOW))
     import nonsmooth
 
     PUBLIC.update({name: getattr(nonsmooth, name) for name in nonsmooth.__all__})
@@ -78,25 +85,35 @@ def imported(file: Path) -> tuple[str, ...]:
     return tuple(name for name in FRAMEWORKS if name in words)
 
 
+@functools.cache
 def home_of(file: Path) -> str:
     """Give the framework to which what is not parametrised in a file belongs."""
     return (installed()[0], *imported(file))[-1]
 
 
 @functools.cache
-def of_several(file: Path) -> bool:
-    """Tell whether the tests of a file may be parametrised by frameworks."""
-    return re.search(r"\bxp\b|\bframework\b", file.read_text(encoding="utf-8", errors="replace")) is not None
+def holds_tests(file: Path) -> bool:
+    """Tell whether a file may hold tests, or examples: importing what does not is most of the time of collecting."""
+    return file.name.startswith("test_") or ">>>" in file.read_text(encoding="utf-8", errors="replace")
+
+
+@functools.cache
+def of_several(file: Path, framework: str) -> bool:
+    """Tell whether tests of a file may be parametrised by a framework: by `xp`, where it is served, or by its name."""
+    if not file.name.startswith("test_"):
+        return False
+    words = r"\bxp\b|[\"']framework[\"']" if framework in SERVED else r"[\"']framework[\"']"
+    return re.search(words, file.read_text(encoding="utf-8", errors="replace")) is not None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the files of frameworks that are not here, and those in which a run of one framework finds nothing."""
+    """Leave out the files of frameworks that are not here, and those in which a run, of one framework or all, finds nothing."""
     if collection_path.suffix != ".py" or not collection_path.is_file():
         return None
-    if any(not is_installed(name) for name in imported(collection_path)):
+    if not holds_tests(collection_path) or any(not is_installed(name) for name in imported(collection_path)):
         return True
     chosen = config.getoption("--framework")
-    return True if chosen and home_of(collection_path) != chosen and not of_several(collection_path) else None
+    return True if chosen and home_of(collection_path) != chosen and not of_several(collection_path, chosen) else None
 
 
 def belongs_to(item: pytest.Item) -> str:
@@ -106,16 +123,16 @@ def belongs_to(item: pytest.Item) -> str:
     return named[0] if named else home_of(item.path)
 
 
-COMPILED = pytest.mark.slow
-"""In JAX every shape and type is traced and compiled anew: by default the tables run there in double precision."""
+LATER = pytest.mark.slow
+"""What a run without `-m` leaves to the slow one. In JAX every shape and type is traced and compiled anew: it has less."""
 
 SINGLE_IN_JAX = "tests/derivatives/test_subgradient.py::test_closed_forms_in_single_precision[jax-"
-"""The table that runs in JAX in single precision as well: by default every third case of it."""
+"""The table that runs in JAX in single precision as well: by default every sixth case of it."""
 
-TABLES_IN_JAX = {
+SHARED = {
     "tests/derivatives/test_every_statement.py": (2, 3),
-    "tests/derivatives/test_every_statement.py::test_sets": (2, 6),
-    "tests/derivatives/test_every_statement.py::test_verdicts": (5, 6),
+    "tests/derivatives/test_every_statement.py::test_sets[jax": (2, 6),
+    "tests/derivatives/test_every_statement.py::test_verdicts[jax": (5, 6),
     "tests/derivatives/test_directional.py": (0, 3),
     "tests/derivatives/test_subgradient.py": (1, 3),
     "tests/derivatives/test_directional.py::test_cones": (1, 2),
@@ -123,26 +140,47 @@ TABLES_IN_JAX = {
     "tests/derivatives/test_directional_random.py": (1, 2),
     "tests/derivatives/test_subgradient_random.py": (0, 2),
 }
-"""The files, or tests, that share out a table in JAX, and which part of how many is whose: each case is met at every run."""
+"""The files, or tests, that share out a table, and which part of how many is whose: each case is met at every run."""
 
 DEAR_IN_JAX = ("tests/derivatives/test_every_statement.py::test_verdicts[jax-middle of sorted]",)
 """What takes half a minute to compile: by default its other tests run there."""
 
 ONE_OF = {
+    "tests/audit/test_callbacks.py::test_transformers_train": 2,
     "tests/bounds/constants/": 3,
     "tests/bounds/test_ellipsoid.py": 2,
-    "tests/bounds/test_operators.py": 2,
+    "tests/bounds/test_objectives.py": 3,
+    "tests/bounds/test_operators.py": 4,
     "tests/bounds/test_recursion.py": 2,
     "tests/cost/test_definitions_arrays.py": 2,
     "tests/cost/test_scalar_sweep.py": 2,
     "tests/cost/test_theorem.py": 2,
+    "tests/derivatives/test_abs_normal.py::test_increments": 4,
     "tests/derivatives/test_abs_normal.py": 2,
+    "tests/derivatives/test_arrangement.py::test_the_parts": 2,
+    "tests/derivatives/test_gradcheck.py::test_torchs_own_derivative_is_accepted[": 3,
+    "tests/derivatives/test_gradcheck.py::test_wrong_use": 1,
+    "tests/derivatives/test_gradcheck.py": 2,
+    "tests/derivatives/test_verdict.py::test_every_value": 2,
+    "tests/dictionary/test_functional.py::test_native_gradients": 3,
+    "tests/dictionary/test_jax_records.py::test_records_on_jax": 2,
     "tests/frameworks/jax/test_certificates.py": 2,
+    "tests/frameworks/jax/test_transform.py::test_it_can_be_mapped": 3,
+    "tests/frameworks/jax/test_transform.py::test_the_transform_is_backprop": 5,
+    "tests/frameworks/jax/test_transform.py::test_what_is_piecewise_constant": 3,
+    "tests/frameworks/test_zoo.py": 2,
+    "tests/optim/test_conditions.py::test_samples_never_contradict": 5,
+    "tests/optim/test_inna_formula.py::test_inna": 5,
+    "tests/optim/test_inna_nonsmooth.py": 3,
+    "tests/optim/test_inna_optax.py::test_dtypes": 5,
+    "tests/optim/test_inna_optax.py::test_the_same_steps": 5,
+    "tests/optim/test_inna_torch.py::test_a_compiled_step_is_the_step": 3,
     "tests/references/test_adolc.py": 2,
     "tests/references/test_field_reference.py": 2,
     "tests/studies/test_batchnorm.py": 2,
+    "tests/studies/test_relu_prime.py::test_two_full_backward_passes": 3,
 }
-"""Long tables, one of how many cases of each test runs by default, the first among them; all of them in the slow run."""
+"""Long tables, by the beginning of their names: one of how many cases of each test runs by default, the slow run has the others."""
 
 DYNAMIC_INDEX = pytest.mark.xfail(
     reason="an index that jax computes is no guard: where the largest entries tie, nothing is certified", strict=True
@@ -154,23 +192,23 @@ UNAFFECTED = "tests/derivatives/test_every_statement.py::test_lexicographic_deri
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what JAX takes long for, or does otherwise, and keep the tests of the framework that was asked for."""
+    """Mark what the slow run alone has, and what JAX does otherwise, and keep the tests of the framework that was asked for."""
     for place, item in enumerate(item for item in items if item.nodeid.startswith(SINGLE_IN_JAX)):
-        if place % 3:
-            item.add_marker(COMPILED)
-    seen: dict[str, int] = {}
+        if place % 6:
+            item.add_marker(LATER)
+    seen: Counter[tuple[str, str]] = Counter()
     for item in items:
-        parts = next((n for start, n in ONE_OF.items() if item.nodeid.startswith(start)), 1)
-        if parts > 1 and hasattr(item, "callspec"):
-            test = item.nodeid.partition("[")[0]
-            seen[test] = seen.get(test, -1) + 1
-            if seen[test] % parts:
-                item.add_marker(COMPILED)
-        if waits_in_jax(item) or item.nodeid in DEAR_IN_JAX:
-            item.add_marker(COMPILED)
         parameters = getattr(getattr(item, "callspec", None), "params", {})
+        parts = next((n for start, n in ONE_OF.items() if item.nodeid.startswith(start)), 1)
+        if parts > 1 and parameters and item.get_closest_marker("slow") is None:
+            test = (item.nodeid.partition("[")[0], belongs_to(item))
+            if seen[test] % parts:
+                item.add_marker(LATER)
+            seen[test] += 1
+        if belongs_to_another_part(item) or item.nodeid in DEAR_IN_JAX:
+            item.add_marker(LATER)
         if parameters.get("xp") == "jax" and parameters.get("precision") == "single":
-            item.add_marker(COMPILED)
+            item.add_marker(LATER)
         if (
             parameters.get("xp") == "jax"
             and parameters.get("name") == "index of the largest"
@@ -185,12 +223,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept
 
 
-def waits_in_jax(item: pytest.Item) -> bool:
-    """Tell a case of a table that JAX leaves to the slow run: by its name, so that files which share a table share cases."""
+def belongs_to_another_part(item: pytest.Item) -> bool:
+    """Tell a case that another file of a shared table has: by its name, so that all of them have other cases."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    places = (item.nodeid.partition("[")[0], item.nodeid.partition("::")[0])
-    part, name = next((TABLES_IN_JAX[p] for p in places if p in TABLES_IN_JAX), None), parameters.get("name")
-    if part is None or name is None or parameters.get("xp") != "jax" or item.nodeid.startswith(SINGLE_IN_JAX):
+    test, name = item.nodeid.partition("[")[0], parameters.get("name")
+    places = (f"{test}[{parameters.get('xp')}", test, item.nodeid.partition("::")[0])
+    part = next((SHARED[place] for place in places if place in SHARED), None)
+    if part is None or name is None or item.nodeid.startswith(SINGLE_IN_JAX):
         return False
     return zlib.crc32(name.encode(), 1) % part[1] != part[0]
 
