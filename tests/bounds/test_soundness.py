@@ -17,11 +17,11 @@ BLOCKS, SEEDS = 10, 20
 
 RUNS = [
     run
-    for name, count in (("torch", 4), ("jax", 3))
+    for name, count in (("torch", 2), ("jax", 2))
     if name in served()
     for run in shortened([(name, block) for block in range(BLOCKS)], count)
 ]
-"""At every run 80 networks in torch and 3 in JAX, which compiles each of them anew; all in the slow one."""
+"""At every run 40 networks of each kind in torch and 2 in JAX, which compiles each of them anew; all in the slow one."""
 
 ROUNDING = 1 + 1e-7
 

@@ -100,12 +100,12 @@ def check(seed: int) -> tuple[bool, bool]:
     return jumping, all(found)
 
 
-@pytest.mark.parametrize("block", shortened(range(2), 1))
+@pytest.mark.parametrize("block", shortened(range(4), 1))
 def test_random_tables(block: int) -> None:
     """Of tables of three coupled comparisons none that jumps is certified, and nearly all others are."""
-    found = [check(seed) for seed in range(12 * block, 12 * (block + 1))]
+    found = [check(seed) for seed in range(6 * block, 6 * (block + 1))]
     joined = [certified for jumping, certified in found if not jumping]
-    assert 2 <= len(joined) <= 10 and sum(joined) >= len(joined) - 1, found
+    assert 1 <= len(joined) <= 5 and sum(joined) >= len(joined) - 1, found
 
 
 @pytest.mark.slow
@@ -132,24 +132,35 @@ ORDERS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-@pytest.mark.parametrize("name", ORDERS)
-def test_orders_of_python_are_certified(name: str) -> None:
+DRAWN = [
+    ("sorted", 0),
+    ("median", 1),
+    ("max", 0),
+    ("max - min", 1),
+    ("sorted", 1),
+    ("median", 0),
+    ("max", 1),
+    ("max - min", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "seed"), shortened(DRAWN, len(ORDERS)))
+def test_orders_of_python_are_certified(name: str, seed: int) -> None:
     """Orders of three random linear forms that tie: certified with <g, v> = F'(x; v), and Clarke's set is exact."""
     order, known = ORDERS[name]
-    for seed in range(2):
-        rows = small(np.random.default_rng(seed), 3, 2 + seed % 2)
-        a, x = TORCH.array(rows), TORCH.array(np.zeros(rows.shape[1]))
-        program = ns.capture(lambda x, a=a: order([row @ x for row in a]), x)
-        for s in range(2):
-            _, gradient, certificate = ns.subgradient(program, x, seed=s)
-            assert certificate.certified, (seed, str(certificate))
-            if certificate.direction is not None:
-                v = certificate.direction
-                assert float(gradient @ v) == pytest.approx(float(known(rows @ v.numpy())), abs=1e-12)
-        found = ns.clarke(program, x)
-        assert found.exact, (seed, str(found))
-        for v in np.random.default_rng(seed).standard_normal((20, rows.shape[1])):
-            assert found.support(v).upper >= float(known(rows @ v)) - 1e-9
+    rows = small(np.random.default_rng(seed), 3, 2 + seed % 2)
+    a, x = TORCH.array(rows), TORCH.array(np.zeros(rows.shape[1]))
+    program = ns.capture(lambda x: order([row @ x for row in a]), x)
+    for s in range(2):
+        _, gradient, certificate = ns.subgradient(program, x, seed=s)
+        assert certificate.certified, str(certificate)
+        if certificate.direction is not None:
+            v = certificate.direction
+            assert float(gradient @ v) == pytest.approx(float(known(rows @ v.numpy())), abs=1e-12)
+    found = ns.clarke(program, x)
+    assert found.exact, str(found)
+    for v in np.random.default_rng(seed).standard_normal((20, rows.shape[1])):
+        assert found.support(v).upper >= float(known(rows @ v)) - 1e-9
 
 
 def test_what_joins_but_for_one_quadrant() -> None:

@@ -105,7 +105,7 @@ CONVENTIONS = ("minimum-norm", "random", 1.0)
 WEIGHED = ("relu", "abs", "leaky_relu", "max", "norm", "clamp", "topk")
 
 PAIRS = [(name, CONVENTIONS[(k + shift) % 3]) for shift in range(3) for k, name in enumerate(WEIGHED)]
-"""Every operation under every convention; at every run each operation under one of them, the slow run has all 21."""
+"""Every operation under every convention: at every run some operations under one of them, the slow run has all 21."""
 
 
 @pytest.mark.parametrize(("name", "convention"), shortened(PAIRS, len(WEIGHED)))

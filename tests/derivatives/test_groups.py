@@ -272,20 +272,21 @@ def check_bracket(exact: ns.Field, rough: ns.Field, seed: int) -> bool:
     return not rough.exact
 
 
-@pytest.mark.parametrize("block", shortened(range(2), 1))
+@pytest.mark.parametrize("block", shortened(range(4), 1))
 def test_brackets_of_random_programs(block: int) -> None:
     bracketed = 0
-    for seed in range(12 * block, 12 * (block + 1)):
+    for seed in range(6 * block, 6 * (block + 1)):
         program, at = random_program(seed, 3, 8, homogeneous=seed % 2 == 0)
         f, x = to_torch(program), point(*map(float, at))
         bracketed += check_bracket(ns.field(f, x), ns.field(f, x, limit=1), seed)
-    assert bracketed > 2
+    assert bracketed > 1
 
 
-def test_brackets_of_random_programs_of_all_kinds() -> None:
+@pytest.mark.parametrize(("seeds", "least"), shortened([(range(40, 52), 2), (range(40, 65), 4)], 1))
+def test_brackets_of_random_programs_of_all_kinds(seeds: range, least: int) -> None:
     """The exact value need not be known: what backprop returns under drawn weights is below the upper bound."""
     bracketed = 0
-    for seed in range(40, 65):
+    for seed in seeds:
         program = random_text(seed, ("gather", "switch", "order", "norm", "spectral", "cancelling"), (3, 8))
         f, x = program.function(), program.x()
         if not cut(f, x).L.nnz:
@@ -298,7 +299,7 @@ def test_brackets_of_random_programs_of_all_kinds() -> None:
             for d in np.random.default_rng(s).standard_normal((3, len(g))):
                 assert g @ d <= rough.support(d).upper + 1e-9 * scale, f"{program}{rough}"
             assert rough.contains(g, 1e-8 * scale) is not False
-    assert bracketed > 3
+    assert bracketed >= least
 
 
 def test_what_is_between_the_parts_of_a_bracket_is_not_decided() -> None:

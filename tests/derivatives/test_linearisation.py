@@ -100,7 +100,7 @@ def check(f: Callable[..., Any], x: Any, *data: Any, seed: int = 0, ends: bool =
     return system.count
 
 
-@pytest.mark.parametrize("block", shortened(range(6), 3))
+@pytest.mark.parametrize("block", shortened(range(6), 2))
 def test_random_programs(block: int) -> None:
     kinks = [
         check(p.function(), p.x(), seed=seed, ends=seed % 2 == 1)
@@ -110,13 +110,16 @@ def test_random_programs(block: int) -> None:
     assert sum(kinks) > 30
 
 
-@pytest.mark.parametrize("kind", ["switch", "order", "norm", "spectral", "choose", "cancelling", "flat"])
-def test_random_programs_of_one_kind(kind: str) -> None:
+KINDS = ["switch", "order", "norm", "spectral", "choose", "cancelling", "flat"]
+
+
+@pytest.mark.parametrize(("block", "kind"), shortened([(b, kind) for b in range(2) for kind in KINDS], len(KINDS)))
+def test_random_programs_of_one_kind(block: int, kind: str) -> None:
     kinks = []
-    for seed in range(12):
+    for seed in range(6 * block, 6 * (block + 1)):
         p = random_program(seed, ("gather", kind), (4, 9))
         kinks.append(check(p.function(), p.x(), seed=seed, ends=seed % 3 == 0))
-    assert sum(kinks) >= 8, kinks
+    assert sum(kinks) >= 4, kinks
 
 
 @pytest.mark.slow

@@ -209,9 +209,23 @@ def test_callables(name: str) -> None:
     assert {c.status for c in (*one.values(), *two.values())} == {"sampled"}
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.floats(0, 2), st.floats(0, 3), st.floats(1e-6, 1e3), st.floats(0.5, 50))
+POWERS = (st.floats(0, 2), st.floats(0, 3), st.floats(1e-6, 1e3), st.floats(0.5, 50))
+
+
+@settings(max_examples=15, deadline=None)
+@given(*POWERS)
 def test_samples_of_our_schedules_do_not_contradict_them(q: float, p: float, first: float, delay: float) -> None:
+    check_samples(q, p, first, delay)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(*POWERS)
+def test_samples_of_many_schedules_do_not_contradict_them(q: float, p: float, first: float, delay: float) -> None:
+    check_samples(q, p, first, delay)
+
+
+def check_samples(q: float, p: float, first: float, delay: float) -> None:
     schedule = o.PowerSchedule(first, q, p, delay)
     for sampling in ("independent", "without replacement"):
         exact = check(schedule, sampling, steps_per_epoch=7)
