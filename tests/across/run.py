@@ -19,10 +19,10 @@ from tests.across.networks import network, program
 
 __all__ = ["CASES", "MORE", "gradients_of", "names_of", "offered"]
 
-CASES = [*FORMULAS, *(program(seed) for seed in range(24)), *(network(seed) for seed in range(6))]
+CASES = [*FORMULAS, *(program(seed) for seed in range(12)), *(network(seed) for seed in range(4))]
 """What is compared at every run: every operation with kinks, alone and inside of programs."""
 
-MORE = [*(program(seed) for seed in range(24, 240)), *(network(seed) for seed in range(6, 30))]
+MORE = [*(program(seed) for seed in range(12, 240)), *(network(seed) for seed in range(4, 30))]
 """What is compared in the slow run."""
 
 
