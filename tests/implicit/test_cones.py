@@ -331,6 +331,17 @@ def test_the_units_of_a_program_do_not_matter(xp: Any, seed: int) -> None:
         np.testing.assert_allclose(slopes(xp, f_other, other, k) * units[k], expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("solver", ["interior point", "clarabel", "scs"])
+def test_an_objective_of_zeros_has_solutions_and_no_derivative(xp: Any, solver: str) -> None:
+    """Every point of a box solves it: the multipliers are rounding of 0, and nothing is relative to that."""
+    program = QuadraticProgram(named_solver(solver))
+    given = arrays(xp, [np.zeros((2, 2)), np.zeros(2), np.vstack([np.eye(2), -np.eye(2)]), np.array([3.0, 5.0, 0, 0])])
+    x = xp.numpy(program(*given).x)
+    assert (x >= -1e-7).all() and (x <= np.array([3, 5]) + 1e-7).all()
+    with pytest.raises(NotInvertible, match="second-order"):
+        xp.gradient(lambda q: program(given[0], q, *given[2:]).x.sum(), given[1])
+
+
 @pytest.mark.parametrize(("size", "x"), [(1e-10, 1.5e-10), (1e8, 1.5e8)])
 def test_tiny_and_huge_numbers(xp: Any, size: float, x: float) -> None:
     given = [np.eye(2), size * np.array([-3.0, -1.0]), np.ones((1, 2)), size * np.ones(1)]

@@ -155,7 +155,7 @@ def refine(data: ConeData, x: Floats, y: Floats, s: Floats) -> Solved:
 
     At ties interior-point solvers leave y_i and s_i of the root of their tolerance; Newton's method does not.
     """
-    given, units = data, Units.at(data.arrays, data.cones, x, y)
+    given, units = data, Units.at(data.arrays, data.cones, x)
     data = data.within(units)
     x, y, s = units.within(x, y, s)
     point = np.concatenate([x, y - s])

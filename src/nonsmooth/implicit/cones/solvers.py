@@ -54,7 +54,7 @@ def solve_program(data: ConeData, solver: Solver, options: dict[str, Any], toler
 
 def _in_units(data: ConeData, solver: str, options: dict[str, Any], found: Solved) -> Solved:
     """Solve once more, in units in which the numbers of the program are of size 1; give the better answer."""
-    units = Units.at(data.arrays, data.cones, np.zeros_like(data.c), np.zeros_like(data.b))
+    units = Units.at(data.arrays, data.cones, np.zeros_like(data.c))
     x, y, s, _ = _answer(data.within(units), solver, options)
     if not all(np.isfinite(t).all() for t in (x, y, s)):
         return found

@@ -35,8 +35,8 @@ class Units:
     objective: float = 1.0
 
     @classmethod
-    def at(cls, arrays: Arrays, cones: Cones, x: Floats, y: Floats) -> Units:
-        """Read them off a solution, or off x = y = 0 before there is one."""
+    def at(cls, arrays: Arrays, cones: Cones, x: Floats) -> Units:
+        """Read them off a solution, or off x = 0 before there is one."""
         P, c, A, b = arrays
         heights, curvature = np.abs(A).max(axis=1, initial=0.0), _size(P)
         bounds = np.abs(b[heights > 0]) / heights[heights > 0]
@@ -46,7 +46,7 @@ class Units:
         for block in cones.blocks():
             rows[block] = rows[block].max()
         rows = 1 / _powers(rows)
-        dual = _or(max(_size(P @ x), _size(c), _size(A.T @ y)), unknown * curvature)
+        dual = _or(max(_size(P @ x), _size(c)), unknown * curvature)  # A'y is their sum, or rounding of 0
         return cls(unknown, rows, 1 / (unknown * _power(dual)))
 
     def normalised(self, arrays: Arrays) -> Arrays:
