@@ -282,3 +282,54 @@ def test_the_error_counts_in_large_equations(monkeypatch: pytest.MonkeyPatch) ->
     x = torch.cat([torch.zeros(1, dtype=torch.float64), -y[1:]])
     found = ns.implicit.fixed_point(lambda y, x: 2 * torch.relu(y) + x).diagnose(x, y=y)
     assert found.invertible is False and found.kinks == 1
+
+
+def in_jax(T: Any, solver: Any, *, jit: bool = False) -> Any:
+    """Give the derivative of a scalar fixed point at 0 in JAX."""
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        slope = jax.grad(lambda x: ns.implicit.fixed_point(T, solver)(x))
+        found = (jax.jit(slope) if jit else slope)(0.0)
+        jax.effects_barrier()
+        return float(found)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_stop_gradient_in_jax_is_reported(jit: bool) -> None:
+    """What is cut off, compiled or not; a shift that cancels is not."""
+    jax = pytest.importorskip("jax")
+    with pytest.warns(ImplicitWarning, match=r"may not be that of the equation, since .*test_implicit_adversary\.py"):
+        in_jax(lambda y, x: 0.5 * jax.lax.stop_gradient(y) + x, lambda x: 2 * x, jit=jit)
+
+    def shifted(y: Any, x: Any) -> Any:
+        z = jax.numpy.stack([y, 2 * y])
+        return 0.1 * jax.nn.logsumexp(z) + x
+
+    with jax.enable_x64(True):
+        y = float(ns.implicit.fixed_point(shifted)(0.0, start=jax.numpy.array(0.0)))
+    assert np.isfinite(in_jax(shifted, lambda x: y + x, jit=jit))
+
+
+def test_steep_kinks_in_jax() -> None:
+    """The error counts in the units of the argument: decided where values are known, counted where they are not."""
+    jax = pytest.importorskip("jax")
+    T = lambda y, x: 2e-6 * jax.nn.relu(1e6 * y) + x  # noqa: E731
+    with pytest.raises(ns.errors.NotInvertible):
+        in_jax(T, lambda x: x - 2e-9)
+    again = lambda y, x: x + 2e-6 * jax.numpy.maximum(1e6 * y, 0.0)  # noqa: E731
+    with pytest.warns(ImplicitWarning, match="the solution lies on 1 kink"):
+        in_jax(again, lambda x: x - 2e-9, jit=True)
+
+
+def test_an_operation_of_the_users_own_in_jax_is_named() -> None:
+    """Its kinks are not known, compiled or not."""
+    jax = pytest.importorskip("jax")
+
+    @jax.custom_jvp
+    def ramp(y: Any) -> Any:
+        return jax.numpy.where(y > 0, y, 0.0)
+
+    ramp.defjvp(lambda primals, tangents: (ramp(*primals), (primals[0] > 0) * tangents[0]))
+    for jit in (False, True):
+        with pytest.warns(ImplicitWarning, match="was not checked in full, since the user's own"):
+            in_jax(lambda y, x: 2 * ramp(y) + x, lambda x: 0 * x, jit=jit)

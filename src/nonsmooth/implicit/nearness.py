@@ -17,7 +17,7 @@ from nonsmooth.dictionary import Nonsmooth, Switch
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.implicit.residual import Residual
 
-__all__ = ["NEAR", "ROUNDING", "Nearness", "nearness"]
+__all__ = ["NEAR", "ROUNDING", "Nearness", "nearness", "steepness"]
 
 NEAR = 10.0
 """A kink counts as active within so many bounds of the error of the solution."""
@@ -51,6 +51,22 @@ def nearness(residual: Residual, error: float, scale: float, eps: float) -> Near
         scale: the size of the solution.
         eps: the unit of rounding.
     """
+    sizes, slope = _sizes_and_slopes(residual, scale, eps)
+    slope = np.nan_to_num(slope, nan=1.0, posinf=1.0)
+    reached = NEAR * error if math.isfinite(error) else 0.0
+    near = sizes <= reached * slope + ROUNDING * eps * scale * np.maximum(slope, 1.0)
+    tolerance = float(sizes[near].max())
+    return Nearness(tolerance, bool(np.any(sizes[~near] <= tolerance)))
+
+
+def steepness(residual: Residual, scale: float, eps: float) -> float:
+    """Estimate how fast the arguments of kinks move with the solution, at most; at least 1."""
+    slopes = _sizes_and_slopes(residual, scale, eps)[1]
+    return float(np.max(slopes[np.isfinite(slopes)], initial=1.0))
+
+
+def _sizes_and_slopes(residual: Residual, scale: float, eps: float) -> tuple[Floats, Floats]:
+    """Give |a| and an estimate of |grad a| for every argument, after a 0."""
     x = np.asarray(residual.framework.flat(residual.x), dtype=np.float64)
     rng, step = np.random.default_rng(0), math.sqrt(eps) * scale
     here = _arguments(residual, x)
@@ -59,13 +75,10 @@ def nearness(residual: Residual, error: float, scale: float, eps: float) -> Near
         there = _arguments(residual, x + step * rng.standard_normal(x.shape))
         for k, a in here.items():
             if k in there and there[k].shape == a.shape:
-                slopes[k] = np.fmax(slopes[k], np.abs(there[k] - a) / step)
-    reached = NEAR * error if math.isfinite(error) else 0.0
+                with np.errstate(invalid="ignore"):  # margins of kinks that are nowhere near are infinite
+                    slopes[k] = np.fmax(slopes[k], np.abs(there[k] - a) / step)
     sizes = np.concatenate([np.zeros(1), *(np.abs(a) for a in here.values())])
-    slope = np.concatenate([np.zeros(1), *slopes.values()])
-    near = sizes <= reached * slope + ROUNDING * eps * scale * np.maximum(slope, 1.0)
-    tolerance = float(sizes[near].max())
-    return Nearness(tolerance, bool(np.any(sizes[~near] <= tolerance)))
+    return sizes, np.concatenate([np.zeros(1), *slopes.values()])
 
 
 def _arguments(residual: Residual, vector: Floats) -> dict[tuple[int, str], Floats]:

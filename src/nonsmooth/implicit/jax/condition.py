@@ -3,6 +3,7 @@
 Of a matrix that is formed the condition number is estimated (Hager, Higham); with products alone a random right-hand side
 is solved along: if B is singular it lies outside of the range. Where the solution lies on kinks, up to the error
 |B^-1| |H| of the solution, `diagnose_equation` decides over all elements; in a compiled program the kinks are counted.
+Over 300 lines: the three judges of a derivative.
 
 Source: Higham2002, BolteLePauwelsSilvetiFalls2021.
 """
@@ -27,11 +28,14 @@ from nonsmooth.frameworks.framework import ROUNDING
 from nonsmooth.frameworks.jax import JAX
 from nonsmooth.frameworks.jax.compiled import TracedRun
 from nonsmooth.frameworks.jax.run import environment
+from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.jax.arrays import Parameters, cut_off
 from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
 from nonsmooth.implicit.jax.problem import Problem, residual
 from nonsmooth.implicit.jax.verify import verified
+from nonsmooth.implicit.nearness import NEAR, steepness
+from nonsmooth.implicit.residual import Residual
 from nonsmooth.kinks import find_kinks
 from nonsmooth.program import Program, Ref, Step
 
@@ -216,16 +220,39 @@ class _Kinked:
                 program = self.problem.equations.known(
                     "shapes", lambda: JAX.trace(self._function(), *_shapes(y, inputs))
                 )
-            run = TracedRun(program, environment(program, [y], inputs), observe=True)
-            run.evaluate([y])
+                self._say_severed(program)
+            step = jnp.sqrt(jnp.finfo(y.dtype).eps) * (1 + jnp.max(jnp.abs(y), initial=0.0))
+            drawn = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
+            ahead = y + step * (drawn + jnp.where(drawn < 0, -1, 1))
+            here, there = (_margins(program, point, inputs) for point in (y, ahead))
         except NonsmoothError:
             return jnp.full((), -1), bound
         count = jnp.zeros((), int)
-        for met in run.calls:
-            if isinstance(met.step.operation, Nonsmooth | Singularity) and _depends(program, met.step):
-                for margin in met.step.operation.margins(met.call).values():
-                    count += jnp.sum(margin <= bound)
+        for margin, after in zip(here, there, strict=True):
+            slope = jnp.nan_to_num(jnp.abs(after - margin) / step, nan=1.0, posinf=1.0)
+            count += jnp.sum(margin <= bound * jnp.maximum(2 * slope, 1.0))
         return count, bound
+
+    def _say_severed(self, program: Program) -> None:
+        """Warn where y is cut off from the derivative by `stop_gradient`, unless that cancels, and of unknown operations."""
+        severed = dependences(program).found.values()
+        opaque = [s.message for s in severed if s.rule == "opaque"]
+        if opaque:
+            warnings.warn(
+                f"{self.problem.described}: whether the condition of the implicit function theorem holds on kinks was not checked "
+                f"in full, since {opaque[0]}. Pass check='solves' to be told no more.",
+                ImplicitWarning,
+                stacklevel=2,
+            )
+        found = [s.message for s in severed if s.rule in ("detached", "escaped")]
+        if found:
+            warnings.warn(
+                f"{self.problem.described}: the linear system of the derivative may not be that of the equation, since "
+                f"{found[0]}. Write the function so that jax follows all of its dependence on the solution; where some of it is "
+                "left out on purpose, pass check='solves' to be told no more.",
+                ImplicitWarning,
+                stacklevel=2,
+            )
 
     def failed(self, count: Any, bound: Any) -> Any:
         """Ask for none."""
@@ -252,10 +279,14 @@ class _Kinked:
         y, inputs = jnp.asarray(y), tuple(map(jnp.asarray, inputs))
         try:
             program = problem.equations.known("program", lambda: JAX.capture(self._function(), y, inputs))
+            self._say_severed(program)
             smooth = not any(isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps)
             if smooth and not program.guards:
                 return
-            found = find_kinks(program, y, *inputs, tol=float(bound))
+            tol = (
+                NEAR * float(bound) * problem.equations.known("steepness", lambda: self._steepness(program, y, inputs))
+            )
+            found = find_kinks(program, y, *inputs, tol=tol)
             if not any(
                 row.kind == "guard" or _depends(found.program, found.program.steps[row.step]) for row in found.active
             ):
@@ -272,6 +303,11 @@ class _Kinked:
                 ImplicitWarning,
                 stacklevel=2,
             )
+
+    def _steepness(self, program: Program, y: Any, inputs: tuple[Any, ...]) -> float:
+        """Measure how fast the arguments of kinks move with y."""
+        scale = 1.0 + float(jnp.max(jnp.abs(y), initial=0.0))
+        return steepness(Residual(JAX, self._function(), program, y, inputs), scale, float(jnp.finfo(y.dtype).eps))
 
     def _decided(self, y: Any, inputs: Sequence[Any]) -> str | None:
         """Diagnose the equation: raise where it is not invertible, give the reasons where that is undecided."""
@@ -299,6 +335,18 @@ class _Kinked:
                 options.violated,
             )
         return str(diagnosis) if diagnosis.invertible is None else None
+
+
+def _margins(program: Program, y: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Give the distances of arguments that y moves to their kinks, in a compiled program."""
+    run = TracedRun(program, environment(program, [y], inputs), observe=True)
+    run.evaluate([y])
+    return [
+        margin
+        for met in run.calls
+        if isinstance(met.step.operation, Nonsmooth | Singularity) and _depends(program, met.step)
+        for margin in met.step.operation.margins(met.call).values()
+    ]
 
 
 def _depends(program: Program, step: Step) -> bool:

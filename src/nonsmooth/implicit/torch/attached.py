@@ -4,6 +4,8 @@ One evaluation of H, on leaves of its own, gives B and A. The x are the tensors 
 of what it closes over: an `nn.Module`'s parameters. Asked for derivatives of derivatives, a backward pass writes the adjoint
 l as the solution of B(y, x)' l = g, an equation in l like the first with (y, x, g) as its parameters, and attaches it in the
 same way, so that derivatives of every order exist.
+
+Over 300 lines: the node, and its functions of torch.autograd, which know each other.
 """
 
 from __future__ import annotations
