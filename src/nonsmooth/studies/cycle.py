@@ -26,6 +26,7 @@ from nonsmooth.report.files import write_report
 from nonsmooth.report.progress import Report, silent
 from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import FORMAT_VERSION, Document, Table
+from nonsmooth.studies.cycle_layer import LayerRun, run_layer
 
 __all__ = ["Crossing", "CycleStudy", "study_cycle"]
 
@@ -71,6 +72,7 @@ class CycleStudy(Reported):
         beside: at how many of the points beside the line that were looked at the condition holds, and of how many.
         crossings: the last steps that cross the line.
         refused: what the library raises at the start, which lies on the line.
+        layer: the same steps through a layer of cvxpylayers; None where that is not installed.
     """
 
     format_version: int
@@ -86,6 +88,7 @@ class CycleStudy(Reported):
     beside: tuple[int, int]
     crossings: tuple[Crossing, ...]
     refused: str
+    layer: LayerRun | None
     seconds: float
 
     def document(self) -> Document:
@@ -110,7 +113,8 @@ class CycleStudy(Reported):
             f"right-hand side.\n{went_on}\n"
             f"The condition holds at {self.beside[0]} of {self.beside[1]} iterates beside the line, and is violated at {violated} "
             f"of the {len(self.crossings)} crossings looked at.\n"
-            f"The library, at the start: {self.refused or 'no error'}"
+            f"The library, at the start: {self.refused or 'no error'}\n"
+            f"{self.layer or 'cvxpylayers is not installed: its layer was not run.'}"
         )
 
     def _crossings(self) -> Table:
@@ -146,7 +150,8 @@ def study_cycle(
 ) -> CycleStudy:
     """Run gradient steps through the solution of a linear program, and check the condition where they cross the line.
 
-    Every figure is measured in this run. Status: `computed`.
+    Beside it a layer of cvxpylayers makes the same steps, where it is installed. Every figure is measured in this run.
+    Status: `computed`.
 
     Args:
         steps: of gradient descent.
@@ -182,7 +187,7 @@ def study_cycle(
         FORMAT_VERSION, {"steps": steps, "step size": step_size, "start": f"({start[0]:g}, {start[1]:g})"}, tuple(orbit),
         tuple(values), (float(half[:, 0].min()), float(half[:, 0].max())), (float(half[:, 1].min()), float(half[:, 1].max())),
         turn, max(0, len(upward) - 1), slopes, residual, (holding, len(chosen)), tuple(crossings), problem.refusal(start),
-        time.perf_counter() - began,
+        run_layer(start, steps, step_size, BOX), time.perf_counter() - began,
     )  # fmt: skip
 
 
