@@ -8,6 +8,7 @@ from sklearn.datasets import load_diabetes
 
 import nonsmooth as ns
 from nonsmooth.errors import NotConverged, UsageError
+from tests.shortened import shortened
 
 i = ns.implicit
 
@@ -23,7 +24,7 @@ def support(X: np.ndarray, y: np.ndarray, l1: float, l2: float) -> tuple[int, ..
     return tuple(np.flatnonzero(i.differentiate_solution(kind, X, y, penalty, violated="ignore").solution.coef))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", shortened(range(3), 1))
 @pytest.mark.parametrize(("n", "p", "l2"), [(30, 6, 0.0), (30, 6, 0.3), (12, 20, 0.0), (12, 20, 0.1)])
 def test_knots_by_bisection(n: int, p: int, l2: float, seed: int) -> None:
     """At every knot the support changes, found again by bisection; between knots it does not."""
@@ -85,7 +86,7 @@ def test_bad_input() -> None:
     assert len(nothing.knots) == 0 and not nothing.coef(1.0).any()
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", shortened(range(10), 5))
 def test_random_paths_are_followed_to_their_end(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n, p = int(rng.integers(5, 40)), int(rng.integers(2, 60))

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import nonsmooth as ns
 from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, UsageError
+from tests.shortened import shortened
 
 i = ns.implicit
 
@@ -74,7 +75,7 @@ def test_logistic_against_a_grid() -> None:
     X = X[:, :12]
     model = i.TunedLogisticRegression(cv=3).fit(X, y)
     low, high = i.SparseLogistic().search_box(X, 2.0 * y - 1)
-    least = grid_value(i.SparseLogistic(), X, y, StratifiedKFold(3), np.geomspace(low[0], high[0], 15))
+    least = grid_value(i.SparseLogistic(), X, y, StratifiedKFold(3), np.geomspace(low[0], high[0], 9))
     assert model.run_.value <= least * (1 + 1e-3)
     assert pytest.approx(1 / (len(y) * model.alpha_)) == model.C_
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
@@ -108,7 +109,7 @@ def test_more_hyper_parameters_do_not_lose() -> None:
     assert model.alpha_.shape == (10,)
 
 
-@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("loss", shortened(["hinge", "squared_hinge"], 1))
 def test_svc_is_stationary(loss: Any) -> None:
     X, y = cancer()
     model = i.TunedLinearSVC(loss=loss, cv=3, n_scan=7).fit(X[:, :8], y)
