@@ -156,7 +156,7 @@ def unroll(
     >>> x = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     >>> y = halve(x, start=torch.zeros((), dtype=torch.float64))
     >>> y.backward()
-    >>> y.item(), x.grad.item(), round(halve.monitor.rate, 6), halve.monitor.converged
+    >>> y.item(), x.grad.item(), round(halve.monitor.rate, 3), halve.monitor.converged
     (6.0, 2.0, 0.5, True)
 
     Source: BoltePauwelsVaiter2022, GriewankWalther2008.
