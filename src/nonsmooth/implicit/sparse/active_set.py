@@ -72,17 +72,17 @@ def diagnose(at: Linearisation, gap: float, near: float = NEAR) -> Equicorrelati
     """
     reach = at.slack_error + at.slack_rounding
     outer = np.flatnonzero((at.slack <= np.maximum(reach, near * at.unit)) | (_moved(at) & (at.slack <= 1e3 * reach)))
-    system = NormalEquations(at.A[:, outer], at.scale, at.ridge)
+    system = at.system(outer)
     energy = at.nonlinearity * at.residual / np.sqrt(system.smallest) if system.singular is False else np.inf
     error = float(energy / np.sqrt(system.smallest)) if np.isfinite(energy) else np.inf
     if error * at.radius > 0.5:
         error = np.inf
     if np.isfinite(error):
-        columns = np.sqrt((at.A**2).sum(0) / at.scale + at.ridge)
+        columns = np.sqrt(np.einsum("ij,ij->j", at.A, at.A) / at.scale + at.ridge)
         finer = at.nonlinearity * columns * energy + at.slack_rounding
         reach = np.minimum(reach, finer)
         outer = outer[at.slack[outer] <= np.maximum(reach, near * at.unit)[outer]]
-        system = NormalEquations(at.A[:, outer], at.scale, at.ridge)
+        system = at.system(outer)
     return _classify(at, gap, near, outer, system, reach, error)
 
 
@@ -127,7 +127,7 @@ def _decide(
     """Decide the condition: it holds on the outer set, or fails on the tied coordinates already."""
     if system.singular is False:
         return True, ()
-    certain = system if len(tied) == len(outer) else NormalEquations(at.A[:, tied], at.scale, at.ridge)
+    certain = system if len(tied) == len(outer) else at.system(tied)
     if certain.singular is True:
         return False, (_culprits(at, tied),)
     return None, ("Rounding, or the accuracy of the solution, leaves open whether columns of the set are dependent.",)

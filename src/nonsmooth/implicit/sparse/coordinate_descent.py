@@ -57,6 +57,7 @@ def _solve(X: Vector, y: Vector, l1: float, l2: float, start: Vector, solver: So
             coef_init=start,
             tol=float(np.clip(gap * len(y) / size, 1e-16, 1.0)),
             max_iter=solver.iterations,
+            check_input=False,  # they have been read
         )
     return np.asarray(coefs[:, 0])
 

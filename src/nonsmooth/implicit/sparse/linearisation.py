@@ -11,9 +11,10 @@ Source: derived, docs/theory/sparse_models.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nonsmooth.implicit.sparse.data import Indices, Vector
+from nonsmooth.implicit.sparse.normal_equations import NormalEquations
 
 __all__ = ["Linearisation"]
 
@@ -62,6 +63,16 @@ class Linearisation:
     pull: Callable[[Vector, float], Vector]
     push: Callable[[Vector], tuple[Vector, float]]
     names: str
+    _latest: dict[bytes, NormalEquations] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def system(self, columns: Indices) -> NormalEquations:
+        """Factor H on some columns; the latest factors are kept, as the condition and the derivative ask for the same ones."""
+        key = columns.tobytes()
+        if key not in self._latest:
+            found = NormalEquations(self.A[:, columns], self.scale, self.ridge)
+            self._latest.clear()
+            self._latest[key] = found
+        return self._latest[key]
 
     def times(self, columns: Indices, v: Vector) -> Vector:
         """Give H[columns, :] v."""

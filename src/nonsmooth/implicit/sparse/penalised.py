@@ -6,7 +6,7 @@ Source: derived, docs/theory/sparse_models.md.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ from nonsmooth.implicit.sparse.state import State
 __all__ = ["Penalised"]
 
 EPS = float(np.finfo(np.float64).eps)
+
+ROUGH = 1e-4
+"""A relative duality gap at which the coordinates that move are mostly known, so that Newton's method may finish at once."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,16 @@ class Penalised(Problem):
     def _from(self, begun: State, solver: Solver, reference: float, data: tuple[Vector, Vector, Vector]) -> State:
         """Solve from some coefficients."""
         if callable(solver.name):
-            z = _coefficients(solver.name(*data, begun.z), len(begun.z), "The solver")
-        elif self.loss.quadratic:
-            z = descend(begun, solver)
+            found = begun.moved(_coefficients(solver.name(*data, begun.z), len(begun.z), "The solver"))
+        elif not self.loss.quadratic:
+            found = begun.moved(proximal_newton(begun, solver, reference))
         else:
-            z = proximal_newton(begun, solver, reference)
-        found = begun.moved(z)
+            if solver.polish and solver.tolerance < ROUGH:
+                begun = begun.moved(descend(begun, replace(solver, tolerance=ROUGH)))
+                found = polish(begun)
+                if found.gap() <= solver.tolerance * reference:
+                    return found
+            found = begun.moved(descend(begun, solver))
         return polish(found) if solver.polish else found
 
     def linearise(self, X: Vector, y: Vector, solution: Solution) -> Linearisation:
@@ -81,7 +88,7 @@ class Penalised(Problem):
         found = self.state(X, y, solution.z, solution.penalty)
         k, h = X.shape[1], len(solution.penalty)
         A, mean = found.design(), found.mean
-        columns = np.sqrt(self.loss.smoothness * (found.X**2).sum(0) / len(y) + found.l2)
+        columns = np.sqrt(self.loss.smoothness * np.einsum("ij,ij->j", found.X, found.X) / len(y) + found.l2)
         size = np.abs(X).T @ (np.abs(found.y) + np.abs(found.f)) / len(y) + np.abs(found.l2 * found.z)
         return Linearisation(
             A=A,

@@ -9,7 +9,7 @@ import numpy as np
 
 from nonsmooth.implicit.sparse.coordinate_descent import least_squares
 from nonsmooth.implicit.sparse.data import Vector
-from nonsmooth.implicit.sparse.normal_equations import NormalEquations
+from nonsmooth.implicit.sparse.normal_equations import solve_once
 from nonsmooth.implicit.sparse.problem import Solver
 from nonsmooth.implicit.sparse.state import State
 
@@ -82,11 +82,11 @@ def _newton_step(state: State) -> State | None:
     rounding = 1e-13 * state.l1
     S = np.flatnonzero((state.z != 0) | (np.abs(state.correlation) > state.l1 + rounding))
     signs = np.where(state.z != 0, np.sign(state.z), np.sign(state.correlation))[S]
-    system = NormalEquations(state.design()[:, S], float(len(state.y)), state.l2)
-    if system.singular is not False:
+    step = solve_once(state.design()[:, S], float(len(state.y)), state.l2, state.correlation[S] - state.l1[S] * signs)
+    if step is None:
         return None
     z = np.zeros_like(state.z)
-    moved = state.z[S] + system.solve(state.correlation[S] - state.l1[S] * signs)
+    moved = state.z[S] + step
     z[S] = np.where(moved * signs > 0, moved, 0.0)
     new = state.moved(z, _level(state))
     climbs = not state.loss.quadratic and not new.objective() <= state.objective() * (1 + 1e-12)

@@ -17,7 +17,6 @@ from scipy.linalg import qr
 from nonsmooth.implicit.sparse.active_set import NEAR, Equicorrelation
 from nonsmooth.implicit.sparse.data import Indices, Vector
 from nonsmooth.implicit.sparse.linearisation import Linearisation
-from nonsmooth.implicit.sparse.normal_equations import NormalEquations
 
 __all__ = ["LIMIT", "Sensitivity"]
 
@@ -52,20 +51,16 @@ class Sensitivity:
         """Give the derivatives of coefficients, shape (h, features), and intercept, shape (h,), under a selection."""
         at, dz = self.at, self._rest(S)
         right = np.stack([at.rates[k, S] + at.times(S, dz[k]) for k in range(len(dz))], axis=1)
-        dz[:, S] = -self.system(S).solve(right).T
+        dz[:, S] = -self.at.system(S).solve(right).T
         pushed = [at.push(row) for row in dz]
         return np.array([coef for coef, _ in pushed]), np.array([level for _, level in pushed])
 
     def gradient(self, S: Indices, q: Vector) -> Vector:
         """Give the gradient in the hyper-parameters of a function with gradient q in z: one linear solve."""
         at, rest = self.at, self._rest(S)
-        adjoint = self.system(S).solve(q[S])
+        adjoint = self.at.system(S).solve(q[S])
         right = np.stack([at.rates[k, S] + at.times(S, rest[k]) for k in range(len(rest))])
         return np.asarray(rest @ q - right @ adjoint)
-
-    def system(self, S: Indices) -> NormalEquations:
-        """Factor H_SS."""
-        return NormalEquations(self.at.A[:, S], self.at.scale, self.at.ridge)
 
     def _rest(self, S: Indices) -> Vector:
         """Give dz of the coordinates that rest, and 0 for those that move."""
@@ -81,7 +76,7 @@ class Sensitivity:
         """
         at = self.at
         found: Indices = self.moving([]) if self.found.support else np.flatnonzero(at.room > 0)
-        if self.system(found).singular is False:
+        if at.system(found).singular is False:
             return found
         columns = at.A[:, found]
         _, R, order = qr(columns / np.linalg.norm(columns, axis=0), mode="economic", pivoting=True)

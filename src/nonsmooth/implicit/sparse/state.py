@@ -60,7 +60,9 @@ class State:
         """Centre the design, and find the state at z."""
         shift = X.mean(0) if fit_intercept else np.zeros(X.shape[1])
         blank = np.zeros(0)
-        begun = cls(loss, X - shift, shift, y, z, l1, l2, blank, 0.0, blank, blank, fit_intercept)
+        begun = cls(
+            loss, X - shift if fit_intercept else X, shift, y, z, l1, l2, blank, 0.0, blank, blank, fit_intercept
+        )
         return begun.moved(z)
 
     def moved(self, z: Vector, near: float = 0.0) -> State:
