@@ -54,7 +54,6 @@ def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], sta
     prox = equation.prox
     value = of(lambda y, *t: [like(y, equation.function(y, *t))])
     slope = of(lambda y, *t: [shape.flatten(trees.gradient(equation.function, y, t))])
-    residual = of(lambda y, *t: [shape.flatten(equation.residual(trees, y, t))])
 
     def proximal(flat: Any, step: Any, *arrays: Any) -> list[Any]:
         return [flat] if prox is None else of(lambda y, *t: [like(y, prox(y, step, *t))])(flat, *arrays)
@@ -63,7 +62,7 @@ def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], sta
     method = methods[equation.kind]
     if equation.kind == "argmin":
         parts = [equations_of(slope, flat, *arrays), equations_of(proximal, flat, one, *arrays)]
-        parts.append(equations_of(residual, flat, *arrays))
+        limits |= {"unit": 0.0 if equation.symmetric else equation.step}
     else:
         parts = [equations_of(value, flat, *arrays)]
     closed = [[lax.stop_gradient(a) for a in consts] for _, consts in parts]
@@ -189,39 +188,41 @@ def _newton(F: Callable[[Any], Any], start: Any, *, iterations: int, tolerance: 
 def _descent(
     gradient: Callable[[Any], Any],
     prox: Callable[[Any, Any], Any],
-    residual: Callable[[Any], Any],
     start: Any,
     *,
     iterations: int,
     tolerance: float,
     aim: float,
+    unit: float,
 ) -> Any:
     """Iterate y <- prox(z - s grad f(z)), z extrapolated and started again where the steps turn back.
 
     The step s is halved until s <grad f(y) - grad f(z), y - z> <= |y - z|^2/2, which for a convex f implies the inequality
-    of descent.
+    of descent. The same grad f(y) gives the residual y - prox(y - unit grad f(y)), or grad f(y) itself where unit is 0.
     """
 
-    def tried(z: Any, slope: Any, s: Any) -> tuple[Any, Any]:
+    def residual(y: Any, slope: Any) -> Any:
+        return jnp.linalg.norm(y - prox(y - unit * slope, jnp.asarray(unit, y.dtype)) if unit else slope)
+
+    def tried(z: Any, slope: Any, s: Any) -> tuple[Any, Any, Any]:
         y = prox(z - s * slope, s)
-        return y, s
+        return y, gradient(y), s
 
     def step(state: Any) -> Any:
         k, y, z, t, s, best = state
         slope = gradient(z)
 
         def too_long(inner: Any) -> Any:
-            point, s = inner
+            point, after, s = inner
             move = point - z
             size = jnp.vdot(move, move)
-            curved = jnp.vdot(gradient(point) - slope, move)
-            return ~(s * curved <= 0.5 * size * (1 + 1e-3)) & (s > 1e-30) & (size > 0)
+            return ~(s * jnp.vdot(after - slope, move) <= 0.5 * size * (1 + 1e-3)) & (s > 1e-30) & (size > 0)
 
-        found, s = lax.while_loop(too_long, lambda inner: tried(z, slope, inner[1] / 2), tried(z, slope, s))
+        found, after, s = lax.while_loop(too_long, lambda inner: tried(z, slope, inner[-1] / 2), tried(z, slope, s))
         turned = jnp.vdot(z - found, found - y) > 0
         t_next = jnp.where(turned, 1.0, (1 + jnp.sqrt(1 + 4 * t * t)) / 2).astype(y.dtype)
         ahead = jnp.where(turned, found, found + (t - 1) / t_next * (found - y))
-        best = best.after(found, jnp.linalg.norm(residual(found)))
+        best = best.after(found, residual(found, after))
         return k + 1, found, ahead, t_next, s, best
 
     slope = gradient(start)
@@ -230,6 +231,6 @@ def _descent(
     curved = jnp.linalg.norm(gradient(probe) - slope)
     one = jnp.ones((), start.dtype)
     first = jnp.where(curved > 0, 4 / jnp.where(curved > 0, curved, 1), one).astype(start.dtype)
-    best = _first(start).after(start, jnp.linalg.norm(residual(start)))
+    best = _first(start).after(start, residual(start, slope))
     state = (jnp.zeros((), int), start, start, one, first, best)
     return lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)[-1].y
