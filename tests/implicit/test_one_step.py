@@ -182,3 +182,50 @@ def test_bad_input(xp: Adapter) -> None:
         ns.implicit.one_step(lambda y, x: 0.5 * y + x, lambda x: x * float("nan"))(x)
     with pytest.raises(NotConverged, match="not finite"):
         ns.implicit.one_step(lambda y, x: y * y + x)(x, start=xp.array(9.0))
+
+
+ROTATION = np.array([[0.0, -1.0], [1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("B", "grows"),
+    [
+        (0.9 * ROTATION, None),
+        (np.array([[0.5, 40.0], [0.0, 0.5]]), None),
+        (ROTATION, 1.0),
+        (np.diag([0.1, 1.2]), 1.2),
+        (np.zeros((2, 2)), None),
+    ],
+    ids=["a contraction", "one after a transient", "a rotation", "one direction expands", "no dependence"],
+)
+def test_a_map_that_does_not_contract_is_said(xp: Adapter, B: Any, grows: float | None) -> None:
+    """The last step of such a map is a number like any other; its error has no bound."""
+    Bx, x = xp.array(B), xp.array([1.0, 2.0])
+
+    def differentiate(**options: Any) -> list[str]:
+        f = ns.implicit.one_step(
+            lambda y, x: Bx @ y + x, lambda x: xp.array(np.linalg.solve(np.eye(2) - B, [1.0, 2.0])), **options
+        )
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ImplicitWarning)
+            for _ in range(3):
+                xp.gradient(lambda x: f(x).sum(), x)
+        return [str(w.message) for w in said if w.category is ImplicitWarning]
+
+    said = differentiate()
+    assert len(said) == (0 if grows is None else 3)
+    assert all(f"grow by {grows:.4g} a step" in text for text in said)
+    assert not differentiate(expanding="ignore")
+    if grows is not None:
+        with pytest.raises(NotConverged, match="does not contract"):
+            differentiate(expanding="raise")
+
+
+def test_a_map_that_begins_to_expand_is_said(xp: Adapter) -> None:
+    """The tangent that is kept from call to call sees it, and a state of another shape begins anew."""
+    f = ns.implicit.one_step(lambda y, a: a * y, lambda a: 0 * a, expanding="raise")
+    xp.gradient(lambda a: f(a).sum(), xp.array([0.5, 0.2]))
+    xp.gradient(lambda a: f(a).sum(), xp.array([0.5, 0.2, 0.1]))
+    with pytest.raises(NotConverged, match=r"grow by 1\.5"):
+        for _ in range(4):
+            xp.gradient(lambda a: f(a).sum(), xp.array([0.5, 1.5, 0.1]))

@@ -5,13 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nonsmooth.errors import NotConverged, UsageError
 
-__all__ = ["Iterates", "Record", "in_place", "mismatch", "name_of", "not_finite", "random_tangents"]
+__all__ = [
+    "MIXED",
+    "Iterates",
+    "Push",
+    "Record",
+    "growth",
+    "in_place",
+    "mismatch",
+    "name_of",
+    "not_finite",
+    "random_tangents",
+]
+
+Push: TypeAlias = Callable[[Any], tuple[float, Any]]
+"""t -> |B t| / |t|, and B t scaled to length 1."""
+
+MIXED = 0.1
+"""How much of a random tangent is added to one that is kept, so that a direction that begins to grow is soon met."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +63,22 @@ def random_tangents(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> 
     drawn = [rng.standard_normal(shape) for shape in shapes]
     length = math.sqrt(sum(float(np.sum(d * d)) for d in drawn)) / float(rng.uniform(0.5, 1.0))
     return [np.asarray(d / length) if length else d for d in drawn]
+
+
+def growth(push: Push, tangent: Any, pushes: int) -> tuple[float, Any]:
+    """Give by how much a tangent grows a step, in the mean over the later half of some pushes, and where it ends.
+
+    >>> growth(lambda t: (2.0, t), None, 4)
+    (2.0, None)
+    """
+    sizes: list[float] = []
+    for _ in range(pushes):
+        size, tangent = push(tangent)
+        if not size or not math.isfinite(size):
+            return size, None
+        sizes.append(size)
+    later = sizes[len(sizes) // 2 :]
+    return math.exp(math.fsum(map(math.log, later)) / len(later)), tangent
 
 
 def name_of(T: Any) -> str:

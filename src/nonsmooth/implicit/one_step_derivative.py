@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from nonsmooth.bounds.bounds import bound_program
 from nonsmooth.bounds.region import Ball
 from nonsmooth.errors import ImplicitWarning, NonsmoothError, NotConverged, UsageError
 from nonsmooth.frameworks.framework import find_framework
-from nonsmooth.implicit.iteration import name_of, not_finite
+from nonsmooth.implicit.iteration import growth, name_of, not_finite
 from nonsmooth.implicit.unrolled import Unconverged, user_level, whole_number
 from nonsmooth.report.reported import Reported
 from nonsmooth.report.table import Document, Table
@@ -51,6 +51,9 @@ TINY = 1e-30
 
 SWEEPS = 60
 """Steps of a power iteration."""
+
+FIRST, NEXT, CERTAIN = 10, 2, 60
+"""Tangents pushed through T at the first call, at the next ones, and before a growth is believed, which may be a transient."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +105,21 @@ class OneStep:
 
     def __init__(
         self, T: Callable[..., Any], solver: Callable[..., Any] | None, iterations: int, tolerance: float | None,
-        unconverged: Unconverged,
+        unconverged: Unconverged, expanding: Unconverged,
     ) -> None:  # fmt: skip
         self.T, self.solver, self.iterations = T, solver, iterations
-        self.tolerance, self.unconverged = tolerance, unconverged
+        self.tolerance, self.unconverged, self.expanding = tolerance, unconverged, expanding
+        self._tangent: Any = None
 
     def __call__(self, *theta: Any, start: Any = None) -> Any:
         """Solve, detach, and make one step that is differentiated."""
         if self.solver is None and len(theta) == 1 and start is None and _is_solver(theta[0]):
-            return OneStep(self.T, theta[0], self.iterations, self.tolerance, self.unconverged)
+            return OneStep(self.T, theta[0], self.iterations, self.tolerance, self.unconverged, self.expanding)
         module = _module(theta, start)
         x = self._solution(module, theta, start)
         y = module.stepped(self.T, x, theta)
         self._check(module, x, y, theta)
+        self._check_contraction(module, x, theta)
         return y
 
     def _solution(self, module: Any, theta: tuple[Any, ...], start: Any) -> Any:
@@ -144,9 +149,26 @@ class OneStep:
                 f"one_step({name_of(self.T)}): x is no fixed point: |T(x) - x| = {moved:.3g}, above {allowed * (1 + size):.2g}. "
                 "The derivative is taken at x; `report` bounds its error. Solve further, pass tolerance=, or unconverged='ignore'."
             )
-            if self.unconverged == "raise":
-                raise NotConverged(text)
-            warnings.warn(text, ImplicitWarning, stacklevel=user_level())
+            _say(text, self.unconverged)
+
+    def _check_contraction(self, module: Any, x: Any, theta: tuple[Any, ...]) -> None:
+        """Say where T does not contract at x; a tangent is kept from call to call, so that later calls push few."""
+        if self.expanding == "ignore":
+            return
+        found = module.pusher(self.T, x, theta, self._tangent)
+        if found is None:
+            return
+        tangent, push = found
+        rate, self._tangent = growth(push, tangent, FIRST if self._tangent is None else NEXT)
+        if rate >= 1 and self._tangent is not None:
+            rate, self._tangent = growth(push, self._tangent, CERTAIN)
+        if rate >= 1:
+            _say(
+                f"one_step({name_of(self.T)}): T does not contract at x: tangents pushed through it grow by {rate:.4g} a step "
+                "(sampled), so that the last step alone has no bounded error. Differentiate the solution by "
+                "nonsmooth.implicit.fixed_point, or pass expanding='ignore'.",
+                self.expanding,
+            )
 
     def report(
         self,
@@ -290,6 +312,13 @@ class _Local:
             raise UsageError(f"constants='bounds': T cannot be bounded ({error}). Pass rho=, L_J= and L_F=.") from error
 
 
+def _say(text: str, choice: Unconverged) -> None:
+    """Raise or warn, at the line of the caller."""
+    if choice == "raise":
+        raise NotConverged(text)
+    warnings.warn(text, ImplicitWarning, stacklevel=user_level())
+
+
 def _is_solver(item: Any) -> bool:
     """Tell a function that is decorated from parameters."""
     return callable(item) and not hasattr(item, "shape") and not hasattr(item, "parameters")
@@ -308,6 +337,7 @@ def one_step(
     iterations: int = 1000,
     tolerance: float | None = None,
     unconverged: Unconverged = "warn",
+    expanding: Unconverged = "warn",
 ) -> OneStep:
     """Differentiate the last step of a solver alone: the fixed point enters it detached.
 
@@ -315,7 +345,8 @@ def one_step(
 
     No linear system and no graph of the iterations: the price of one step. Exact where T does not depend on y at the
     solution (Newton's method), small where T contracts fast; the bound holds for every rho < 1 and `report` computes it,
-    with where each constant comes from. What T closes over is differentiated as in T itself.
+    with where each constant comes from. A tangent is pushed through T beside it, to see whether T contracts at all
+    (`sampled`; two more evaluations of T a call). What T closes over is differentiated as in T itself.
 
     Args:
         T: T(y, *theta) -> like y.
@@ -324,10 +355,11 @@ def one_step(
         iterations: of T, without a solver.
         tolerance: how large |T(x) - x| may be relative to 1 + |x|; None: the root of the unit of rounding.
         unconverged: "warn", "raise" `NotConverged` or "ignore" where it is larger; compiled code is not checked.
+        expanding: the same, where tangents pushed through T grow: T is no contraction, and the error has no bound.
 
     Raises:
         UsageError: neither solver nor start; T gives something unlike x.
-        NotConverged: the solution is not finite, or not one and unconverged="raise".
+        NotConverged: the solution is not finite, or not one and unconverged="raise"; T expands and expanding="raise".
 
     >>> import torch
     >>> import nonsmooth as ns
@@ -342,8 +374,9 @@ def one_step(
     if not callable(T):
         raise UsageError(f"T is a function T(y, *theta); found a {type(T).__name__}.")
     whole_number("iterations", iterations, 1)
-    if unconverged not in ("raise", "warn", "ignore"):
-        raise UsageError(f"unconverged={unconverged!r} means nothing: choose one of raise, warn, ignore.")
+    for name, choice in (("unconverged", unconverged), ("expanding", expanding)):
+        if choice not in get_args(Unconverged):
+            raise UsageError(f"{name}={choice!r} means nothing: choose one of {', '.join(get_args(Unconverged))}.")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise UsageError(f"tolerance={tolerance!r}: a tolerance is a positive number.")
-    return OneStep(T, solver, iterations, tolerance, unconverged)
+    return OneStep(T, solver, iterations, tolerance, unconverged, expanding)

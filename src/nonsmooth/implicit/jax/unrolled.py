@@ -11,9 +11,20 @@ import numpy as np
 from jax import numpy as jnp
 
 from nonsmooth.errors import UsageError
-from nonsmooth.implicit.iteration import Iterates, Record, mismatch, not_finite, random_tangents
+from nonsmooth.implicit.iteration import MIXED, Iterates, Push, Record, mismatch, not_finite, random_tangents
 
-__all__ = ["alike", "detached", "gradient", "iterate", "operators", "settle", "shifted", "step_residual", "stepped"]
+__all__ = [
+    "alike",
+    "detached",
+    "gradient",
+    "iterate",
+    "operators",
+    "pusher",
+    "settle",
+    "shifted",
+    "step_residual",
+    "stepped",
+]
 
 Tree = Any
 
@@ -268,6 +279,25 @@ def step_residual(x: Tree, y: Tree) -> tuple[float, float, float] | None:
     if not _concrete((moved, size)):
         return None
     return float(moved), float(size), max(float(jnp.finfo(leaf.dtype).eps) for leaf in before)
+
+
+def pusher(T: Any, x: Tree, theta: tuple[Any, ...], tangent: Any) -> tuple[Any, Push] | None:
+    """Give a tangent of x, near the one passed if that fits, and what pushes it through T; None where there are no values."""
+    at, *fixed = detached((x, *theta))
+    if not _concrete((at, fixed)):
+        return None
+    still = [jnp.zeros_like(leaf) for leaf in _floating(fixed)]
+    drawn = _draw(at, np.random.default_rng(0))
+    if tangent is not None and [(t.shape, t.dtype) for t in tangent] == [(d.shape, d.dtype) for d in drawn]:
+        drawn = [t + MIXED * d for t, d in zip(tangent, drawn, strict=True)]
+
+    def push(moved: Any) -> tuple[float, Any]:
+        before = _length(moved)
+        moved = _jvp(T, at, tuple(fixed), moved, still)[1]
+        size = float(_length(moved))
+        return size / float(before), [t / size for t in moved] if size else moved
+
+    return drawn, push
 
 
 def operators(T: Any, y: Tree, theta: tuple[Any, ...]) -> tuple[Any, ...]:

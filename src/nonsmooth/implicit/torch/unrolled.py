@@ -16,9 +16,20 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils import _pytree as pytree
 
 from nonsmooth.errors import UsageError
-from nonsmooth.implicit.iteration import Iterates, Record, in_place, mismatch, not_finite, random_tangents
+from nonsmooth.implicit.iteration import MIXED, Iterates, Push, Record, in_place, mismatch, not_finite, random_tangents
 
-__all__ = ["alike", "detached", "gradient", "iterate", "operators", "settle", "shifted", "step_residual", "stepped"]
+__all__ = [
+    "alike",
+    "detached",
+    "gradient",
+    "iterate",
+    "operators",
+    "pusher",
+    "settle",
+    "shifted",
+    "step_residual",
+    "stepped",
+]
 
 Tree = Any
 
@@ -335,6 +346,27 @@ def step_residual(x: Tree, y: Tree) -> tuple[float, float, float] | None:
         return None
     eps = max(float(torch.finfo(leaf.dtype).eps) for leaf in before)
     return float(_length([b - a for a, b in zip(before, after, strict=True)])), float(_length(before)), eps
+
+
+def pusher(T: Any, x: Tree, theta: tuple[Any, ...], tangent: Any) -> tuple[Any, Push] | None:
+    """Give a tangent of x, near the one passed if that fits, and what pushes it through T; None where there are no values."""
+    plain = _known((x, theta))
+    if plain is None:
+        return None
+    at, *fixed = _filled(detached((x, *theta)), plain)
+    still = [torch.zeros_like(leaf) for leaf in _floating(fixed)]
+    drawn = _draw(at, np.random.default_rng(0))
+    if tangent is not None and [(t.shape, t.dtype) for t in tangent] == [(d.shape, d.dtype) for d in drawn]:
+        drawn = [t + MIXED * d for t, d in zip(tangent, drawn, strict=True)]
+
+    def push(moved: Any) -> tuple[float, Any]:
+        with temporarily_clear_interpreter_stack():
+            before = _length(moved)
+            moved = _jvp(T, at, tuple(fixed), moved, still)
+            size = float(_length(moved))
+            return size / float(before), [t / size for t in moved] if size else moved
+
+    return drawn, push
 
 
 def operators(T: Any, y: Tree, theta: tuple[Any, ...]) -> tuple[Any, ...]:
