@@ -9,25 +9,47 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from nonsmooth.implicit.options import Violated
 from nonsmooth.implicit.sparse.active_set import Equicorrelation, diagnose
 from nonsmooth.implicit.sparse.data import Vector
-from nonsmooth.implicit.sparse.problem import Problem
+from nonsmooth.implicit.sparse.problem import Problem, SolverName
 from nonsmooth.implicit.sparse.tuner import Tuning, tune
 
-__all__ = ["Tuned", "TunedClassifier"]
+__all__ = ["Tuned", "TunedClassifier", "TunedRegressor"]
 
 
 class Tuned(BaseEstimator):
-    """A linear model whose hyper-parameters minimise the cross-validated loss, found by its hyper-gradient."""
+    """A linear model whose hyper-parameters minimise the cross-validated loss, found by its hyper-gradient.
+
+    What all of them take; a model with parameters of its own names these again, as scikit-learn reads the signature.
+    """
 
     coef_: Vector
     intercept_: Any
     run_: Tuning
     diagnosis_: Equicorrelation
+
+    def __init__(
+        self,
+        *,
+        cv: Any = None,
+        held_out_loss: Any = None,
+        fit_intercept: bool = True,
+        n_scan: int = 12,
+        max_iter: int = 30,
+        tol: float = 1e-4,
+        solver: SolverName = "sklearn",
+        tolerance: float = 1e-8,
+        iterations: int = 100_000,
+        violated: Violated = "raise",
+    ) -> None:
+        self.cv, self.held_out_loss, self.fit_intercept = cv, held_out_loss, fit_intercept
+        self.n_scan, self.max_iter, self.tol = n_scan, max_iter, tol
+        self.solver, self.tolerance, self.iterations, self.violated = solver, tolerance, iterations, violated
 
     @abstractmethod
     def _problem(self) -> Problem:
@@ -56,6 +78,25 @@ class Tuned(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ np.ravel(self.coef_) + np.ravel(self.intercept_)[0])
+
+
+class TunedRegressor(RegressorMixin, Tuned):
+    """A linear regression that tunes itself."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Tune the hyper-parameters by cross-validation, and fit on all samples.
+
+        Args:
+            X: shape (samples, features).
+            y: shape (samples,).
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        self._tune(X, np.asarray(y, dtype=np.float64))
+        return self
+
+    def predict(self, X: Any) -> Vector:
+        """Give the predictions."""
+        return self._linear(X)
 
 
 class TunedClassifier(ClassifierMixin, Tuned):

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
-
-from nonsmooth.implicit.options import Violated
 from nonsmooth.implicit.sparse.data import Vector
 from nonsmooth.implicit.sparse.elastic_net import ElasticNet
-from nonsmooth.implicit.sparse.problem import SolverName
-from nonsmooth.implicit.sparse.tuned import Tuned
+from nonsmooth.implicit.sparse.tuned import TunedRegressor
 
 __all__ = ["TunedElasticNet"]
 
 
-class TunedElasticNet(RegressorMixin, Tuned):
+class TunedElasticNet(TunedRegressor):
     """The elastic net with both penalties tuned: they minimise the cross-validated loss, by its hyper-gradient.
 
         min |y - X b - c|^2 / 2n + alpha l1_ratio |b|_1 + alpha (1 - l1_ratio) |b|^2 / 2
@@ -56,42 +48,9 @@ class TunedElasticNet(RegressorMixin, Tuned):
     Source: derived, docs/theory/sparse_models.md, BertrandEtAl2020.
     """
 
-    def __init__(
-        self,
-        *,
-        cv: Any = None,
-        held_out_loss: Any = None,
-        fit_intercept: bool = True,
-        n_scan: int = 12,
-        max_iter: int = 30,
-        tol: float = 1e-4,
-        solver: SolverName = "sklearn",
-        tolerance: float = 1e-8,
-        iterations: int = 100_000,
-        violated: Violated = "raise",
-    ) -> None:
-        self.cv, self.held_out_loss, self.fit_intercept = cv, held_out_loss, fit_intercept
-        self.n_scan, self.max_iter, self.tol = n_scan, max_iter, tol
-        self.solver, self.tolerance, self.iterations, self.violated = solver, tolerance, iterations, violated
-
     def _problem(self) -> ElasticNet:
         return ElasticNet(fit_intercept=self.fit_intercept)
 
     def _named(self, penalty: Vector, samples: int) -> None:
         self.alpha_ = float(penalty.sum())
         self.l1_ratio_ = float(penalty[0] / penalty.sum())
-
-    def fit(self, X: Any, y: Any) -> Any:
-        """Tune the hyper-parameters by cross-validation, and fit on all samples.
-
-        Args:
-            X: shape (samples, features).
-            y: shape (samples,).
-        """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        self._tune(X, np.asarray(y, dtype=np.float64))
-        return self
-
-    def predict(self, X: Any) -> Vector:
-        """Give the predictions."""
-        return self._linear(X)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
-
 from nonsmooth.implicit.options import Violated
 from nonsmooth.implicit.sparse.data import Vector
 from nonsmooth.implicit.sparse.lasso import Lasso
 from nonsmooth.implicit.sparse.problem import SolverName
-from nonsmooth.implicit.sparse.tuned import Tuned
+from nonsmooth.implicit.sparse.tuned import TunedRegressor
 
 __all__ = ["TunedLasso"]
 
 
-class TunedLasso(RegressorMixin, Tuned):
+class TunedLasso(TunedRegressor):
     """The Lasso with the penalty that minimises the cross-validated loss, found by its hyper-gradient.
 
         min |y - X b - c|^2 / 2n + alpha |b|_1,    or with `weighted` an alpha for each feature
@@ -73,27 +69,13 @@ class TunedLasso(RegressorMixin, Tuned):
         violated: Violated = "raise",
     ) -> None:
         self.weighted = weighted
-        self.cv, self.held_out_loss, self.fit_intercept = cv, held_out_loss, fit_intercept
-        self.n_scan, self.max_iter, self.tol = n_scan, max_iter, tol
-        self.solver, self.tolerance, self.iterations, self.violated = solver, tolerance, iterations, violated
+        super().__init__(
+            cv=cv, held_out_loss=held_out_loss, fit_intercept=fit_intercept, n_scan=n_scan, max_iter=max_iter, tol=tol,
+            solver=solver, tolerance=tolerance, iterations=iterations, violated=violated,
+        )  # fmt: skip
 
     def _problem(self) -> Lasso:
         return Lasso(fit_intercept=self.fit_intercept, weighted=self.weighted)
 
     def _named(self, penalty: Vector, samples: int) -> None:
         self.alpha_ = penalty if self.weighted else float(penalty[0])
-
-    def fit(self, X: Any, y: Any) -> Any:
-        """Tune the hyper-parameters by cross-validation, and fit on all samples.
-
-        Args:
-            X: shape (samples, features).
-            y: shape (samples,).
-        """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        self._tune(X, np.asarray(y, dtype=np.float64))
-        return self
-
-    def predict(self, X: Any) -> Vector:
-        """Give the predictions."""
-        return self._linear(X)

@@ -77,9 +77,10 @@ class TunedLogisticRegression(TunedClassifier):
         violated: Violated = "raise",
     ) -> None:
         self.ridge = ridge
-        self.cv, self.held_out_loss, self.fit_intercept = cv, held_out_loss, fit_intercept
-        self.n_scan, self.max_iter, self.tol = n_scan, max_iter, tol
-        self.solver, self.tolerance, self.iterations, self.violated = solver, tolerance, iterations, violated
+        super().__init__(
+            cv=cv, held_out_loss=held_out_loss, fit_intercept=fit_intercept, n_scan=n_scan, max_iter=max_iter, tol=tol,
+            solver=solver, tolerance=tolerance, iterations=iterations, violated=violated,
+        )  # fmt: skip
 
     def _problem(self) -> SparseLogistic:
         return SparseLogistic(fit_intercept=self.fit_intercept, ridge=self.ridge)
