@@ -9,17 +9,14 @@ rounds, of the clock and of the processor (which other programs on the machine d
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import has, measured, write
 
 WIDTH, BATCH = 128, 64
 
@@ -169,40 +166,12 @@ def jax_sides(data: tuple[np.ndarray, ...], dtype: str, tolerance: float) -> Sid
     return sides
 
 
-def has(name: str) -> bool:
-    """Tell whether a peer can be imported."""
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
-
-
-def measured(sides: Sides, exact: tuple[np.ndarray, np.ndarray], rounds: int) -> dict[str, dict[str, Any]]:
-    """Run all sides in turn: errors and median times."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, side in list(sides.items()):
-        try:
-            found = [side() for _ in range(2)][-1]
-        except Exception as error:
-            rows[name] = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
-            del sides[name]
-            continue
-        errors = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(found, exact, strict=True)]
-        rows[name] = {"error_W": errors[0], "error_c": errors[1]}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            start = time.perf_counter(), time.process_time()
-            side()
-            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    medians = {name: [statistics.median(t) for t in zip(*taken, strict=True)] for name, taken in times.items()}
-    for name, (wall, cpu) in medians.items():
-        rows[name] |= {"ms": round(1e3 * wall, 3), "cpu_ms": round(1e3 * cpu, 3)}
-        if "nonsmooth" in medians:
-            ours = medians["nonsmooth"]
-            rows[name] |= {"ratio": round(wall / ours[0], 3), "cpu_ratio": round(cpu / ours[1], 3)}
-    return rows
+def errors(found: Any, exact: Any) -> dict[str, float]:
+    """Give the relative errors of the gradients."""
+    names = ("error_W", "error_c")
+    return {
+        name: float(np.linalg.norm(a - b) / np.linalg.norm(b)) for name, a, b in zip(names, found, exact, strict=True)
+    }
 
 
 def main() -> None:
@@ -217,7 +186,7 @@ def main() -> None:
         exact = reference(*data)
         for dtype, tolerance in TOLERANCES.items():
             for framework, make in (("torch", torch_sides), ("jax", jax_sides)):
-                found = measured(make(data, dtype, tolerance), exact, options.rounds)
+                found = measured(make(data, dtype, tolerance), partial(errors, exact=exact), options.rounds)
                 for name, row in found.items():
                     line = {
                         "W": kind,
@@ -229,10 +198,7 @@ def main() -> None:
                     }
                     rows.append(line)
                     print(json.dumps(line), flush=True)
-    versions = {n: importlib.metadata.version(n) for n in ("torch", "jax", "jaxopt", "torchdeq", "torchopt") if has(n)}
-    if options.output:
-        result = {"machine": platform.processor(), "versions": versions, "rounds": options.rounds, "rows": rows}
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(options.output, ("torch", "jax", "jaxopt", "torchdeq", "torchopt"), rows, rounds=options.rounds)
 
 
 if __name__ == "__main__":

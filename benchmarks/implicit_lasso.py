@@ -10,17 +10,14 @@ of the clock and of the processor (which other programs on the machine disturb l
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import has, measured, write
 from sklearn.linear_model import lars_path
 
 SAMPLES, FEATURES, SUPPORT, TOLERANCE = 200, 500, 20, 1e-9
@@ -152,39 +149,6 @@ def jax_sides(X: Any, y: Any, X_new: Any, y_new: Any, l1: Any) -> Sides:
     return sides
 
 
-def has(name: str) -> bool:
-    """Tell whether a peer can be imported."""
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
-
-
-def measured(sides: Sides, exact: float, rounds: int) -> dict[str, dict[str, Any]]:
-    """Run all sides in turn: errors and median times."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, side in list(sides.items()):
-        try:
-            rows[name] = {"error": abs([side() for _ in range(2)][-1] / exact - 1)}
-        except Exception as error:
-            rows[name] = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
-            del sides[name]
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            start = time.perf_counter(), time.process_time()
-            side()
-            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    medians = {name: [statistics.median(t) for t in zip(*taken, strict=True)] for name, taken in times.items()}
-    for name, (wall, cpu) in medians.items():
-        rows[name] |= {"ms": round(1e3 * wall, 3), "cpu_ms": round(1e3 * cpu, 3)}
-        if "nonsmooth" in medians:
-            ours = medians["nonsmooth"]
-            rows[name] |= {"ratio": round(wall / ours[0], 3), "cpu_ratio": round(cpu / ours[1], 3)}
-    return rows
-
-
 def main() -> None:
     """Run, print a line for every side, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -195,15 +159,12 @@ def main() -> None:
     data, rows = problem(), []
     exact = reference(*data)
     for framework, make in (("numpy", numpy_sides), ("torch", torch_sides), ("jax", jax_sides)):
-        for name, row in measured(make(*data), exact, options.rounds).items():
+        found = measured(make(*data), lambda gradient: {"error": abs(gradient / exact - 1)}, options.rounds)
+        for name, row in found.items():
             rows.append({"framework": framework, "side": name, **row})
             print(json.dumps(rows[-1]), flush=True)
-    peers = ("torch", "jax", "sklearn", "jaxopt", "sparho", "cvxpylayers")
-    names = {"sklearn": "scikit-learn"}
-    versions = {n: importlib.metadata.version(names.get(n, n)) for n in peers if has(n)}
-    if options.output:
-        result = {"machine": platform.processor(), "versions": versions, "tolerance": TOLERANCE, "rows": rows}
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    packages = ("torch", "jax", "sklearn", "jaxopt", "sparho", "cvxpylayers")
+    write(options.output, packages, rows, tolerance=TOLERANCE, rounds=options.rounds)
 
 
 if __name__ == "__main__":
