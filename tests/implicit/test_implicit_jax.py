@@ -477,6 +477,12 @@ def test_kinks_in_a_compiled_program_are_counted() -> None:
         jax.block_until_ready(jax.jit(jax.jacrev(quiet))(at))
 
 
+def test_functions_of_jax_are_known_when_compiled_as_before() -> None:
+    f = implicit.fixed_point(lambda y, t: 0.5 * jax.nn.relu(y) + t, lambda t: 2 * t)
+    assert jax.grad(f)(1.0) == pytest.approx(2.0)  # here relu is compared with jax's own as it is traced outside
+    assert jax.jit(jax.grad(f))(1.0) == pytest.approx(2.0)  # here in the midst of a compilation
+
+
 def folded(x: Any, **options: Any) -> Any:  # B = 1 - 2 w: 1 and -1 at the two pieces, 0 between them
     return implicit.root(lambda y, x: y - 2 * jax.nn.relu(y) - x, solver=lambda x: -jnp.abs(x), **options)(x)
 

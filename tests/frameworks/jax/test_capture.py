@@ -108,6 +108,15 @@ def test_lines_are_those_of_the_user() -> None:
     assert all(step.source is not None and step.source.file == __file__ for step in program.steps)
 
 
+@pytest.mark.parametrize("function", [jax.nn.mish, jax.nn.hard_silu, jax.nn.log_sigmoid])
+def test_functions_are_known_wherever_they_are_traced(function: Any) -> None:
+    x = jnp.ones(7)
+    outside = names(ns.capture(function, x))
+    with jax.ensure_compile_time_eval():  # traces hold constants in the place of equations
+        assert names(ns.capture(function, x)) == outside
+    assert len(outside) == 1
+
+
 def test_a_rule_of_ones_own_is_trusted_and_said() -> None:
     program = ns.capture(lambda x: own_rule(x).sum(), PAIR)
     assert any("brings its own derivative" in f.message for f in program.findings)

@@ -252,13 +252,17 @@ def _own(e: Equation) -> Hashable:
 
 
 class _Key:
-    """An equation and options as the key of a table: the name, the types of the inputs and the options count."""
+    """An equation and options as the key of a table: the name, the types of the inputs, the options and the trace count.
+
+    Inside of `jax.ensure_compile_time_eval` a trace of the same function holds constants in the place of equations.
+    """
 
     def __init__(self, equation: Equation, options: Options) -> None:
         self.primitive, self.name = equation.primitive, name_of(equation.primitive, equation.params)
         self.inputs = tuple((tuple(a.shape), a.dtype, bool(getattr(a, "weak_type", False))) for a in equation.inputs)
-        self.options, self.wide = options, bool(jax.config.read("jax_enable_x64"))
-        self._content = (self.primitive, self.name, self.inputs, tuple(sorted(options.items())), self.wide)
+        self.options = options
+        traced = bool(jax.config.read("jax_enable_x64")), bool(jax.config.eager_constant_folding)
+        self._content = (self.primitive, self.name, self.inputs, tuple(sorted(options.items())), traced)
 
     def __hash__(self) -> int:
         return hash(self._content)

@@ -216,7 +216,7 @@ class _Kinked:
     def measure(self, y: Any, bound: Any, *inputs: Any) -> tuple[Any, ...]:
         """Count the active kinks in a compiled program."""
         try:
-            with jax.ensure_compile_time_eval():
+            with jax.core.eval_context():
                 program = self.problem.equations.known(
                     "shapes", lambda: JAX.trace(self._function(), *_shapes(y, inputs))
                 )
