@@ -261,7 +261,7 @@ class _Key:
         self.primitive, self.name = equation.primitive, name_of(equation.primitive, equation.params)
         self.inputs = tuple((tuple(a.shape), a.dtype, bool(getattr(a, "weak_type", False))) for a in equation.inputs)
         self.options = options
-        traced = bool(jax.config.read("jax_enable_x64")), bool(jax.config.eager_constant_folding)
+        traced = bool(jax.config.read("jax_enable_x64")), bool(jax.config.eager_constant_folding)  # type: ignore[attr-defined]
         self._content = (self.primitive, self.name, self.inputs, tuple(sorted(options.items())), traced)
 
     def __hash__(self) -> int:
