@@ -41,6 +41,23 @@ def twins(seed: int, scale: float, **options: Any) -> tuple[DeepEquilibrium, Any
     return ours, deep_equilibrium(3, 8, **options), params
 
 
+@pytest.mark.parametrize("parametrisation", ["monotone", "contractive", "free"])
+def test_half_precision_is_solved_in_single(parametrisation: str) -> None:
+    layer = deep_equilibrium(3, 4, parametrisation=parametrisation)
+    params = layer.init(jax.random.key(0), "bfloat16")
+    x = jax.random.normal(jax.random.key(1), (5, 3), "bfloat16")
+    assert layer(params, x).dtype == "bfloat16"
+
+    def loss(params: Any, x: Any) -> Any:
+        return jnp.sum(layer(params, x).astype("float32"))
+
+    found = jax.grad(loss)(params, x)
+    exact = jax.grad(loss)(*jax.tree.map(lambda a: a.astype("float32"), (params, x)))
+    for name, slope in found.items():
+        assert slope.dtype == "bfloat16"
+        np.testing.assert_allclose(slope.astype("float32"), exact[name], rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("activation", "parametrisation", "scale"),
     [("relu", "monotone", 4.0), ("sigmoid", "monotone", 2.0), ("relu", "contractive", 3.0), ("relu", "free", 0.9)],

@@ -118,6 +118,36 @@ def test_single_precision() -> None:
     np.testing.assert_allclose(jax.jacrev(f)(theta), slope, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_half_precision_is_solved_in_single(kind: str, compiled: bool) -> None:
+    W, t = (jnp.asarray(a, kind) for a in contraction(0, 20, 0.8))
+    given: list[Any] = []
+
+    def own(W: Any, t: Any) -> Any:
+        given.append(W.dtype)
+        return jnp.linalg.solve(jnp.eye(20) - W.astype("float32"), t.astype("float32"))
+
+    for solver in (None, own):
+        solve = implicit.fixed_point(lambda y, W, t: W @ y + t, solver)
+        start = None if solver else jnp.zeros(20, kind)
+
+        def loss(W: Any, t: Any, solve: Any = solve, start: Any = start) -> Any:
+            y = solve(W, t, start=start)
+            assert y.dtype == kind
+            return (y.astype("float32") ** 2).sum()
+
+        slope = jax.jit(jax.grad(loss, (0, 1))) if compiled else jax.grad(loss, (0, 1))
+        y = np.linalg.solve(np.eye(20) - np.asarray(W, "float64"), np.asarray(t, "float64"))
+        back = np.linalg.solve(np.eye(20) - np.asarray(W, "float64").T, 2 * y)
+        eps = float(jnp.finfo(kind).eps)
+        for found, expected in zip(slope(W, t), (np.outer(back, y), back), strict=True):
+            assert found.dtype == kind
+            error = np.linalg.norm(np.asarray(found, "float64") - expected)
+            assert error <= 2 * eps * np.linalg.norm(expected)
+    assert {str(g) for g in given} == {kind}
+
+
 def test_numbers_of_python_are_differentiated() -> None:
     f = implicit.root(lambda y, t: y**2 - t)
     assert jax.grad(lambda t: f(t, start=1.0))(4.0) == pytest.approx(0.25)

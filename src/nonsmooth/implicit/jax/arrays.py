@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from nonsmooth.errors import UsageError
 from nonsmooth.implicit.jax.traced import is_float
 
-__all__ = ["Parameters", "Shape", "check_alike", "cut_off", "solution_tree"]
+__all__ = ["Parameters", "Shape", "check_alike", "common_type", "cut_off", "solution_tree", "widened"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,17 @@ def cut_off(array: Any) -> Any:
     return jnp.asarray(lax.stop_gradient(array))
 
 
+def common_type(tree: Any) -> Any:
+    """Give the type to which the floating arrays of a tree promote; None if there are none."""
+    arrays = [a for a in map(_array, jax.tree.leaves(tree)) if a is not None and is_float(a)]
+    return jnp.result_type(*arrays) if arrays else None
+
+
+def widened(dtype: Any) -> Any:
+    """Give a floating type with room for linear algebra: no less than single precision."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def _array(leaf: Any) -> Any:
     """Give a leaf that is an array as one of jax; None for any other."""
     if isinstance(leaf, jax.Array):
@@ -105,7 +116,7 @@ def check_alike(y: Any, z: Any) -> None:
 
 
 def solution_tree(tree: Any, dtype: Any, what: str) -> Any:
-    """Give a tree of numbers as one of floating arrays of one type, cut off from what is differentiated."""
+    """Give a tree of numbers as one of floating arrays of one type, widened, cut off from what is differentiated."""
     leaves, structure = jax.tree.flatten(tree)
     if not leaves:
         raise UsageError(f"{what} holds no array: a solution is a tree of real arrays.")
@@ -119,7 +130,7 @@ def solution_tree(tree: Any, dtype: Any, what: str) -> Any:
             raise UsageError(f"{what} is complex ({array.dtype}); the theory is real: pass real and imaginary parts.")
         arrays.append(array)
     wanted = dtype or jnp.result_type(*arrays)
-    wanted = wanted if jnp.issubdtype(wanted, jnp.floating) else jnp.result_type(float)
+    wanted = widened(wanted) if jnp.issubdtype(wanted, jnp.floating) else jnp.result_type(float)
     if not sum(a.size for a in arrays):
         raise UsageError(f"{what} has no entry.")
     return jax.tree.unflatten(structure, [lax.stop_gradient(a.astype(wanted)) for a in arrays])

@@ -16,6 +16,7 @@ from jax import numpy as jnp
 
 from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, UsageError
 from nonsmooth.implicit.implicit_function import fixed_point
+from nonsmooth.implicit.jax.arrays import common_type, widened
 from nonsmooth.implicit.jax.batched import Found, Split, fixed_rows, length
 from nonsmooth.implicit.jax.linear_solve import System, solve_linear
 from nonsmooth.implicit.jax.verify import verified
@@ -109,8 +110,11 @@ class EquilibriumLayer:
         x = jnp.asarray(x)
         if not x.ndim or x.shape[-1] != self.inputs:
             raise UsageError(f"the equilibrium layer takes an array of shape (..., {self.inputs}); found {x.shape}.")
+        kind = common_type([params, x])
+        params, x = jax.tree.map(lambda a: jnp.asarray(a, widened(kind)), (params, x))
         c = x @ params["U"].T
-        return equilibrium(self, self.weight(params), c + params["b"] if self.bias else c)
+        y, done = equilibrium(self, self.weight(params), c + params["b"] if self.bias else c)
+        return y.astype(kind), done
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Source: BolteLePauwelsSilvetiFalls2021.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,15 @@ from jax import numpy as jnp
 
 from nonsmooth.errors import ResultError, UsageError
 from nonsmooth.implicit.equation import Equation
-from nonsmooth.implicit.jax.arrays import Parameters, Shape, check_alike, cut_off, solution_tree
+from nonsmooth.implicit.jax.arrays import (
+    Parameters,
+    Shape,
+    check_alike,
+    common_type,
+    cut_off,
+    solution_tree,
+    widened,
+)
 from nonsmooth.implicit.jax.condition import check_condition
 from nonsmooth.implicit.jax.linear_solve import System, solve_linear
 from nonsmooth.implicit.jax.problem import Problem, residual
@@ -76,6 +85,9 @@ def solve(
     message. There the condition over all elements is not decided, which takes values: the kinks at the solution are counted by the
     program itself, and if there are any an `ImplicitWarning` is given from the host; `diagnose`, called outside, decides.
 
+    Where all floating arrays are of half precision (float16, bfloat16) H is evaluated, solved and differentiated in single
+    precision, and y is given in their type; the tolerances are those of their type.
+
     Args:
         equation: H.
         solver: solver(*theta) -> y, or None: a solver of the library. It is given values cut off from differentiation; outside of
@@ -97,9 +109,13 @@ def solve(
 
     Source: BolteLePauwelsSilvetiFalls2021.
     """
-    parameters, floats, others = Parameters.taken_apart(theta)
+    parameters, given, others = Parameters.taken_apart(theta)
+    kind = common_type(given or start)
+    narrow = kind is not None and kind != widened(kind)
+    floats = [a.astype(widened(kind)) for a in given] if narrow else given
+    y = _found(equation, solver, parameters, [*(given if solver else floats), *others], start, options)
+    options = _tolerances(options, kind) if narrow else options
     arrays, count = [*floats, *others], len(floats)
-    y = _found(equation, solver, parameters, arrays, start, options)
     leaves, structure = jax.tree.flatten(y)
     shape = Shape(structure, tuple(a.shape for a in leaves), leaves[0].dtype)
 
@@ -116,7 +132,14 @@ def solve(
     moves = tuple(is_float(jnp.asarray(a)) for a in inputs)
     problem = Problem(equations, equation, TREES, options, shape, parameters, moves, tracers)
     flat, token = problem.checked(flat, [cut_off(a) for a in inputs])
-    return shape.unflatten(_attached(problem, flat, token, inputs))
+    y = shape.unflatten(_attached(problem, flat, token, inputs))
+    return jax.tree.map(lambda a: a.astype(kind), y) if narrow else y
+
+
+def _tolerances(options: Options, kind: Any) -> Options:
+    """Fill in the tolerances of a floating type."""
+    usual = float(jnp.finfo(kind).eps) ** 0.5
+    return replace(options, tolerance=options.tolerance or usual, linear_tolerance=options.linear_tolerance or usual)
 
 
 def _found(
@@ -129,7 +152,7 @@ def _found(
 ) -> Any:
     """Let a solver find the solution, as a tree of arrays of one type."""
     count = parameters.floats
-    dtype = jnp.result_type(*(a.dtype for a in arrays[:count])) if count else None
+    dtype = common_type(arrays[:count])
     still = [cut_off(a) for a in arrays]
     theta = parameters.joined(still[:count], still[count:])
     begin = None if start is None else solution_tree(start, dtype, "the start")
