@@ -223,20 +223,26 @@ class Ranking(Nonsmooth):
     kinks: tuple[str, ...] = ("tie",)
     ranks: Callable[[Call, int], range] = field(repr=False)
 
+    def laid_out(self, call: Call, array: Array) -> Array:
+        """Move the axis of the ranking last; without one, flatten."""
+        if call.attributes.get("dim", -1) is None or array.ndim == 0:
+            return call.xp.reshape(array, (-1,))
+        return call.xp.moveaxis(array, _axis(call), -1)
+
     def _sorted(self, call: Call) -> tuple[Array, Array]:
         """Sort along the last axis; give sorted values and the permutation."""
         xp = call.xp
-        u = _last(call, call.operands[0])
+        u = self.laid_out(call, call.operands[0])
         order = xp.argsort(u, axis=-1, descending=bool(call.attributes.get("descending", False)), stable=True)
         return xp.take_along_axis(u, order, axis=-1), order
 
-    def _returned(self, call: Call, array: Array) -> Array:
+    def returned(self, call: Call, array: Array) -> Array:
         """Cut the returned ranks out of an array of all ranks, and lay them as the result."""
         xp, ranks = call.xp, self.ranks(call, array.shape[-1])
         array = array[..., ranks.start : ranks.stop]
         if call.attributes.get("sorted") is False:
             descending = bool(call.attributes.get("descending", False))
-            order = xp.argsort(_last(call, call.result), axis=-1, descending=descending, stable=True)
+            order = xp.argsort(self.laid_out(call, call.result), axis=-1, descending=descending, stable=True)
             array = xp.take_along_axis(array, xp.argsort(order, axis=-1), axis=-1)
         return _back(call, array)
 
@@ -247,7 +253,7 @@ class Ranking(Nonsmooth):
         gap = xp.abs(values[..., 1:] - values[..., :-1])
         edge = xp.full_like(values[..., :1], float("inf"))
         nearest = xp.minimum(xp.concat((edge, gap), axis=-1), xp.concat((gap, edge), axis=-1))
-        return {"tie": self._returned(call, nearest)}
+        return {"tie": self.returned(call, nearest)}
 
     def push(self, call: Call, rules: Mapping[str, Rule], tangents: tuple[Array, ...], tol: float = 0.0) -> Array:
         """Give the sorted tangents, weighed by the rule over each tied block."""
@@ -255,7 +261,7 @@ class Ranking(Nonsmooth):
         check_tie_rule(rule, self.name)
         word = "even" if isinstance(rule, int | float) else rule if isinstance(rule, str) else None
         values, order = self._sorted(call)
-        moved = xp.take_along_axis(_last(call, tangents[0]), order, axis=-1)
+        moved = xp.take_along_axis(self.laid_out(call, tangents[0]), order, axis=-1)
         start, size = _blocks(xp, values, tol)
         place = xp.arange(values.shape[-1], device=device_of(values)) - start
         if word == "first":
@@ -266,7 +272,7 @@ class Ranking(Nonsmooth):
             total = _block_sums(xp, moved, start, size) / xp.astype(size, moved.dtype)
         else:
             total = xp.take_along_axis(moved, self._by_priority(call, rule, order, start), axis=-1)
-        return self._returned(call, total)
+        return self.returned(call, total)
 
     def _by_priority(self, call: Call, rule: Rule, order: Array, start: Array) -> Array:
         """Give the places of the sorted entries once each tied block is sorted by its priorities."""
@@ -280,7 +286,7 @@ class Ranking(Nonsmooth):
         xp, place = call.xp, _places(call.xp, order)
         descending = bool(call.attributes.get("descending", False))
         for key in reversed(keys):
-            priority = xp.take_along_axis(xp.broadcast_to(_last(call, key), order.shape), order, axis=-1)
+            priority = xp.take_along_axis(xp.broadcast_to(self.laid_out(call, key), order.shape), order, axis=-1)
             again = xp.take_along_axis(priority, place, axis=-1)
             by_key = xp.argsort(again, axis=-1, descending=descending, stable=True)
             place = xp.take_along_axis(place, by_key, axis=-1)
@@ -294,7 +300,7 @@ class Ranking(Nonsmooth):
         n = values.shape[-1]
         start, _ = _blocks(xp, values, 0.0)
         place = self._by_priority(call, rule, order, start) if isinstance(rule, Along) else _places(xp, order)
-        moved = xp.take_along_axis(xp.take_along_axis(_last(call, tangents[0]), order, axis=-1), place, axis=-1)
+        moved = xp.take_along_axis(xp.take_along_axis(self.laid_out(call, tangents[0]), order, axis=-1), place, axis=-1)
         rank, ranks = xp.arange(n, device=device_of(values)), self.ranks(call, n)
         returned = (rank >= ranks.start) & (rank < ranks.stop)
         compared = (start[..., 1:] == start[..., :-1]) & (returned[1:] | returned[:-1])
@@ -308,7 +314,7 @@ class Ranking(Nonsmooth):
         n, (start, size) = values.shape[-1], _blocks(xp, values, tol)
         lines = values.size if isinstance(values.size, int) else int(np.prod(tuple(values.shape)))
         numbers = xp.reshape(xp.arange(lines, device=device_of(values)), values.shape)
-        shown = on_host(self._returned(call, numbers)).ravel()  # which sorted entry each result shows
+        shown = on_host(self.returned(call, numbers)).ravel()  # which sorted entry each result shows
         place_of = dict(zip(shown.tolist(), range(len(shown)), strict=True))
         start, size, order = (on_host(a).reshape(-1, n) for a in (start, size, order))
         found: dict[tuple[int, tuple[int, ...]], list[tuple[list[int], list[int]]]] = {}
@@ -328,7 +334,7 @@ class Ranking(Nonsmooth):
         places, chosen = (np.asarray(a) for a in zip(*rows, strict=True))
 
         def jumps(tangents: Sequence[Array]) -> Array:
-            entry = entries(call.xp, _last(call, tangents[0]), chosen)
+            entry = entries(call.xp, self.laid_out(call, tangents[0]), chosen)
             return entry[:, 1:] - entry[:, :1]
 
         negative = bool(call.attributes.get("descending", False))
@@ -375,15 +381,8 @@ def _axis(call: Call) -> int:
     return int(call.attributes.get("dim", -1))
 
 
-def _last(call: Call, array: Array) -> Array:
-    """Move the axis of a ranking last; without one, flatten."""
-    if call.attributes.get("dim", -1) is None or array.ndim == 0:
-        return call.xp.reshape(array, (-1,))
-    return call.xp.moveaxis(array, _axis(call), -1)
-
-
 def _back(call: Call, array: Array) -> Array:
-    """Undo `_last` on a result."""
+    """Undo `Ranking.laid_out` on a result."""
     if len(call.result.shape) < array.ndim:
         array = array[..., 0]
     elif call.attributes.get("dim", -1) is not None and len(call.result.shape) == array.ndim and array.ndim > 0:

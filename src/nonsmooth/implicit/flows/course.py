@@ -32,10 +32,10 @@ class Crossing:
 
     Attributes:
         time: when.
-        operation, kink, index: which element of which step of the program.
+        operation, kink, index: which element of which step of the program; of an order operation, which entry changes its rank.
         line: the line of the user's program.
         direction: 1 where the switching argument grows, -1 where it falls.
-        rate: |d/dt of the switching argument|.
+        rate: |d/dt of the switching argument|; nan where its sign alone is known, as of an argmax.
         grazing: whether the rate is so small that the time is known less exactly.
     """
 

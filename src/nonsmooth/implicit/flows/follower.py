@@ -101,12 +101,13 @@ class _Follower:
         for _ in range(64):
             margins, rates = self.rates(place)
             size, near = len(margins), np.abs(margins) <= band
-            wrong = np.flatnonzero(near & (rates < -SLOW * (1 + np.abs(rates).max(initial=0.0))))
+            slow = SLOW * (1 + np.abs(rates[near]).max(initial=0.0))
+            wrong = np.flatnonzero(near & (rates < -slow))
             if not len(wrong):
                 break
             place.pattern = self.flipped(place, wrong[:1])
         if undecided:
-            still = near & (np.abs(rates) <= SLOW * (1 + np.abs(rates).max(initial=0.0)))
+            still = near & (np.abs(rates) <= slow)
             if size and still.any():
                 place.pattern = self.motion.beside(place.pieces, place.t, place.y, place.pattern, still, 0)
         return place
@@ -118,8 +119,7 @@ class _Follower:
         mask[numbers] = True
         e = 1e-5 * max(self.span, 1e-9)
         beyond = self.motion.natural(place.pieces, place.t + e, place.y + e * f)
-        others = self.motion.runners_up(place.pieces, place.t, place.y, place.pattern)
-        return place.pieces.flip(place.pattern, mask, beyond, others)
+        return place.pieces.flip(place.pattern, mask, beyond)
 
     # --- the course --------------------------------------------------------------------------------------------------
 
@@ -277,14 +277,10 @@ class _Follower:
         middle = _Place(place.t, place.y, place.pieces, place.pattern)
         matters = self.motion.selections_differ(middle.pieces, middle.t, middle.y, place.pattern, touched, DIRECTIONS)
         for number in np.flatnonzero(touched):
-            operation, kink, index, line = self.named(place, int(number))
-            self.course.contacts.append(Contact(begin, end, operation, kink, index, line, bool(matters[number])))
-
-    def named(self, place: _Place, number: int) -> tuple[str, str, tuple[int, ...], str]:
-        """Name an element: operation, kink, index, line."""
-        step, j, index = place.pieces.place_of(place.pattern, number)
-        kinks = getattr(step.operation, "kinks", None) or (getattr(step.operation, "kink", "tie"),)
-        return step.operation.name, kinks[j], index, str(step.source or "an unknown line")
+            at = place.pieces.place_of(place.pattern, int(number))
+            self.course.contacts.append(
+                Contact(begin, end, at.operation, at.kink, at.index, at.line, bool(matters[number]))
+            )
 
     def cross(self, place: _Place, t: float, y: Any, number: int) -> _Place:
         """Go from a piece to the next."""
@@ -296,7 +292,7 @@ class _Follower:
                 "locate=False: the framework's own steps, in which kinks are not located."
             )
         slope, rates = self.both(here, t, y)[0], self.rates(here)[1]
-        entry = self.named(place, number)
+        at = place.pieces.place_of(place.pattern, number)
         repeated = self.flips.setdefault((id(place.pieces), number), [])
         repeated.append(t)
         here.pattern = self.flipped(here, [number])
@@ -306,16 +302,13 @@ class _Follower:
         chatters = len(repeated) > 8 and t - repeated[-8] < 1e-7 * self.span
         if change > max(JUMP, 10 * self.limits.band) * size or chatters:
             raise NoField(
-                f"flow: f jumps by {change:.3g} at t = {t:.6g}, where the solution crosses the {entry[1]} of `{entry[0]}` "
-                f"({entry[3]}): it is not Lipschitz, and its flow need not be differentiable there. Write the law with a "
+                f"flow: f jumps by {change:.3g} at t = {t:.6g}, where the solution crosses the {at.kink} of `{at.operation}` "
+                f"({at.line}): it is not Lipschitz, and its flow need not be differentiable there. Write the law with a "
                 "steep slope (clamp(v / eps)) in the place of the jump, or integrate the two sides one after the other."
             )
-        rate = abs(float(rates[number]))
-        step, j, index = place.pieces.place_of(place.pattern, number)
-        held = place.pattern[place.pieces.steps.index(step)][j][index]
-        direction = -1 if held > 0.5 else 1
+        rate = abs(float(rates[number])) if at.measured else float("nan")
         grazing = rate <= 1e-3 * SLOW**0.5 * size
-        self.course.crossings.append(Crossing(t, *entry, direction, rate, grazing))
+        self.course.crossings.append(Crossing(t, at.operation, at.kink, at.index, at.line, at.direction, rate, grazing))
         return here
 
     def reenter(self, place: _Place, slope: Any) -> _Place:

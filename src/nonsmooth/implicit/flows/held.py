@@ -1,4 +1,4 @@
-"""Steps held on one side of their kinks: switches, comparisons, extrema, and jumps between constants.
+"""Steps held on one side of their kinks: switches, comparisons, jumps between constants; for orders see held_order.
 
 A held step is continued smoothly past its kinks, and tells its margins: the switching arguments, signed so that they are positive
 on the side that is held.
@@ -9,20 +9,36 @@ on the side that is held.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nonsmooth.dictionary import Call, Singularity, Switch
 from nonsmooth.dictionary.operation import device_of, is_number, somewhere
-from nonsmooth.dictionary.order import Extremum
 from nonsmooth.program import Step
 
-__all__ = ["Array", "Entry", "Held", "HeldComparison", "HeldConstant", "HeldExtremum", "HeldSwitch"]
+__all__ = ["Array", "Entry", "Held", "HeldComparison", "HeldConstant", "HeldSwitch", "HeldWhole", "Place"]
 
 Array: TypeAlias = Any
 Entry: TypeAlias = tuple[Any, ...]
 """What one step is held at: an array for each of its kinks."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kink of one element: operation, name, index, line; whether the argument grows (1) or falls (-1) through it.
+
+    It is `measured` unless all that is known of the argument is its sign.
+    """
+
+    operation: str
+    kink: str
+    index: tuple[int, ...]
+    line: str
+    direction: int
+    measured: bool = True
+
 
 COMPARISONS = {"gt": True, "greater": True, "ge": True, "greater_equal": True}
 COMPARISONS |= {"lt": False, "less": False, "le": False, "less_equal": False}
@@ -51,9 +67,24 @@ class Held:
         """Give the continued result and the margins."""
         raise NotImplementedError
 
-    def flipped(self, entry: Entry, masks: list[Any], beyond: Entry, others: Entry) -> Entry:
+    def flipped(self, entry: Entry, masks: list[Any], beyond: Entry) -> Entry:
         """Give the entry with some elements on the other side; `beyond` is what it is naturally a little later."""
         return tuple(np.where(m, 1 - e, e) for m, e in zip(masks, entry, strict=True))
+
+    def mixed(self, entry: Entry, masks: list[Any], there: Entry) -> Entry:
+        """Give the entry with some elements as they are at another point."""
+        return tuple(np.where(m, o, e) for m, o, e in zip(masks, there, entry, strict=True))
+
+    @property
+    def kinks(self) -> tuple[str, ...]:
+        """The names of the kinks, one for each array of an entry."""
+        operation = self.step.operation
+        return getattr(operation, "kinks", None) or (getattr(operation, "kink", "tie"),)
+
+    def place(self, entry: Entry, j: int, index: tuple[int, ...]) -> Place:
+        """Describe an element of an entry, for reports."""
+        direction = -1 if entry[j][index] > 0.5 else 1
+        return Place(self.step.operation.name, self.kinks[j], index, str(self.step.where), direction)
 
 
 class HeldSwitch(Held):
@@ -133,46 +164,6 @@ class HeldComparison(Held):
         return outcome, [self.xp.where(s > 0.5, a, -a)]
 
 
-class HeldExtremum(Held):
-    """A largest or smallest entry: the winner is held."""
-
-    def _candidates(self, operands: Sequence[Any], output: Array) -> Array:
-        """Give the candidates along the last axis, larger is better."""
-        operation = self.step.operation
-        assert isinstance(operation, Extremum)
-        call = self.call(operands, output)
-        return operation.sign * operation.candidates(call, call.operands[0], -operation.sign * float("inf"))
-
-    def natural(self, operands: Sequence[Any], output: Array) -> Entry:
-        """Give the place of the winner."""
-        return (self.xp.argmax(self.still(self._candidates(operands, output)), axis=-1),)
-
-    def held(self, entry: Entry, operands: Sequence[Any], output: Array) -> tuple[Array, list[Array]]:
-        """Give the held winner, and by how much it wins."""
-        xp, operation = self.xp, self.step.operation
-        assert isinstance(operation, Extremum)
-        found = self._candidates(operands, output)
-        mine = self._places(found) == entry[0][..., None]
-        value = xp.sum(xp.where(mine, found, xp.zeros_like(found)), axis=-1)
-        rest = xp.where(mine, xp.full_like(found, -float("inf")), found)
-        margin = self.still(value - xp.max(rest, axis=-1))
-        return xp.reshape(operation.sign * value, output.shape), [margin]
-
-    def flipped(self, entry: Entry, masks: list[Any], beyond: Entry, others: Entry) -> Entry:
-        """Let the runner-up win."""
-        return (np.where(masks[0], others[0], entry[0]),)
-
-    def runner_up(self, entry: Entry, operands: Sequence[Any], output: Array) -> Entry:
-        """Give the place of the best of the others."""
-        found = self.still(self._candidates(operands, output))
-        rest = self.xp.where(self._places(found) == entry[0][..., None], self.xp.full_like(found, -float("inf")), found)
-        return (self.xp.argmax(rest, axis=-1),)
-
-    def _places(self, found: Array) -> Array:
-        """Number the candidates."""
-        return self.xp.asarray(np.arange(found.shape[-1]), dtype=found.dtype, device=device_of(found))
-
-
 class HeldConstant(Held):
     """A jump from constant to constant: sign, floor, round ..."""
 
@@ -189,9 +180,27 @@ class HeldConstant(Held):
         constant = self.xp.zeros_like(self.still(output)) + entry[0]
         return constant, [self.xp.where(past, -distance, distance)]
 
-    def flipped(self, entry: Entry, masks: list[Any], beyond: Entry, others: Entry) -> Entry:
+    def flipped(self, entry: Entry, masks: list[Any], beyond: Entry) -> Entry:
         """Take the constant of a little later."""
-        return (np.where(masks[0], beyond[0], entry[0]),)
+        return self.mixed(entry, masks, beyond)
+
+
+class HeldWhole(HeldConstant):
+    """Whole numbers made of what moves: an argmax, a search, a cast. Only whether they change is known, and no distance."""
+
+    def held(self, entry: Entry, operands: Sequence[Any], output: Array) -> tuple[Array, list[Array]]:
+        """Give the held numbers, and 1 where they are those of the point, -1 elsewhere."""
+        constant = self.xp.astype(self.xp.zeros_like(entry[0]) + entry[0], output.dtype)
+        agree = self.xp.astype(constant == output, entry[0].dtype)
+        return constant, [2 * agree - 1]
+
+    def flipped(self, entry: Entry, masks: list[Any], beyond: Entry) -> Entry:
+        """Take all numbers of a little later: those of an order change together."""
+        return beyond
+
+    def place(self, entry: Entry, j: int, index: tuple[int, ...]) -> Place:
+        """Name what the framework calls it."""
+        return replace(super().place(entry, j, index), operation=self.step.label, measured=False)
 
 
 def _minus(a: Any, b: Any) -> Any:

@@ -119,7 +119,7 @@ class Motion(ABC):
                 f"{'an array of shape ' + str(found) if found is not None else f'{len(results)} arrays or a constant'}."
             )
         pieces = Pieces(self.attached(program), self.still)
-        for name in ("run", "natural", "distances", "runners_up"):
+        for name in ("run", "natural", "distances"):
             setattr(pieces, f"compiled_{name}", self.compiled(getattr(pieces, name)))
         self.known.append(pieces)
         return pieces
@@ -182,12 +182,6 @@ class Motion(ABC):
         """Give the arrays of an entry to numpy."""
         return tuple(np.asarray(self.framework.numpy(e), dtype=float) for e in entry)
 
-    def runners_up(self, pieces: Pieces, t: float, y: Any, pattern: Pattern) -> list[Entry]:
-        """Give for every step with a winner the place of the runner-up."""
-        with self.quiet():
-            found = pieces.compiled_runners_up(self.leaves(t, y), self.arrays(pattern))  # type: ignore[attr-defined]
-            return list(map(self._on_host, found))
-
     def beside(self, pieces: Pieces, t: float, y: Any, pattern: Pattern, mask: Any, seed: int) -> Pattern:
         """Give the pattern with the elements of a mask where they are a little beside the point, in a drawn direction."""
         rng, moved = np.random.default_rng(seed // 2), []
@@ -195,16 +189,7 @@ class Motion(ABC):
             value = np.asarray(self.framework.numpy(leaf), dtype=float)
             v = rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.0, value.shape)
             moved.append(self.framework.array_like(leaf, value + (1e-3 if seed % 2 == 0 else -1e-3) * v))
-        other = self._natural(pieces, moved)
-        found, place = [], 0
-        for entry, there in zip(pattern, other, strict=True):
-            new = []
-            for e, o in zip(entry, there, strict=True):
-                size = int(np.size(e))
-                new.append(np.where(mask[place : place + size].reshape(np.shape(e)), o, e))
-                place += size
-            found.append(tuple(new))
-        return tuple(found)
+        return pieces.mixed(pattern, mask, self._natural(pieces, moved))
 
     def selections_differ(self, pieces: Pieces, t: float, y: Any, pattern: Pattern, mask: Any, count: int) -> Any:
         """Tell which elements of a mask are chosen differently beside the point by selections of different derivatives."""

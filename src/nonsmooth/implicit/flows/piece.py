@@ -17,8 +17,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nonsmooth.dictionary import Kind, Singularity, Switch
-from nonsmooth.dictionary.order import Extremum
-from nonsmooth.implicit.flows.held import Array, Entry, Held, HeldComparison, HeldConstant, HeldExtremum, HeldSwitch
+from nonsmooth.implicit.flows.held import (
+    Array,
+    Entry,
+    Held,
+    HeldComparison,
+    HeldConstant,
+    HeldSwitch,
+    HeldWhole,
+    Place,
+)
+from nonsmooth.implicit.flows.held_order import held_linearly
 from nonsmooth.program import Program, Ref, Step, references
 
 __all__ = ["Entry", "Pattern", "Pieces"]
@@ -35,8 +44,8 @@ class Pieces:
     """A program whose steps can be held on one side of their kinks.
 
     Attributes:
-        steps: the steps that are held, in the order of patterns.
-        unlocated: kinked steps that cannot be held (sorts, norms, matrix factors): their distances alone are known.
+        indexed: the steps that make whole numbers of what moves: they are held, but how near a change is is not known.
+        unlocated: kinked steps that cannot be held (Euclidean norms, matrix factors): their distances alone are known.
     """
 
     def __init__(self, program: Program, still: Callable[[Array], Array]) -> None:
@@ -51,7 +60,7 @@ class Pieces:
                 self._held[step.index] = kind(step, xp, still)
             elif step in program.nonsmooth and step.operation.name != "where":
                 self.unlocated.append(step)
-        self.steps = [held.step for held in self._held.values()]
+        self.indexed = [held.step for held in self._held.values() if isinstance(held, HeldWhole)]
         self._program = replace(program, steps=tuple(self._opened(s) for s in program.steps))
         self._pattern: Pattern | None = None
         self._met: list[Any] = []
@@ -65,10 +74,14 @@ class Pieces:
             return None
         if isinstance(operation, Switch):
             return HeldSwitch
-        if isinstance(operation, Extremum) and step.single:
-            return HeldExtremum
-        if operation.name == "compare" and len(step.args) >= 2:
-            return HeldComparison
+        if operation.kind in (Kind.ORDER, Kind.CONE):
+            more = {v for v in step.results[1:] if v is not None}
+            return None if any(v in program.uses for v in more) else held_linearly(step, program.framework.xp)
+        if operation.kind is Kind.INDEX:
+            moves = any("float" in program.values[r.value].dtype for r in references(step.args))
+            whole = step.results and step.results[0] is not None and "int" in program.values[step.results[0]].dtype
+            compares = operation.name == "compare" and len(step.args) >= 2 and step.args[0] != step.args[1]
+            return HeldComparison if moves and compares else HeldWhole if moves and whole else None
         if isinstance(operation, Singularity) and operation.kind is Kind.JUMP and operation.piecewise_constant:
             return HeldConstant
         return None
@@ -91,15 +104,12 @@ class Pieces:
         def target(args: Any, kwargs: Any, operands: Any) -> Any:
             output = step.target(*args, **kwargs)
             if self._pattern is None:
-                self._met.append(held.natural(operands, output))
+                self._met.append(held.natural(operands, output if step.single else output[0]))
                 return output
-            output, margins = held.held(self._pattern[place], operands, output)
-            more = (
-                held.runner_up(self._pattern[place], operands, output)
-                if self._asked and isinstance(held, HeldExtremum)
-                else ()
-            )
-            self._met.append((margins, more))
+            first, *rest = (output,) if step.single else output
+            first, margins = held.held(self._pattern[place], operands, first)
+            output = first if step.single else (first, *rest)
+            self._met.extend(margins)
             return output
 
         chosen = in_place if step.mutates else target
@@ -121,8 +131,6 @@ class Pieces:
 
         return replace(step, target=target, args=(step.args, dict(step.kwargs), step.operands), kwargs={})
 
-    _asked = False
-
     def natural(self, leaves: Sequence[Array], _: Pattern = ()) -> Pattern:
         """Run the program as it is; give the pattern of the point."""
         self._pattern, self._met = None, []
@@ -131,21 +139,12 @@ class Pieces:
 
     def run(self, leaves: Sequence[Array], pattern: Pattern) -> tuple[Any, list[Array]]:
         """Run the piece of a pattern; give its result and all margins."""
-        self._pattern, self._met, self._asked = pattern, [], False
+        self._pattern, self._met = pattern, []
         try:
             result = self._program.framework.run_program(self._program, list(leaves), [])
         finally:
             self._pattern = None
-        return result, [m for margins, _ in self._met for m in margins]
-
-    def runners_up(self, leaves: Sequence[Array], pattern: Pattern) -> list[Entry]:
-        """Give for every step with a winner the place of the runner-up."""
-        self._pattern, self._met, self._asked = pattern, [], True
-        try:
-            self._program.framework.run_program(self._program, list(leaves), [])
-        finally:
-            self._pattern, self._asked = None, False
-        return [more for _, more in self._met]
+        return result, self._met
 
     def distances(self, leaves: Sequence[Array], pattern: Pattern) -> list[tuple[Array, ...]]:
         """Give for every step of `unlocated` the distances of its elements to its kinks."""
@@ -156,24 +155,32 @@ class Pieces:
         finally:
             self._pattern = self._distances = None
 
-    def flip(self, pattern: Pattern, mask: Any, beyond: Pattern, others: Sequence[Entry]) -> Pattern:
-        """Give the pattern with the elements of a flat mask on their other sides."""
+    def flip(self, pattern: Pattern, mask: Any, beyond: Pattern) -> Pattern:
+        """Give the pattern with the elements of a flat mask on their other sides; `beyond` is that of a little later."""
+        return self._changed(pattern, mask, beyond, "flipped")
+
+    def mixed(self, pattern: Pattern, mask: Any, there: Pattern) -> Pattern:
+        """Give the pattern with the elements of a flat mask on the sides of another point."""
+        return self._changed(pattern, mask, there, "mixed")
+
+    def _changed(self, pattern: Pattern, mask: Any, other: Pattern, how: str) -> Pattern:
+        """Change the entries in which a mask marks something, each with the other pattern's."""
         found, place = [], 0
-        for held, entry, later, other in zip(self._held.values(), pattern, beyond, others, strict=True):
+        for held, entry, there in zip(self._held.values(), pattern, other, strict=True):
             masks = []
             for e in entry:
                 size = int(np.size(e))
                 masks.append(mask[place : place + size].reshape(np.shape(e)))
                 place += size
-            found.append(held.flipped(entry, masks, later, other) if any(m.any() for m in masks) else entry)
+            found.append(getattr(held, how)(entry, masks, there) if any(m.any() for m in masks) else entry)
         return tuple(found)
 
-    def place_of(self, pattern: Pattern, number: int) -> tuple[Step, int, tuple[int, ...]]:
-        """Give the step, the kink and the index of an element of the flat vector of margins."""
-        for step, entry in zip(self.steps, pattern, strict=True):
+    def place_of(self, pattern: Pattern, number: int) -> Place:
+        """Describe an element of the flat vector of margins."""
+        for held, entry in zip(self._held.values(), pattern, strict=True):
             for j, e in enumerate(entry):
                 size = int(np.size(e))
                 if number < size:
-                    return step, j, tuple(int(i) for i in np.unravel_index(number, np.shape(e)))
+                    return held.place(entry, j, tuple(int(i) for i in np.unravel_index(number, np.shape(e))))
                 number -= size
         raise IndexError(number)

@@ -22,11 +22,12 @@ class FlowReport:
         error: |y - z| / (1 + |z|) at the times asked for, largest entry, where y is the framework's solution and z that of
             an integration of order 8 with tighter tolerances: an estimate, no bound.
         status: "computed" where the derivative is unique; "sampled" where that rests on the distances to kinks that cannot
-            be located, at the times looked at; "undecided" where it is one element of a set, or such a kink is met.
+            be located, or on the indices that an argmax gives, at the times looked at; "undecided" where it is one element
+            of a set, or such a kink is met.
         reasons: what is undecided, by line.
         segments: the number of smooth pieces.
         steps: the steps of the pass that located the crossings.
-        watched: the steps whose kinks cannot be located (sorts, norms, quotients), and how near the solution comes to them.
+        watched: the steps whose kinks cannot be located (Euclidean norms, quotients), and how near the solution comes to them.
         derivative_error: of `diagnose`: the change of the derivative of <c, y>, c drawn, in y0 and theta, relative to 1 + its
             largest entry, by an integration with half the steps and a tenth of the tolerances: an estimate, no bound.
     """
@@ -79,7 +80,7 @@ def report_of(motion: Any, course: Course, result: Any, several: bool) -> FlowRe
         f"the solution stays on a kink of {line}: the derivative is one of several, and the set of them is undecided"
         for line in lines
     ]
-    watched = tuple(course.watched.values())
+    watched, indexed = tuple(course.watched.values()), any(s.pieces.indexed for s in course.segments)
     reasons += [
         f"the kinks of {w.step} are not located, and near t = {w.time:.6g} the solution comes within {w.distance:.1g} of one"
         for w in watched
@@ -89,7 +90,7 @@ def report_of(motion: Any, course: Course, result: Any, several: bool) -> FlowRe
         crossings=tuple(course.crossings),
         contacts=tuple(course.contacts),
         error=error,
-        status="undecided" if reasons else "sampled" if watched else "computed",
+        status="undecided" if reasons else "sampled" if watched or indexed else "computed",
         reasons=tuple(reasons),
         segments=len(course.segments),
         steps=course.steps,
