@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, prod, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +46,17 @@ def _mean_matrices(call: Called, sizes: Shape, results: Shape) -> list[Floats]:
     return found
 
 
+def _opposite(call: Called) -> Called:
+    """Give the call whose divisor has the other sign."""
+
+    def evaluate(*arrays: Any) -> Floats | None:
+        found = call.evaluate(*arrays)
+        return None if found is None else -found
+
+    divisor = -call.attributes["divisor_override"]
+    return replace(call, attributes={**call.attributes, "divisor_override": divisor}, evaluate=evaluate)
+
+
 @bound_operation(*(f"{kind}avg_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)))
 def averaged(call: Called) -> Local:
     """Means of windows: l = the product over the axes of the norm of the map along it, for the mean is their tensor product.
@@ -51,14 +64,20 @@ def averaged(call: Called) -> Local:
     Along an axis of disjoint windows of k entries that is 1 / sqrt(k). Each entry of a mean lies between entries, and 0
     where the padding counts. Tight.
     """
+    if (call.attributes.get("divisor_override") or 1) < 0:
+        positive = _of_means(_opposite(call))
+        return replace(positive, low=-np.asarray(positive.high), high=-np.asarray(positive.low))
+    return _of_means(call)
+
+
+def _of_means(call: Called) -> Local:
+    """Give the constants for a divisor that is positive."""
     d = int(call.operation[-2])
     pullback = bool(call.attributes.get("pullback"))
     image, result = (call.shape, call.x.shape) if pullback else (call.x.shape, call.shape)
     matrices = _mean_matrices(call, image[len(image) - d :], result[len(result) - d :])
     norm = prod(_norm(m) for m in matrices)
     rest = [0.0] * (len(call.operands) - 1)
-    if any(float(np.min(m, initial=0.0)) < 0 for m in matrices):  # the user's divisor is negative
-        return Local([norm, *rest], {}, float(times(norm, call.x.norm)))
     sums = prod(float(np.max(m.sum(0 if pullback else 1), initial=0.0)) for m in matrices)
     least = prod(float(np.min(m.sum(0 if pullback else 1), initial=inf)) for m in matrices)
     local = nonnegative(call, [norm, *rest], (0,), sums)
