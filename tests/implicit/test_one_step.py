@@ -221,6 +221,34 @@ def test_a_map_that_does_not_contract_is_said(xp: Adapter, B: Any, grows: float 
             differentiate(expanding="raise")
 
 
+@pytest.mark.parametrize("xp", ["torch"], indirect=True)
+def test_maps_without_forward_mode_are_looked_at(xp: Adapter) -> None:
+    """Buffers that T updates, and functions with a backward of their own, have backward passes alone."""
+    import torch
+
+    class Times(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, y: torch.Tensor, factor: float) -> torch.Tensor:
+            ctx.factor = factor
+            return factor * y
+
+        @staticmethod
+        def backward(ctx: Any, *g: torch.Tensor) -> Any:
+            return ctx.factor * g[0], None
+
+    x, norm = xp.array(RNG(0).standard_normal((5, 3))), torch.nn.BatchNorm1d(3).double()
+    buffered = ns.implicit.one_step(lambda y, x: norm(y) / 4 + x, expanding="raise")
+    assert torch.isfinite(buffered(x, start=torch.zeros_like(x))).all()
+    for factor, grows in ((0.5, False), (1.5, True)):
+        f = ns.implicit.one_step(lambda y, x, c=factor: Times.apply(y, c) + x, lambda x, c=factor: x / (1 - c))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ImplicitWarning)
+            f(x)
+            with torch.inference_mode():
+                f(x.clone())
+        assert [f"grow by {factor} a step" in str(w.message) for w in said] == [True, True] * grows
+
+
 def test_a_map_that_begins_to_expand_is_said(xp: Adapter) -> None:
     """The tangent that is kept from call to call sees it, and a state of another shape begins anew."""
     f = ns.implicit.one_step(lambda y, a: a * y, lambda a: 0 * a, expanding="raise")

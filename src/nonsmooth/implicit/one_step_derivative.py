@@ -346,7 +346,7 @@ def one_step(
     No linear system and no graph of the iterations: the price of one step. Exact where T does not depend on y at the
     solution (Newton's method), small where T contracts fast; the bound holds for every rho < 1 and `report` computes it,
     with where each constant comes from. A tangent is pushed through T beside it, to see whether T contracts at all
-    (`sampled`; two more evaluations of T a call). What T closes over is differentiated as in T itself.
+    (`sampled`; at the price of about two more evaluations of T a call). What T closes over is differentiated as in T itself.
 
     Args:
         T: T(y, *theta) -> like y.

@@ -349,24 +349,37 @@ def step_residual(x: Tree, y: Tree) -> tuple[float, float, float] | None:
 
 
 def pusher(T: Any, x: Tree, theta: tuple[Any, ...], tangent: Any) -> tuple[Any, Push] | None:
-    """Give a tangent of x, near the one passed if that fits, and what pushes it through T; None where there are no values."""
+    """Give a tangent of x, near the one passed if that fits, and what pulls it back through T; None where there are no values.
+
+    B' grows as B does, and a backward pass is what every T has: forward mode fails on buffers that T updates, and on functions
+    with a backward of their own.
+    """
     plain = _known((x, theta))
     if plain is None:
         return None
-    at, *fixed = _filled(detached((x, *theta)), plain)
-    still = [torch.zeros_like(leaf) for leaf in _floating(fixed)]
-    drawn = _draw(at, np.random.default_rng(0))
+    drawn = _draw(plain[: len(_floating(x))], np.random.default_rng(0))
     if tangent is not None and [(t.shape, t.dtype) for t in tangent] == [(d.shape, d.dtype) for d in drawn]:
         drawn = [t + MIXED * d for t, d in zip(tangent, drawn, strict=True)]
+    with temporarily_clear_interpreter_stack(), torch.inference_mode(False), torch.enable_grad():
+        plain = [leaf.clone() if leaf.is_inference() else leaf for leaf in plain]
+        at, *fixed = _filled(detached((x, *theta)), plain)
+        leaves = [leaf.requires_grad_() for leaf in _floating(at)]
+        result = _floating(T(at, *fixed))
 
-    def push(moved: Any) -> tuple[float, Any]:
+    def pull(moved: Any) -> tuple[float, Any]:
+        pairs = [(r, t) for r, t in zip(result, moved, strict=True) if r.requires_grad]
+        if not pairs:
+            return 0.0, moved
+        outputs, cotangents = zip(*pairs, strict=True)
         with temporarily_clear_interpreter_stack():
             before = _length(moved)
-            moved = _jvp(T, at, tuple(fixed), moved, still)
+            moved = torch.autograd.grad(
+                outputs, leaves, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             size = float(_length(moved))
             return size / float(before), [t / size for t in moved] if size else moved
 
-    return drawn, push
+    return drawn, pull
 
 
 def operators(T: Any, y: Tree, theta: tuple[Any, ...]) -> tuple[Any, ...]:
