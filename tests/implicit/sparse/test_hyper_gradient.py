@@ -278,6 +278,18 @@ def test_what_a_rough_solution_claims_is_true(tolerance: float) -> None:
         assert set(rough.support) <= set(exact.support)
 
 
+def test_a_rough_solution_violates_no_condition() -> None:
+    """More features than samples move in it, and are correlated by more than l1: the solution has no such set."""
+    X, y, *_ = data(0, 10, 40)
+    least_norm = np.linalg.lstsq(X - X.mean(0), y - y.mean(), rcond=None)[0]
+    with pytest.warns(ImplicitWarning, match="can be in the set or not"):
+        rough = i.differentiate_solution(
+            i.Lasso(), X, y, 1e-4, solver=lambda *_: 0.99 * least_norm, tolerance=1.0, polish=False
+        )
+    assert rough.diagnosis.invertible is not False and rough.status == "undecided"
+    assert i.differentiate_solution(i.Lasso(), X, y, 1e-4).diagnosis.invertible
+
+
 def test_what_the_accuracy_leaves_open_is_said() -> None:
     """A column that is nearly another one: the condition holds, and what moves is not known."""
     X, y, X_new, y_new = data(1)

@@ -28,8 +28,8 @@ class Linearisation:
         scale: of the formula H = A'A/scale + ridge I.
         ridge: of the same formula.
         z: shape (k,), the variables: coefficients, or dual variables.
-        slack: shape (k,), how far a coordinate is from moving: l1 - |correlation|, or the distance of the margin from 1;
-            in exact arithmetic it is 0, or negative, on the equicorrelation set and positive elsewhere.
+        slack: shape (k,), how far a coordinate is from moving: the distance of |correlation| from l1, or of the margin from 1;
+            in exact arithmetic it is 0 on the equicorrelation set (for the squared hinge: or negative), positive elsewhere.
         unit: shape (k,), what slack is relative to: l1, or 1.
         room: shape (k,), how far z is from where it could rest.
         room_unit: what room is relative to.

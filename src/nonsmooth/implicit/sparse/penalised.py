@@ -95,7 +95,7 @@ class Penalised(Problem):
             scale=float(len(y)),
             ridge=found.l2,
             z=found.z,
-            slack=found.l1 - np.abs(found.correlation),
+            slack=np.abs(found.l1 - np.abs(found.correlation)),
             unit=found.l1,
             room=np.abs(found.z),
             room_unit=float(np.abs(found.z).max(initial=0.0)),
