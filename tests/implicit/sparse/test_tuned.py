@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,20 @@ def test_a_solver_that_does_not_converge() -> None:
     assert found.penalty[0] >= 0.1
 
 
+def test_more_features_than_samples() -> None:
+    """Coordinate descent is not done there at small penalties, and its support is not the solution's: no condition is violated."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 200))
+    y = X[:, :5].sum(1) * 3 + rng.standard_normal(30)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ImplicitWarning
+        )  # the accuracy is too low at some, and leaves the set open at others
+        found = i.TunedLasso().fit(X, y)
+    grid = LassoCV(cv=5, alphas=50, tol=1e-8, max_iter=100_000).fit(X, y)
+    assert found.run_.value <= grid.mse_path_.mean(1).min()
+
+
 def test_bad_input() -> None:
     X, y = load_diabetes(return_X_y=True)
     for options, message in [
@@ -176,10 +191,18 @@ def test_bad_input() -> None:
         ({"bounds": (-1.0, 0.1)}, "positive"),
         ({"start": [1.0, 2.0]}, "1 positive number"),
         ({"held_out": (X[:, :3], y)}, "features"),
+        ({"held_out": (X,)}, "the pair"),
+        ({"cv": []}, "no split"),
+        ({"cv": [(np.arange(9), np.arange(0))]}, "0 held-out samples"),
     ]:
         with pytest.raises(ValueError, match=message):
             i.tune(i.Lasso(), X, y, **options)
     with pytest.raises(UsageError, match="no held-out loss"):
         i.tune(i.Lasso(), X, y, loss="r2")
+    for problem in (i.SparseLogistic(), i.LinearSVM()):
+        with pytest.raises(UsageError, match="split 1 of cv hold one class"):
+            i.tune(
+                problem, X, y > 200, cv=[(np.arange(99), np.arange(99, 200)), (np.flatnonzero(y > 200), np.arange(99))]
+            )
     with pytest.raises(ValueError, match="Only binary"):
         i.TunedLinearSVC().fit(X, np.arange(len(y)) % 3)

@@ -109,18 +109,43 @@ def tune(
     X = read_design(X)
     y, classes = problem.read(y, len(X))
     if held_out is None:
-        splits = check_cv(cv, y, classifier=problem.classification).split(X, y)
-        folds = [(X[a], y[a], X[b], y[b]) for a, b in splits]
+        folds = _read_folds(X, y, problem, cv)
     else:
-        X_new = read_design(held_out[0], "the held-out X")
-        if X_new.shape[1] != X.shape[1]:
-            raise UsageError(
-                f"The held-out X has {X_new.shape[1]} features, and X has {X.shape[1]}; pass the same features."
-            )
-        folds = [(X, y, X_new, problem.read(held_out[1], len(X_new), "the held-out y", classes)[0])]
+        folds = [(X, y, *_read_held_out(held_out, problem, X, classes))]
     held_out_loss = read_held_out_loss(problem.held_out_loss if loss is None else loss)
     criterion = Criterion(problem, folds, held_out_loss, Solver(solver, tolerance, iterations), violated)
     return tune_read(criterion, X, y, start, bounds, n_scan, max_iter, tol)
+
+
+def _read_folds(X: Vector, y: Vector, problem: Problem, cv: Any) -> list[tuple[Vector, Vector, Vector, Vector]]:
+    """Split the samples; refuse splits on which nothing can be learnt, or nothing measured."""
+    splits = check_cv(cv, y, classifier=problem.classification).split(X, y)
+    folds = [(X[a], y[a], X[b], y[b]) for a, b in splits]
+    if not folds:
+        raise UsageError(f"cv={cv!r} gives no split: pass a number of folds, a splitter, or (train, test) indices.")
+    for k, (_, trained, _, tested) in enumerate(folds):
+        if not len(trained) or not len(tested):
+            raise UsageError(
+                f"Split {k} of cv has {len(trained)} training and {len(tested)} held-out samples: both need one at least."
+            )
+        if problem.classification and len(np.unique(trained)) < 2:
+            raise UsageError(
+                f"The training samples of split {k} of cv hold one class alone: pass fewer folds, a stratified splitter, or "
+                "more samples of the rarer class."
+            )
+    return folds
+
+
+def _read_held_out(held_out: Any, problem: Problem, X: Vector, classes: Any) -> tuple[Vector, Vector]:
+    """Read held-out samples."""
+    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+        raise UsageError("held_out is the pair (X, y) of held-out samples.")
+    X_new = read_design(held_out[0], "the held-out X")
+    if X_new.shape[1] != X.shape[1]:
+        raise UsageError(
+            f"The held-out X has {X_new.shape[1]} features, and X has {X.shape[1]}; pass the same features."
+        )
+    return X_new, problem.read(held_out[1], len(X_new), "the held-out y", classes)[0]
 
 
 def tune_read(
