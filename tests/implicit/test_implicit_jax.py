@@ -208,6 +208,33 @@ def test_lasso() -> None:
     np.testing.assert_allclose(jax.jacfwd(lambda l: f(X, target, l, start=jnp.zeros(8)))(l), expected, atol=1e-7)
 
 
+def ill_conditioned(n: int, condition: float) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    return jnp.asarray(Q * np.geomspace(1, condition, n) @ Q.T), jnp.asarray(rng.normal(size=n))
+
+
+@pytest.mark.parametrize(("n", "condition"), [(20, 1e8), pytest.param(520, 1e4, marks=pytest.mark.slow)])
+def test_badly_conditioned_minima(n: int, condition: float) -> None:
+    A, b = ill_conditioned(n, condition)
+    quadratic = implicit.argmin(lambda y, b: y @ A @ y / 2 - b @ y, linear_tolerance=1e-4)
+
+    def total(b: Any) -> Any:
+        return quadratic(b, start=jnp.zeros(n)).sum()
+
+    exact = np.linalg.solve(A, b)
+    np.testing.assert_allclose(quadratic(b, start=jnp.zeros(n)), exact, atol=1e-8)
+    np.testing.assert_allclose(jax.jit(jax.vmap(total))(jnp.stack([b, -b])), [exact.sum(), -exact.sum()], atol=1e-7)
+    lasso = implicit.argmin(lambda y, l: y @ A @ y / 2 - b @ y, soft, linear="dense", check="solves")
+    level = 0.1 * float(jnp.abs(b).max())
+    y, slope = jax.jvp(jax.jit(lambda l: lasso(l, start=jnp.zeros(n))), (level,), (1.0,))
+    S = np.asarray(y != 0)
+    inverse = np.linalg.inv(np.asarray(A)[S][:, S])
+    np.testing.assert_allclose(y[S], inverse @ (b[S] - level * np.sign(y[S])), atol=1e-7)
+    np.testing.assert_allclose(slope[S], -inverse @ np.sign(y[S]), atol=1e-5)
+    assert np.all(np.abs(b - A @ y)[~S] <= level * (1 + 1e-9))
+
+
 def test_solvers_of_numpy_outside_of_jit() -> None:
     from scipy.optimize import brentq
 

@@ -30,6 +30,9 @@ MEMORY = 6
 PATIENCE = 20
 """After how many steps that improve nothing a solver stops, where what it has is allowed."""
 
+NEWTON = 50
+"""How many steps of Newton's method end a descent that has not come near enough."""
+
 
 def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], start: Any, options: Options) -> Any:
     """Solve from a start, a tree of arrays of one type, by the method of the kind of equation."""
@@ -58,11 +61,12 @@ def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], sta
     def proximal(flat: Any, step: Any, *arrays: Any) -> list[Any]:
         return [flat] if prox is None else of(lambda y, *t: [like(y, prox(y, step, *t))])(flat, *arrays)
 
-    methods: dict[str, Callable[..., Any]] = {"argmin": _descent, "root": _newton, "fixed point": _anderson}
+    methods: dict[str, Callable[..., Any]] = {"argmin": _minimise, "root": _newton, "fixed point": _anderson}
     method = methods[equation.kind]
     if equation.kind == "argmin":
         parts = [equations_of(slope, flat, *arrays), equations_of(proximal, flat, one, *arrays)]
-        limits |= {"unit": 0.0 if equation.symmetric else equation.step}
+        goal = options.tolerance or float(jnp.finfo(flat.dtype).eps) ** 0.75
+        limits |= {"unit": 0.0 if equation.symmetric else equation.step, "goal": goal}
     else:
         parts = [equations_of(value, flat, *arrays)]
     closed = [[lax.stop_gradient(a) for a in consts] for _, consts in parts]
@@ -185,6 +189,36 @@ def _newton(F: Callable[[Any], Any], start: Any, *, iterations: int, tolerance: 
     return lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)[-1].y
 
 
+def _minimise(
+    gradient: Callable[[Any], Any],
+    prox: Callable[[Any, Any], Any],
+    start: Any,
+    *,
+    iterations: int,
+    tolerance: float,
+    aim: float,
+    unit: float,
+    goal: float,
+) -> Any:
+    """Descend; where the residual is not at the goal then, go on by Newton's method for it.
+
+    A step of the descent follows, after which entries are exactly zero that the prox makes zero.
+    """
+
+    def residual(y: Any) -> Any:
+        slope = gradient(y)
+        return y - prox(y - unit * slope, jnp.asarray(unit, y.dtype)) if unit else slope
+
+    def finished() -> Any:
+        y = _newton(residual, best.y, iterations=min(iterations, NEWTON), tolerance=tolerance, aim=goal)
+        stepped = prox(y - s * gradient(y), s)
+        allowed = jnp.maximum(jnp.linalg.norm(residual(y)), goal * (1 + jnp.linalg.norm(y)))
+        return jnp.where(jnp.linalg.norm(residual(stepped)) <= 2 * allowed, stepped, y)
+
+    best, s = _descent(gradient, prox, start, iterations=iterations, tolerance=tolerance, aim=aim, unit=unit)
+    return lax.cond(best.residual <= goal * (1 + jnp.linalg.norm(best.y)), lambda: best.y, finished)
+
+
 def _descent(
     gradient: Callable[[Any], Any],
     prox: Callable[[Any, Any], Any],
@@ -194,11 +228,12 @@ def _descent(
     tolerance: float,
     aim: float,
     unit: float,
-) -> Any:
+) -> tuple[_Best, Any]:
     """Iterate y <- prox(z - s grad f(z)), z extrapolated and started again where the steps turn back.
 
     The step s is halved until s <grad f(y) - grad f(z), y - z> <= |y - z|^2/2, which for a convex f implies the inequality
     of descent. The same grad f(y) gives the residual y - prox(y - unit grad f(y)), or grad f(y) itself where unit is 0.
+    Beside the best iterate the last step is given.
     """
 
     def residual(y: Any, slope: Any) -> Any:
@@ -233,4 +268,5 @@ def _descent(
     first = jnp.where(curved > 0, 4 / jnp.where(curved > 0, curved, 1), one).astype(start.dtype)
     best = _first(start).after(start, residual(start, slope))
     state = (jnp.zeros((), int), start, start, one, first, best)
-    return lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)[-1].y
+    *_, s, best = lax.while_loop(lambda s: s[-1].goes_on(s[0], iterations, tolerance, aim), step, state)
+    return best, s
