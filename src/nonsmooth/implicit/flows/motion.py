@@ -125,14 +125,21 @@ class Motion(ABC):
         return pieces
 
     def agrees(self, pieces: Pieces, t: float, y: Any, pattern: Pattern) -> bool:
-        """Tell whether a held piece gives what f gives at a point: a program may have been captured of another f."""
+        """Tell whether a held piece gives what f gives at a point: a program may have been captured of another f.
+
+        With coarse tolerances the point may be a little past a kink of the piece that is held, so that the piece which the
+        point itself lies on counts, too.
+        """
         leaves, structure = self.leaves(t, y), self.framework.flatten(self.theta)[1]
         with self.quiet():
             given = self.function(leaves[0], leaves[1], *self.framework.unflatten(leaves[2:], structure))
         value = np.asarray(self.framework.numpy(self.still(given)), dtype=float)
-        held = self.run(pieces, t, y, pattern)[0]
-        size = 1 + np.abs(value).max(initial=0.0)
-        return bool(np.abs(value - held).max(initial=0.0) <= (1e-6 if self.double else 1e-3) * size)
+        allowed = (1e-6 if self.double else 1e-3) * (1 + np.abs(value).max(initial=0.0))
+
+        def same(pattern: Pattern) -> bool:
+            return bool(np.abs(value - self.run(pieces, t, y, pattern)[0]).max(initial=0.0) <= allowed)
+
+        return same(pattern) or same(self.natural(pieces, t, y))
 
     def key(self) -> Any:
         """Give what a program depends on beside values."""
