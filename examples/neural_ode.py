@@ -2,9 +2,9 @@
 
     python examples/neural_ode.py
 
-Every trajectory crosses the kinks of every unit at its own times, so that a batch is trained with locate=False, the
-integrator on f as it is; the derivative that it computes is then compared, at single trajectories, with that of located
-crossings and with central differences of the located flow.
+Every trajectory crosses the kinks of every unit at its own times, which takes long to locate for a large batch. So it is
+trained with locate=False, the integrator on f as it is; the derivative that it computes is then compared with that of
+located crossings: of single trajectories, also with central differences of the located flow, and of the loss on a batch.
 """
 
 from __future__ import annotations
@@ -71,6 +71,17 @@ def main(steps: int = 40, seed: int = 0) -> float:
             f"point {k}: {crossings} crossings; from the located gradient differences are {apart[0]:.1e} away, plain steps "
             f"{apart[1]:.1e} at rtol 1e-3 and {apart[2]:.1e} at 1e-7"
         )
+
+    def gradient(solve: ns.implicit.Flow, count: int = 32) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(readout(solve(tested[:count], 1.0)), right[:count])
+        return torch.nn.utils.parameters_to_vector(torch.autograd.grad(loss, list(field.parameters())))
+
+    exact = gradient(located)
+    apart = [float((gradient(solve) - exact).norm() / exact.norm()) for solve in (plain, finer)]
+    print(
+        f"loss on 32 points, in the weights: {len(located.report.crossings)} crossings; from the located gradient plain steps "
+        f"are {apart[0]:.1e} away at rtol 1e-3 and {apart[1]:.1e} at 1e-7"
+    )
     return accuracy
 
 

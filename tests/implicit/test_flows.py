@@ -309,6 +309,78 @@ def test_steps_in_place_are_held():
         assert solver.report.status == "computed"
 
 
+def test_coarse_tolerances_do_not_look_like_a_change_of_f(xp):
+    solver = ns.implicit.flow(lambda t, y: 1 + 10 * xp.relu(y), rtol=1e-3)
+    y = solver(xp.array(-1.0, "double"), 1 + 1e-6)  # past the kink, by less than the tolerance
+    assert float(xp_free(y)) == pytest.approx(1e-6, abs=1e-6)
+
+
+def neural_loss(xp, points, **options):
+    """Give the mean square of y_1(1) - |x|^2 as a function of the weights of y' = W2 relu(W1 y + b1), and its flow."""
+    solver = ns.implicit.flow(lambda t, y, w, b, v: xp.relu(y @ w + b) @ v, **options)
+    y0, aim = xp.array(points, "double"), xp.array((points**2).sum(1), "double")
+    return lambda *p: ((solver(y0, 1.0, *p)[:, 0] - aim) ** 2).mean(), solver
+
+
+def value_and_slopes(xp, f, p):
+    """Give a function of some arrays of numpy and its gradients."""
+    given = [xp.array(a, "double") for a in p]
+    if xp.name == "torch":
+        import torch
+
+        leaves = [g.requires_grad_() for g in given]
+        value = f(*leaves)
+        return float(value.detach()), [g.numpy() for g in torch.autograd.grad(value, leaves)]
+    import jax
+
+    value, found = jax.value_and_grad(f, argnums=tuple(range(len(p))))(*given)
+    return float(value), [np.asarray(g) for g in found]
+
+
+def small_network(seed, count, width):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (count, 2)), [rng.normal(size=s) * 0.5 for s in ((2, width), (width,), (width, 2))]
+
+
+def test_a_neural_ode_is_trained_by_plain_steps(xp):
+    points, p = small_network(0, 32, 8)
+    loss, _ = neural_loss(xp, points, locate=False, rtol=1e-3, atol=1e-5)
+    if xp.name == "jax":
+        import jax
+
+        loss = jax.jit(loss)
+    losses, speed = [], [np.zeros_like(a) for a in p]
+    for _ in range(60):
+        value, slopes = value_and_slopes(xp, loss, p)
+        losses.append(value)
+        speed = [0.8 * v - 0.1 * g for v, g in zip(speed, slopes, strict=True)]
+        p = [a + v for a, v in zip(p, speed, strict=True)]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@LATER_IN_JAX
+def test_a_batch_of_a_neural_ode_is_located(xp):
+    points, p = small_network(4, 16, 4)
+    p = [2 * a for a in p]
+    loss, solver = neural_loss(xp, points)
+    _, slopes = value_and_slopes(xp, loss, p)
+    assert len(solver.report.crossings) > 2
+    assert solver.report.status == "computed"
+    size, step = math.sqrt(sum((g**2).sum() for g in slopes)), 1e-4
+    ends = [
+        float(xp_free(loss(*(xp.array(a + h * g / size, "double") for a, g in zip(p, slopes, strict=True)))))
+        for h in (step, -step)
+    ]
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(size, rel=1e-5)
+    plain, _ = neural_loss(xp, points, locate=False, rtol=1e-3, atol=1e-5)
+    _, coarse = value_and_slopes(xp, plain, p)
+    apart = math.sqrt(sum(((g - h) ** 2).sum() for g, h in zip(coarse, slopes, strict=True))) / size
+    assert apart > 1e-3  # at the same tolerance the located gradient is nearer
+    near, _ = neural_loss(xp, points, rtol=1e-3, atol=1e-5)
+    _, same = value_and_slopes(xp, near, p)
+    assert math.sqrt(sum(((g - h) ** 2).sum() for g, h in zip(same, slopes, strict=True))) < 0.3 * apart * size
+
+
 def test_several_times(xp):
     solver = ns.implicit.flow(lambda t, y: 1 + xp.relu(y))
     found = xp.numpy(solver(xp.array(-1.0, "double"), xp.array([0.0, 0.5, 1.0, 2.0], "double")))
