@@ -178,4 +178,4 @@ class System:
 
 def _numpy(tensor: torch.Tensor) -> Floats:
     """Give the values of a tensor in double precision."""
-    return np.asarray(tensor.detach().to(device="cpu", dtype=torch.float64).numpy())
+    return np.asarray(tensor.detach().to(device="cpu", dtype=torch.float64).numpy(force=True))
