@@ -488,6 +488,48 @@ def test_a_solution_beyond_a_kink_is_not_accurate_enough() -> None:
         G(t([1e-6], leaf=True)).sum().backward()
 
 
+SMALL = {
+    "fixed point": lambda **o: ns.implicit.fixed_point(lambda y, x: y - 1e-9 * (y**3 + y - x), lambda x: 0 * x, **o),
+    "root": lambda **o: ns.implicit.root(lambda y, x: 1e-9 * (y**3 + y - x), lambda x: 0 * x, **o),
+    "argmin": lambda **o: ns.implicit.argmin(
+        lambda y, x: 1e-9 * (y**4 / 4 + y**2 / 2 - x * y), solver=lambda x: 0 * x, **o
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_small_residual_far_from_the_solution_is_said(kind: str) -> None:
+    """In other units |H| is small everywhere; Newton's step is as long as the solution is far, in any units."""
+    x = t(2.0, leaf=True)
+    with pytest.warns(ImplicitWarning, match=r"Newton's step from there is 2 long, where 1 \+ \|y\| is 1\."):
+        SMALL[kind]()(x).backward()
+    with pytest.raises(NotConverged):
+        SMALL[kind](tolerance=1e-12)(x)
+
+
+def test_a_loose_tolerance_is_no_small_residual() -> None:
+    """What was asked for is not warned of."""
+    x = t(1.0, leaf=True)
+    ns.implicit.root(lambda y, x: y - x, lambda x: 0.9 * x, tolerance=0.1)(x).backward()
+    assert x.grad == 1.0
+
+
+def test_a_stationary_point_that_is_no_minimiser_is_said() -> None:
+    well = ns.implicit.argmin(lambda y, x: ((y**2 - x) ** 2).sum())
+    x = t([2.0, 2.0], leaf=True)
+    with pytest.warns(ImplicitWarning, match="no minimiser.*the eigenvalue -8"):
+        well(x, start=t([0.0, 1.0])).sum().backward()
+    well(x, start=t([1.0, -1.0])).sum().backward()
+    saddle = ns.implicit.root(lambda y, x: 4 * y * (y**2 - x))
+    saddle(x, start=t([0.0, 1.0])).sum().backward()
+
+
+def test_a_hessian_that_is_exactly_zero_has_values() -> None:
+    """Torch gives such a matrix as a tensor without memory."""
+    with pytest.raises(NotConverged):
+        ns.implicit.argmin(lambda y, x: (y - x).abs())(t(2.0, leaf=True), start=t(0.0))
+
+
 def test_a_changed_mode_of_a_module_is_seen() -> None:
     layer = nn.Sequential(nn.Linear(2, 2, dtype=D), nn.Hardtanh(-0.1, 0.1))
     G = ns.implicit.fixed_point(lambda y, x: 0.1 * layer(y) + x)

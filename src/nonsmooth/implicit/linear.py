@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import eigvalsh, lapack
 from scipy.sparse.linalg import LinearOperator, cg, gmres
 
 from nonsmooth.dictionary.weights import Floats
@@ -70,6 +70,7 @@ class LinearSystem:
     _indefinite: bool = field(default=False, repr=False)
     _probed: bool = field(default=False, repr=False)
     _reached: float = field(default=0.0, repr=False)
+    _lowest: float = field(default=0.0, repr=False)
 
     @property
     def chosen(self) -> Linear:
@@ -104,6 +105,10 @@ class LinearSystem:
         one, infinity = (lapack.dgecon(self._factors[0], 1.0, norm=which)[0] for which in "1I")
         return float(1 / np.sqrt(one * infinity)) if one and infinity else float("inf")
 
+    def negative_curvature(self) -> float:
+        """Give the least eigenvalue of a factorised Hessian if it is negative beyond doubt, else 0."""
+        return self._lowest
+
     def _dense(self, right: Floats, transposed: bool) -> Floats:
         """Solve by the factors of the matrix."""
         factors, pivots = self.factors()
@@ -124,6 +129,9 @@ class LinearSystem:
             rcond, _ = lapack.dgecon(factors, max(norm, np.finfo(float).tiny))
             if not rcond * norm > 10 * self.size * self._zero(norm):
                 self._refuse_singular(matrix)
+            if self.symmetric and lapack.dpotrf(matrix)[1]:  # no Cholesky factor
+                lowest = float(eigvalsh(matrix, subset_by_index=(0, 0))[0])
+                self._lowest = lowest if lowest < -np.sqrt(self.eps) * norm else 0.0
             self._factors = factors, pivots
         return self._factors
 

@@ -3,7 +3,10 @@
 The residual is captured once for each signature of its arguments. At every derivative its program is evaluated at the
 solution, and the least distance to a kink compared with what the error of the solution can move the arguments of kinks: a
 first-order bound |B^-1| |H| of that error for all of them at once, and where that is not enough the difference of each
-argument between y and y - B^-1 H, the step of Newton's method.
+argument between y and y - B^-1 H, the step of Newton's method. The length of that step also tells of a solution that is far
+away though |H| is small, and the signs of a Hessian of one that is no minimiser.
+
+Over 300 lines: all that is looked at before a derivative is given.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from nonsmooth.frameworks.torch.tree import flatten, unflatten
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Node
-from nonsmooth.implicit.torch.trees import TREES, detached
+from nonsmooth.implicit.torch.trees import TREES, detached, squared_norm
 from nonsmooth.program import Program
 
 __all__ = ["make_check"]
@@ -39,6 +42,9 @@ ROUNDING = 16.0
 
 MOVED = 0.5
 """An argument may be zero at the solution if Newton's step leaves less of it than so many times what it changes."""
+
+FAR = 1e-2
+"""Newton's step from a solution is at most so long, relative to 1 + |y|, or ten times the tolerance."""
 
 FOLLOWED = 1e-3
 """How far, relatively, a product with the derivative may be from a difference quotient."""
@@ -96,6 +102,8 @@ class _Check:
         linear = self.node.system.linear
         if linear.chosen == "dense" or self.known.derivatives & (self.known.derivatives - 1) == 0:
             linear.probe()  # at the 1st, 2nd, 4th, 8th, ... derivative where it costs a solve
+        if linear.chosen == "dense":
+            self._accurate()
         if self.known.program is None:
             return
         if self.known.severed and not self._follows():
@@ -111,6 +119,23 @@ class _Check:
             return
         if where is not None:
             self._diagnose(where)
+        elif linear.negative_curvature():
+            self._warn(
+                "the solution is no minimiser, though the gradient is 0 there: the Hessian has the eigenvalue "
+                f"{linear.negative_curvature():.3g}. Start elsewhere; of stationary points take the root of the gradient"
+            )
+
+    def _accurate(self) -> None:
+        """Say where Newton's step is long: |H| is small in the units of the equation, and |B^-1 H| is not in those of y."""
+        system, eps = self.node.system, self.node.system.eps
+        step = squared_norm(system.solve(self.node.value, transposed=False)) ** 0.5
+        size = 1 + squared_norm(flatten(self.y)[0]) ** 0.5
+        if step > max(FAR, 10 * (self.options.tolerance or eps**0.5)) * size:
+            self._warn(
+                f"the solution is not accurate enough: |H| = {squared_norm(self.node.value) ** 0.5:.2g} is small, but Newton's "
+                f"step from there is {step:.2g} long, where 1 + |y| is {size:.2g}. Scale the equation, or let the solver go on, "
+                "with a smaller tolerance"
+            )
 
     def _recall(self) -> _Known:
         """Find what is known for this signature, or capture the residual."""
