@@ -510,8 +510,31 @@ def test_singular_systems_by_choice() -> None:
 def test_indefinite_systems_are_no_task_of_cg() -> None:
     d = jnp.array([1.0, -1.0, 2.0])
     f = implicit.argmin(lambda y, t: (d * y * y).sum() / 2 - t @ y, solver=lambda t: t / d, linear="cg", check="solves")
-    with pytest.raises(NotConverged, match="by cg; the derivative must be symmetric and positive definite"):
+    with pytest.raises(NotConverged, match="by cg; cg needs a symmetric positive definite derivative"):
         jax.grad(lambda t: f(t) @ jnp.array([1.0, 1.0, 0.0]))(jnp.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "method", "error", "words"),
+    [
+        ([0.0, 1.0, 2.0], "cg", NotInvertible, "by cg; a null vector was found, .* it is singular"),
+        ([0.0, 1.0, 2.0], "gmres", NotInvertible, "by gmres; a null vector was found, .* it is singular"),
+        (
+            -np.linspace(1, 1e3, 30),
+            "cg",
+            NotConverged,
+            "by cg; the derivative is not positive definite, which cg needs",
+        ),
+    ],
+)
+def test_what_is_known_of_a_system_that_fails(eigenvalues: Any, method: str, error: Any, words: str) -> None:
+    n = len(eigenvalues)
+    Q, c = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0], np.arange(1.0, n + 1)
+    A = jnp.asarray(Q * np.array(eigenvalues) @ Q.T)
+    f = implicit.root(lambda y, t: A @ (y - t), solver=lambda t: t, linear=method, iterations=4, check="solves")
+    for slope in (jax.grad, lambda f: jax.jit(jax.grad(f))):
+        with pytest.raises((error, jax.errors.JaxRuntimeError), match=words):
+            jax.block_until_ready(slope(lambda t: f(t) @ c)(jnp.ones(n)))
 
 
 def test_kinks_in_a_compiled_program_are_counted() -> None:

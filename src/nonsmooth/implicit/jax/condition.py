@@ -136,19 +136,12 @@ class _Invertible:
 
 @partial(jax.jit, static_argnames="system")
 def _probe(pull: Any, y: Any, *, system: System) -> tuple[Any, Any, Any]:
-    """Solve a random right-hand side r: the relative residual, how near a null vector was found, and |x|/|r|.
-
-    Where B is singular what is left of r tends to a left null vector, or x to a right one.
-    """
+    """Solve a random right-hand side r: the relative residual, how near a null vector was found, and |x|/|r|."""
     given = jax.tree.leaves(pull)
     r = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
-    size = jnp.linalg.norm(r)
-    x, rest, _ = system.solution(*given, r)
-    image = system.product(*given, x)
-    back = jnp.linalg.norm(pull(r - image)[0]) / rest
-    forth = jnp.linalg.norm(image) / jnp.linalg.norm(x)
-    scale = jnp.linalg.norm(system.product(*given, r)) / size
-    return rest / size, jnp.fmin(back, forth) / scale, jnp.linalg.norm(x) / size
+    x, rest, size, *_ = system.solution(*given, r)
+    null, _ = system.nearness(given, r, x, system.product(*given, x))
+    return rest / size, null, jnp.linalg.norm(x) / size
 
 
 @dataclass(frozen=True)

@@ -318,8 +318,8 @@ class RowSystem(System):
         W, D, v = args
         return v - ((v * D) @ W if self.transposed else D * (v @ W.T))
 
-    def solution(self, *args: Any) -> tuple[Any, Any, Any]:
-        """Give v, and by rows |r - B v| and |r|."""
+    def solution(self, *args: Any) -> tuple[Any, ...]:
+        """Give v, and by rows |r - B v| and |r|; nothing more is known of a failure."""
         W, D, certified, right = args
         h = self.layer.slope if math.isfinite(self.layer.slope) else 1.0
         still, slopes, size = W * h, D / h, length(right)
@@ -337,7 +337,8 @@ class RowSystem(System):
         answer = right + (found.y @ still if self.transposed else found.y)
         solved = jnp.all(length(right - self.product(W, D, answer)) <= self.tolerance * size)
         answer = lax.cond(solved & (found.error <= self.goal), lambda: answer, dense)
-        return answer, length(right - self.product(W, D, answer)), size
+        unknown = jnp.full_like(size, jnp.nan)
+        return answer, length(right - self.product(W, D, answer)), size, unknown, unknown
 
 
 def _looked_at(layer: EquilibriumLayer, D: Any, y: Any, W: Any, c: Any, certified: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.scipy.linalg import lu_factor, lu_solve
 from jax.scipy.sparse.linalg import cg, gmres
 
-from nonsmooth.errors import NotConverged
+from nonsmooth.errors import NotConverged, NotInvertible
 from nonsmooth.implicit.jax.verify import Levels, mapped, verified
 
 __all__ = ["Method", "System", "dense_matrix", "solve_linear"]
@@ -63,15 +63,31 @@ class System:
         pull, v = jax.tree.unflatten(self.structure, args[:-1]), args[-1]
         return pull(v)[0] if self.transposed else jax.linear_transpose(lambda u: pull(u)[0], v)(v)[0]
 
-    def solution(self, *args: Any) -> tuple[Any, Any, Any]:
-        """Give x, |b - B x| and |b|, from the leaves, the factors and b."""
+    def solution(self, *args: Any) -> tuple[Any, ...]:
+        """Give x, |b - B x| and |b|, from the leaves, the factors and b; then, of a failure, `nearness`."""
         given, factors, b = args[: self.leaves], args[self.leaves : -1], args[-1]
         size = jnp.linalg.norm(b)
         if self.method == "dense":
             x = lu_solve((factors[0], factors[1]), b, trans=int(self.transposed))
         else:
             x = self._iterated(partial(self.product, *given), b, size)
-        return x, jnp.linalg.norm(b - self.product(*given, x)), size
+        image = self.product(*given, x)
+        rest = jnp.linalg.norm(b - image)
+        solved = rest <= self.tolerance * size
+        unknown = jnp.full((), jnp.nan, b.dtype)
+        found = lax.cond(solved, lambda: (unknown, unknown), lambda: self.nearness(given, b, x, image))
+        return x, rest, size, *found
+
+    def nearness(self, given: Sequence[Any], b: Any, x: Any, image: Any) -> tuple[Any, Any]:
+        """Give how near a null vector is to x or to what is left of b, relative to the size of B; and <x, B x> / |x| |B x|.
+
+        Where B is singular and b out of its range, x tends to a right null vector, or what is left of b to a left one.
+        """
+        length, left = jnp.linalg.norm, b - image
+        turned = replace(self, transposed=not self.transposed)
+        shrunk = jnp.fmin(length(turned.product(*given, left)) / length(left), length(image) / length(x))
+        scale = length(self.product(*given, b)) / length(b)
+        return shrunk / scale, jnp.vdot(x, image) / (length(x) * length(image))
 
     def _iterated(self, product: Callable[[Any], Any], b: Any, size: Any) -> Any:
         """Solve by products; the right-hand side is scaled to length 1."""
@@ -92,27 +108,36 @@ class _Solved:
     system: System
     one_by_one = False
 
-    def measure(self, rest: Any, size: Any) -> tuple[Any, ...]:
-        """Look at the residual and the right-hand side."""
-        return rest, size
+    def measure(self, *numbers: Any) -> tuple[Any, ...]:
+        """Look at the numbers of `System.solution`."""
+        return numbers
 
-    def failed(self, rest: Any, size: Any) -> Any:
+    def failed(self, rest: Any, size: Any, *found: Any) -> Any:
         """Compare the residual with what is allowed; nan is not."""
         return ~(rest <= self.system.tolerance * size)
 
-    def tell(self, rest: Any, size: Any) -> None:
-        """Say what was found."""
+    def tell(self, rest: Any, size: Any, null: Any, curvature: Any) -> None:
+        """Say what was found: a null vector, a direction of negative curvature, or no solution."""
         s = self.system
+        failure = (
+            f"the linear system of the derivative was not solved: residual {float(rest):.3g} for a right-hand side of norm "
+            f"{float(size):.3g}, where {s.tolerance:.3g} of it is allowed (linear_tolerance), by {s.method}; "
+        )
+        if float(null) <= s.tolerance and s.method != "dense":
+            raise NotInvertible(
+                f"{failure}a null vector was found, up to {float(null):.3g} of the norm of the derivative: it is singular, and the "
+                "equation does not define y as a function of the parameters there. Nothing is returned in its place."
+            )
         advice = {
             "dense": "the matrix is too badly conditioned",
-            "cg": "the derivative must be symmetric and positive definite for it: choose linear='gmres' or 'dense' elsewhere",
-            "gmres": "raise iterations, or choose linear='dense' if there is memory for the matrix",
-        }[s.method]
-        raise NotConverged(
-            f"the linear system of the derivative was not solved: residual {float(rest):.3g} for a right-hand side of norm "
-            f"{float(size):.3g}, where {s.tolerance:.3g} of it is allowed (linear_tolerance), by {s.method}; {advice}. Nothing "
-            "is returned in its place."
-        )
+            "cg": "cg needs a symmetric positive definite derivative, and this one is singular, badly conditioned or indefinite: "
+            "choose linear='gmres' or 'dense'",
+            "gmres": "the derivative is singular or badly conditioned: raise iterations, or choose linear='dense' if there is "
+            "memory for the matrix",
+        }
+        if s.method == "cg" and float(curvature) < 0:
+            advice["cg"] = "the derivative is not positive definite, which cg needs: choose linear='gmres' or 'dense'"
+        raise NotConverged(f"{failure}{advice[s.method]}. Nothing is returned in its place.")
 
     def look(self, *seen: Any) -> None:
         """Judge by numbers alone."""
@@ -140,7 +165,7 @@ _solve = Primitive("implicit_solve")
 
 
 @partial(jax.jit, static_argnames="system")
-def _solution(*args: Any, system: System) -> tuple[Any, Any, Any]:
+def _solution(*args: Any, system: System) -> tuple[Any, ...]:
     """Solve, mapped as it is."""
     return mapped(system.solution, system.levels)(*args)  # type: ignore[no-any-return]
 
@@ -148,8 +173,8 @@ def _solution(*args: Any, system: System) -> tuple[Any, Any, Any]:
 @_solve.def_impl
 def _checked(*args: Any, system: System) -> Any:
     """Solve and check."""
-    x, rest, size = _solution(*args, system=system)
-    return verified([x], [rest, size], _Solved(replace(system, structure=None, levels=())))[0]
+    x, *numbers = _solution(*args, system=system)
+    return verified([x], numbers, _Solved(replace(system, structure=None, levels=())))[0]
 
 
 _solve.def_abstract_eval(lambda *avals, system: avals[-1])
