@@ -116,6 +116,69 @@ def _plain(T: Callable[[Any], Any], start: Any, goal: float, limit: int, error: 
     return Found(jnp.where(fine, y, start), jnp.where(fine, now, jnp.inf), used, jnp.ones((), bool))
 
 
+class _Run(NamedTuple):
+    """Where Anderson's iteration is.
+
+    Attributes:
+        z, now: the next point, and the error of the last one.
+        anchor, least: where a step is taken back to, a plain step from the point of the least error since one was.
+        states, rests, held: the last plain steps and their residuals, in turn, and how many were held.
+        wait: how many steps are still made without combining.
+        best: the best y so far, with its error and the number of evaluations.
+        since: how many steps have not bettered it much.
+    """
+
+    z: Any
+    now: Any
+    anchor: Any
+    least: Any
+    states: Any
+    rests: Any
+    held: Any
+    wait: Any
+    best: Found
+    since: Any
+
+    @staticmethod
+    def first(z: Any, used: Any) -> _Run:
+        """Begin."""
+        infinite, none = jnp.full((), jnp.inf, z.dtype), jnp.zeros((), int)
+        memory = jnp.zeros((*z.shape[:-1], MEMORY, z.shape[-1]), z.dtype)
+        best = Found(z, infinite, used, jnp.zeros((), bool))
+        return _Run(z, infinite, z, infinite, memory, memory, none, none, best, none)
+
+    def noted(self, y: Any, now: Any) -> _Run:
+        """Note the error of another y."""
+        best, better = self.best, now < self.best.error
+        return self._replace(
+            now=jnp.where(jnp.isnan(now), jnp.inf, now),
+            since=jnp.where(now < 0.9 * best.error, 0, self.since + 1),
+            best=best._replace(
+                y=jnp.where(better, y, best.y), error=jnp.where(better, now, best.error), iterations=best.iterations + 1
+            ),
+        )
+
+    def moved(self, plain: Any, residual: Any, now: Any) -> _Run:
+        """Go on from a plain step and its residual: to it, to a combination, or back."""
+        back = ~(now <= GROWTH * self.least) & (self.held > 0)
+        takes = ~back & (self.wait == 0)
+        place = self.held % MEMORY
+        states = jnp.where(takes, self.states.at[..., place, :].set(plain), self.states)
+        rests = jnp.where(takes, self.rests.at[..., place, :].set(residual), self.rests)
+        held = jnp.where(back, 0, self.held + takes)
+        z = lax.cond(takes & (held % EVERY == 0), lambda: _combined(states, rests, held), lambda: plain)
+        less = now < self.least
+        return self._replace(
+            z=jnp.where(back, self.anchor, z),
+            anchor=jnp.where(~back & less, plain, self.anchor),
+            least=jnp.where(back, jnp.inf, jnp.where(less, now, self.least)),
+            wait=jnp.where(back, CAUTION, jnp.maximum(self.wait - 1, 0)),
+            states=states,
+            rests=rests,
+            held=held,
+        )
+
+
 def _anderson(
     split: Callable[[Any], tuple[Any, Any]],
     begin: Any,
@@ -126,50 +189,18 @@ def _anderson(
     factor: float,
 ) -> Found:
     """Iterate z <- z + factor (y - x), combined over the last steps of each row."""
-    infinite = jnp.full((), jnp.inf, begin.dtype)
-    none = jnp.zeros((), int)
-    memory = jnp.zeros((*begin.shape[:-1], MEMORY, begin.shape[-1]), begin.dtype)
 
-    def on(state: Any) -> Any:
-        return (state["now"] > goal) & (state["used"] < limit) & (state["since"] < STALLED)
+    def on(run: _Run) -> Any:
+        return (run.now > goal) & (run.best.iterations < limit) & (run.since < STALLED)
 
-    def step(s: Any) -> Any:
-        x, y = split(s["z"])
+    def step(run: _Run) -> _Run:
+        x, y = split(run.z)
         residual = y - x
         now = error(x, residual)
-        better = now < s["error"]
-        since = jnp.where(now < 0.9 * s["error"], 0, s["since"] + 1)
-        back = ~(now <= GROWTH * s["least"]) & (s["held"] > 0)
-        moved = s["z"] + factor * residual
-        place = s["held"] % MEMORY
-        takes = ~back & (s["wait"] == 0)
-        states = jnp.where(takes, s["states"].at[..., place, :].set(moved), s["states"])
-        rests = jnp.where(takes, s["rests"].at[..., place, :].set(residual), s["rests"])
-        held = jnp.where(back, 0, s["held"] + takes)
-        combine = takes & (held % EVERY == 0)
-        z = lax.cond(combine, lambda: _combined(states, rests, held), lambda: moved)
-        less = now < s["least"]
-        return {
-            "z": jnp.where(back, s["anchor"], z),
-            "anchor": jnp.where(~back & less, moved, s["anchor"]),
-            "least": jnp.where(back, jnp.inf, jnp.where(less, now, s["least"])),
-            "wait": jnp.where(back, CAUTION, jnp.maximum(s["wait"] - 1, 0)),
-            "states": states,
-            "rests": rests,
-            "held": held,
-            "y": jnp.where(better, y, s["y"]),
-            "error": jnp.where(better, now, s["error"]),
-            "now": jnp.where(jnp.isnan(now), jnp.inf, now),
-            "since": since,
-            "used": s["used"] + 1,
-        }
+        return run.noted(y, now).moved(run.z + factor * residual, residual, now)
 
-    state = {
-        "z": begin, "anchor": begin, "least": infinite, "wait": none, "states": memory, "rests": memory, "held": none,
-        "y": begin, "error": infinite, "now": infinite, "since": none, "used": used,
-    }  # fmt: skip
-    end = lax.while_loop(on, step, state)
-    return Found(end["y"], end["error"], end["used"], jnp.zeros((), bool))
+    end: _Run = lax.while_loop(on, step, _Run.first(begin, used))
+    return end.best
 
 
 def _combined(states: Any, rests: Any, held: Any) -> Any:
