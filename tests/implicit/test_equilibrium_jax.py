@@ -58,6 +58,15 @@ def test_half_precision_is_solved_in_single(parametrisation: str) -> None:
         np.testing.assert_allclose(slope.astype("float32"), exact[name], rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("scale", [10.0, 20.0])
+def test_plain_steps_that_diverge_spoil_nothing(scale: float) -> None:
+    layer = deep_equilibrium(3, 16)
+    params = layer.init(jax.random.key(0))
+    params["V"] *= scale
+    _, report = layer.solve(params, jax.random.normal(jax.random.key(1), (8, 3)))
+    assert report["residual"] < 1e-10
+
+
 @pytest.mark.parametrize(
     ("activation", "parametrisation", "scale"),
     [("relu", "monotone", 4.0), ("sigmoid", "monotone", 2.0), ("relu", "contractive", 3.0), ("relu", "free", 0.9)],
