@@ -16,6 +16,7 @@ import nonsmooth as ns
 from nonsmooth.errors import NotConverged, NotInvertible, UsageError
 from nonsmooth.implicit import DeepEquilibrium
 from nonsmooth.implicit.monotone import activation_slopes, singular_value_bound
+from nonsmooth.implicit.torch.batched import _Memory, dense_solve
 
 
 def double(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -303,3 +304,57 @@ def test_slopes() -> None:
     like = torch.zeros(2, dtype=torch.float64)
     for function, low, high in [(torch.relu, 0, 1), (torch.sigmoid, 0, 0.25), (lambda t: 2 - 3 * torch.relu(t), -3, 0)]:
         assert activation_slopes(function, like) == pytest.approx((low, high), abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("parametrisation", ["monotone", "contractive", "free"])
+def test_half_precision_is_solved_in_single(parametrisation: str, dtype: torch.dtype) -> None:
+    """Torch has no norms and factors of matrices in half precision."""
+    torch.manual_seed(0)
+    layer = DeepEquilibrium(3, 4, parametrisation=parametrisation, dtype=dtype)
+    x = torch.randn(5, 3).to(dtype).requires_grad_()
+    y = layer(x)
+    y.sum().backward()
+    fine, fine_x = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
+    fine.zero_grad()
+    fine_y = fine(fine_x)
+    fine_y.sum().backward()
+    assert y.dtype == x.grad.dtype == layer.cell.V.grad.dtype == layer.weight.dtype == dtype
+    near = {"atol": 10 * torch.finfo(dtype).eps, "rtol": 10 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(y.double(), fine_y, **near)
+    torch.testing.assert_close(x.grad.double(), fine_x.grad, **near)
+    torch.testing.assert_close(layer.cell.V.grad.double(), fine.cell.V.grad, **near)
+
+
+def test_under_autocast_the_system_is_solved_in_single() -> None:
+    """Also where the backward pass runs there, as in loops that leave it inside."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layer, x = DeepEquilibrium(3, 4), torch.randn(4, 3)
+        layer(x).sum().backward()
+        expected = layer.cell.V.grad.clone()
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+            y.float().sum().backward()
+        assert y.dtype == torch.bfloat16 and layer.report.residual < 1e-4
+        torch.testing.assert_close(layer.cell.V.grad, expected, atol=0.1 * float(expected.abs().max()), rtol=0.0)
+
+
+def test_blocks_in_half_precision_are_solved() -> None:
+    """They are the last resort of a cell in half precision."""
+    blocks, right = 0.2 * double(6, 3).reshape(2, 3, 3) + torch.eye(3), double(2, 3, seed=1)
+    found, singular = dense_solve(blocks.bfloat16(), right.bfloat16(), True, 1e-2)
+    assert found.dtype == torch.bfloat16 and not singular.any()
+    expected = torch.linalg.solve(blocks.mT, right)
+    torch.testing.assert_close(found.double(), expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_steps_are_combined_in_any_precision(dtype: torch.dtype) -> None:
+    """The residuals 1 and -1 of two steps combine to 0."""
+    memory = _Memory(torch.zeros(1, 1, dtype=dtype))
+    for moved, residual in ((2.0, 1.0), (4.0, -1.0)):
+        memory.add(torch.full((1, 1), moved, dtype=dtype), torch.full((1, 1), residual, dtype=dtype))
+    found = memory.combined()
+    assert found.dtype == dtype and abs(found.item() - 3) < 0.05

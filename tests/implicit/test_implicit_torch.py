@@ -439,6 +439,16 @@ def test_single_precision() -> None:
     torch.testing.assert_close(x.grad, torch.tensor([2.0, 0.0]))
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_backward_pass_runs_under_the_autocast_of_the_forward_pass(twice: bool) -> None:
+    W, x = drawn(8, 8, scale=0.2).float(), drawn(2, 8, seed=1).float().requires_grad_()
+    y = ns.implicit.fixed_point(lambda y, x: torch.tanh(y @ W) + x)(x, start=torch.zeros(2, 8))
+    (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = torch.autograd.grad(y.sum(), x, create_graph=twice)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_repeated_backward_passes() -> None:
     x = t([1.0, -1.0], leaf=True)
     y = ns.implicit.fixed_point(lambda y, x: torch.tanh(0.5 * y + x))(x, start=torch.zeros(2, dtype=D))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -191,6 +191,14 @@ def _fresh_casts() -> Iterator[None]:
         torch.set_autocast_cache_enabled(kept)
 
 
+def _same_casts(kind: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Give what brings back, in a backward pass, the autocast of now on a kind of device."""
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, enabled=enabled, dtype=dtype)
+
+
 def attach(node: Node, inputs: Leaves) -> list[torch.Tensor]:
     """Give the leaves of a solution as functions of the tensors that its residual is given, and of what it closes over."""
     return list(_Attached.apply(node, *inputs, *node.closed))
@@ -202,7 +210,7 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, node: Node, *inputs: torch.Tensor) -> Any:
         """Give the solution."""
-        ctx.node = node
+        ctx.node, ctx.casts = node, _same_casts(node.system.leaves[0].device.type)
         ctx.set_materialize_grads(False)
         outputs = tuple(t.detach().clone() for t in node.system.leaves)
         ctx.save_for_backward(*outputs, *inputs)
@@ -216,6 +224,12 @@ class _Attached(torch.autograd.Function):
         if all(g is None for g in given):
             return (None, *[None] * len(wanted))
         cotangents = [torch.zeros_like(r) if g is None else g for r, g in zip(node.value, given, strict=True)]
+        with ctx.casts():
+            return (None, *_Attached._pulled(ctx, node, cotangents, wanted))
+
+    @staticmethod
+    def _pulled(ctx: Any, node: Node, cotangents: Leaves, wanted: Sequence[bool]) -> list[torch.Tensor | None]:
+        """Give what is wanted of -A' B^-T g."""
         adjoint = node.solve(cotangents, transposed=True)
         if torch.is_grad_enabled():
             saved, count = ctx.saved_tensors, len(node.value)
@@ -225,7 +239,7 @@ class _Attached(torch.autograd.Function):
         else:
             sources = [t for t, want in zip([*node.explicit, *node.sources], wanted, strict=True) if want]
             found = iter(node.pull(adjoint, sources))
-        return (None, *[next(found) if want else None for want in wanted])
+        return [next(found) if want else None for want in wanted]
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: torch.Tensor | None) -> Any:

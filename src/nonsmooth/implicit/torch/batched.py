@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import torch
 
-__all__ = ["AffineMap", "Found", "dense_solve", "fixed_rows"]
+__all__ = ["AffineMap", "Found", "at_least_single", "dense_solve", "fixed_rows"]
 
 Map: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -222,7 +222,7 @@ class _Memory:
         """Combine the steps of each row so that its combined residual is least: the weights sum up to 1."""
         count = min(self.held, MEMORY)
         R = self.residuals[..., :count, :]
-        gram = R @ R.mT
+        gram = at_least_single(R @ R.mT)
         eps = torch.finfo(gram.dtype).eps
         largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
         gram = gram / (largest + torch.finfo(gram.dtype).tiny)[..., None, None]
@@ -233,7 +233,7 @@ class _Memory:
         last[..., (self.held - 1) % MEMORY, :] = 1.0
         fine = torch.isfinite(weights).all(-2, keepdim=True) & (info == 0)[..., None, None]
         weights = torch.where(fine, weights, last)
-        return (weights.mT @ self.moved[..., :count, :]).squeeze(-2)
+        return (weights.mT.to(R.dtype) @ self.moved[..., :count, :]).squeeze(-2)
 
 
 def dense_solve(
@@ -245,6 +245,8 @@ def dense_solve(
         blocks: shape (b, n, n). right: shape (..., b, n).
         zero: below how large a singular value counts as 0, relative to the largest.
     """
+    blocks, kind = at_least_single(blocks), right.dtype
+    right = right.to(blocks.dtype)
     factors, pivots, info = torch.linalg.lu_factor_ex(blocks)
     n = blocks.shape[-1]
     columns = right.reshape(-1, *blocks.shape[:2]).permute(1, 2, 0)
@@ -254,4 +256,9 @@ def dense_solve(
     size = torch.linalg.vector_norm(found[..., -2:], dim=1).amax(1) / torch.linalg.vector_norm(probe, dim=0).amax()
     norm = torch.linalg.matrix_norm(blocks)
     singular = (info != 0) | ~(size * norm * zero < 1)
-    return found[..., :-2].permute(2, 0, 1).reshape(right.shape), singular
+    return found[..., :-2].permute(2, 0, 1).reshape(right.shape).to(kind), singular
+
+
+def at_least_single(tensor: torch.Tensor) -> torch.Tensor:
+    """Give half precision as single, in which torch has factors and norms of matrices."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -24,7 +24,7 @@ from nonsmooth.implicit.monotone import (
 )
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Leaves, attach
-from nonsmooth.implicit.torch.batched import AffineMap, Found, fixed_rows
+from nonsmooth.implicit.torch.batched import AffineMap, Found, at_least_single, fixed_rows
 from nonsmooth.implicit.torch.rows import AffineRows, CellRows, KinkCheck, Rows, length
 from nonsmooth.implicit.torch.trees import TREES, detached
 
@@ -84,14 +84,20 @@ class AffineCell(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """W, as the parametrisation makes it."""
+        return self.matrix.to(self.V.dtype)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """W, of half precision in single: its norm and factors are taken, which torch has in no smaller one."""
+        V = at_least_single(self.V)
         if self.S is not None:
-            identity = torch.eye(len(self.V), dtype=self.V.dtype, device=self.V.device)
-            W: torch.Tensor = monotone_matrix(self.V, self.S, self.margin, identity, self.slope)
+            identity = torch.eye(len(V), dtype=V.dtype, device=V.device)
+            W: torch.Tensor = monotone_matrix(V, at_least_single(self.S), self.margin, identity, self.slope)
             return W
         if self.parametrisation == "contractive":
-            norm: torch.Tensor = torch.linalg.matrix_norm(self.V, 2)
-            return self.V * ((1 - self.margin) / self.slope) / norm.clamp(min=1.0)
-        return self.V
+            norm: torch.Tensor = torch.linalg.matrix_norm(V, 2)
+            return V * ((1 - self.margin) / self.slope) / norm.clamp(min=1.0)
+        return V
 
     def forward(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Give s(W y + U x + b)."""
@@ -217,12 +223,17 @@ class DeepEquilibrium(nn.Module):
         if not isinstance(x, torch.Tensor) or not x.ndim or x.shape[-1] != cell.U.in_features:
             what = f"shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
             raise UsageError(f"DeepEquilibrium takes a tensor of shape (..., {cell.U.in_features}); found {what}.")
-        c = cell.U(x)
-        rows, W, s, h = c.reshape(-1, c.shape[-1]), cell.weight, cell.activation, cell.slope
+        c: torch.Tensor = cell.U(x)
+        with torch.autocast(c.device.type, enabled=False):
+            return self._of_rows(cell, at_least_single(c).reshape(-1, c.shape[-1])).reshape(c.shape).to(c.dtype)
+
+    def _of_rows(self, cell: AffineCell, rows: torch.Tensor) -> torch.Tensor:
+        """Solve y = s(W y + c) for the rows c, in single precision at least."""
+        W, s, h = cell.matrix, cell.activation, cell.slope
         certificate = Certificate(cell, W.detach())
         begin = torch.zeros_like(rows)
         if certificate.condition is None:
-            return self._general(_FreeCell(s, W), rows, begin).reshape(c.shape)
+            return self._general(_FreeCell(s, W), rows, begin)
         still = AffineMap(s if h == 1 else lambda u: s(u) / h, certificate.W, rows.detach(), certificate.inverse)
         with torch.no_grad():
             found = self._found(still, begin, still if still.inverse is not None else None)
@@ -237,7 +248,7 @@ class DeepEquilibrium(nn.Module):
             made.activation, made.slope, made.inverse = s, h, certificate.inverse
             return made
 
-        return self._attached(node, [W, rows], residual, y, found, certificate.condition).reshape(c.shape)
+        return self._attached(node, [W, rows], residual, y, found, certificate.condition)
 
     def _of_cell(self, x: Any) -> torch.Tensor:
         """Solve y = cell(y, x)."""
