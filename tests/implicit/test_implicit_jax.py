@@ -590,6 +590,17 @@ def test_the_condition_is_decided_where_values_are_known() -> None:
     assert jax.grad(shown)(0.5) == 0.0
 
 
+def test_kinks_that_become_steep_are_not_overlooked() -> None:
+    def F(y: Any, x: Any, steepness: Any, distance: Any) -> Any:  # B = 1 - 2 w, as above
+        return y - x - 2 * jax.nn.relu(steepness * (y - x - distance)) / steepness
+
+    solve = implicit.root(F, solver=lambda x, *_: x + 1e-9)
+    one = jnp.ones(())
+    assert jax.grad(solve)(one, one, one) == 1.0
+    with pytest.raises(NotInvertible, match="is violated"):  # the argument of the kink is 1e-3, the error 1e-9
+        jax.grad(solve)(one, 1e6 * one, 0 * one)
+
+
 def test_random_and_whole_numbers_are_passed_on() -> None:
     def T(y: Any, t: Any, index: Any, key: Any) -> Any:
         return 0.1 * y[index] + t + jax.random.normal(key, y.shape)

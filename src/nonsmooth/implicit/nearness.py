@@ -17,7 +17,7 @@ from nonsmooth.dictionary import Nonsmooth, Switch
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.implicit.residual import Residual
 
-__all__ = ["NEAR", "ROUNDING", "Nearness", "nearness", "steepness"]
+__all__ = ["DRAWS", "NEAR", "ROUNDING", "Nearness", "nearness", "steepness"]
 
 NEAR = 10.0
 """A kink counts as active within so many bounds of the error of the solution."""

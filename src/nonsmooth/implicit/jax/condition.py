@@ -34,7 +34,7 @@ from nonsmooth.implicit.jax.arrays import Parameters, cut_off
 from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
 from nonsmooth.implicit.jax.problem import Problem, residual
 from nonsmooth.implicit.jax.verify import verified
-from nonsmooth.implicit.nearness import NEAR, steepness
+from nonsmooth.implicit.nearness import DRAWS, NEAR, steepness
 from nonsmooth.implicit.residual import Residual
 from nonsmooth.kinks import find_kinks
 from nonsmooth.program import Program, Ref, Step
@@ -214,17 +214,9 @@ class _Kinked:
                     "shapes", lambda: JAX.trace(self._function(), *_shapes(y, inputs))
                 )
                 self._say_severed(program)
-            step = jnp.sqrt(jnp.finfo(y.dtype).eps) * (1 + jnp.max(jnp.abs(y), initial=0.0))
-            drawn = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
-            ahead = y + step * (drawn + jnp.where(drawn < 0, -1, 1))
-            here, there = (_margins(program, point, inputs) for point in (y, ahead))
+            return _near(program, y, inputs, 2 * bound), bound
         except NonsmoothError:
             return jnp.full((), -1), bound
-        count = jnp.zeros((), int)
-        for margin, after in zip(here, there, strict=True):
-            slope = jnp.nan_to_num(jnp.abs(after - margin) / step, nan=1.0, posinf=1.0)
-            count += jnp.sum(margin <= bound * jnp.maximum(2 * slope, 1.0))
-        return count, bound
 
     def _say_severed(self, program: Program) -> None:
         """Warn where y is cut off from the derivative by `stop_gradient`, unless that cancels, and of unknown operations."""
@@ -276,12 +268,10 @@ class _Kinked:
             smooth = not any(isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps)
             if smooth and not program.guards:
                 return
-            tol = (
-                NEAR * float(bound) * problem.equations.known("steepness", lambda: self._steepness(program, y, inputs))
-            )
-            found = find_kinks(program, y, *inputs, tol=tol)
-            if not any(
-                row.kind == "guard" or _depends(found.program, found.program.steps[row.step]) for row in found.active
+            if not (
+                self._tied(program, y, inputs, NEAR * float(bound))
+                if program.guards
+                else self._touched(program, y, inputs, NEAR * bound)
             ):
                 return
             reasons = self._decided(y, inputs)
@@ -297,10 +287,19 @@ class _Kinked:
                 stacklevel=2,
             )
 
-    def _steepness(self, program: Program, y: Any, inputs: tuple[Any, ...]) -> float:
-        """Measure how fast the arguments of kinks move with y."""
+    def _touched(self, program: Program, y: Any, inputs: tuple[Any, ...], reach: Any) -> bool:
+        """Tell whether the solution may lie on kinks."""
+        count = self.problem.equations.once("near", lambda: partial(_near, program))
+        return bool(count(y, inputs, reach) > 0)
+
+    def _tied(self, program: Program, y: Any, inputs: tuple[Any, ...], reach: float) -> bool:
+        """Tell the same where an `if` on data may tie, which takes values."""
         scale = 1.0 + float(jnp.max(jnp.abs(y), initial=0.0))
-        return steepness(Residual(JAX, self._function(), program, y, inputs), scale, float(jnp.finfo(y.dtype).eps))
+        steep = steepness(Residual(JAX, self._function(), program, y, inputs), scale, float(jnp.finfo(y.dtype).eps))
+        found = find_kinks(program, y, *inputs, tol=reach * steep)
+        return any(
+            row.kind == "guard" or _depends(found.program, found.program.steps[row.step]) for row in found.active
+        )
 
     def _decided(self, y: Any, inputs: Sequence[Any]) -> str | None:
         """Diagnose the equation: raise where it is not invertible, give the reasons where that is undecided."""
@@ -328,6 +327,19 @@ class _Kinked:
                 options.violated,
             )
         return str(diagnosis) if diagnosis.invertible is None else None
+
+
+def _near(program: Program, y: Any, inputs: Sequence[Any], reach: Any) -> Any:
+    """Count the kinks whose arguments may be zero within some distance of y, their slopes measured here and now."""
+    step = jnp.sqrt(jnp.finfo(y.dtype).eps) * (1 + jnp.max(jnp.abs(y), initial=0.0))
+    drawn = jax.random.normal(jax.random.key(0), (DRAWS, *y.shape), y.dtype)
+    here = _margins(program, y, inputs)
+    there = lax.map(lambda d: _margins(program, y + step * d, inputs), drawn)
+    count = jnp.zeros((), int)
+    for margin, after in zip(here, there, strict=True):
+        slope = jnp.max(jnp.nan_to_num(jnp.abs(after - margin) / step, nan=1.0, posinf=1.0), axis=0)
+        count += jnp.sum(margin <= reach * jnp.maximum(slope, 1.0))
+    return count
 
 
 def _margins(program: Program, y: Any, inputs: Sequence[Any]) -> list[Any]:
