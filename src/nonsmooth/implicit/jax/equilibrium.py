@@ -21,6 +21,7 @@ from nonsmooth.implicit.jax.batched import Found, Split, fixed_rows, length
 from nonsmooth.implicit.jax.linear_solve import System, solve_linear
 from nonsmooth.implicit.jax.verify import verified
 from nonsmooth.implicit.monotone import activation_slopes, check_form, monotone_matrix, singular_value_bound
+from nonsmooth.implicit.nearness import NEAR
 from nonsmooth.implicit.options import Options
 
 __all__ = ["EquilibriumLayer", "deep_equilibrium"]
@@ -350,19 +351,21 @@ def _looked_at(layer: EquilibriumLayer, D: Any, y: Any, W: Any, c: Any, certifie
 
 @partial(jax.jit, static_argnums=0)
 def _numbers(layer: EquilibriumLayer, y: Any, W: Any, c: Any, slopes: Any, certified: Any) -> tuple[Any, Any]:
-    """Tell the rows that lie on kinks, and those whose matrix is singular; none where W decides."""
+    """Tell the rows that lie on kinks, up to the error |B^-1| |H|, and those whose matrix is singular; none where W decides."""
     eps = float(jnp.finfo(y.dtype).eps)
 
     def numbers() -> tuple[Any, Any]:
         before = y @ W.T + c
-        step = ROUNDING * eps * (1 + jnp.max(jnp.abs(before)))
-        ends = [jax.jvp(layer.activation, (before + t,), (jnp.ones_like(before),))[1] for t in (-step, step)]
-        bound = JUMP * (layer.slope if math.isfinite(layer.slope) else 1.0)
-        kinked = jnp.any(jnp.abs(ends[0] - ends[1]) > bound, axis=-1)
         blocks = jnp.eye(len(W), dtype=W.dtype) - slopes[..., None] * W
         probe = jax.random.normal(jax.random.key(0), (len(W), 1), y.dtype)
         found = jnp.linalg.solve(blocks, jnp.broadcast_to(probe, (*blocks.shape[:-1], 1)))[..., 0]
-        size = length(found) / length(probe[:, 0]) * jnp.sqrt(jnp.sum(blocks * blocks, axis=(-2, -1)))
+        inverse, norm = length(found) / length(probe[:, 0]), jnp.sqrt(jnp.sum(W * W))
+        error = NEAR * inverse * norm * length(y - layer.activation(before))
+        step = (error + ROUNDING * eps * (1 + jnp.max(jnp.abs(before))))[..., None]
+        ends = [jax.jvp(layer.activation, (before + t,), (jnp.ones_like(before),))[1] for t in (-step, step)]
+        bound = JUMP * (layer.slope if math.isfinite(layer.slope) else 1.0)
+        kinked = jnp.any(jnp.abs(ends[0] - ends[1]) > bound, axis=-1)
+        size = inverse * jnp.sqrt(jnp.sum(blocks * blocks, axis=(-2, -1)))
         return kinked & (layer.options.check == "kinks"), ~(size * ROUNDING * eps < 1)
 
     none = jnp.zeros(y.shape[:-1], bool)
