@@ -16,7 +16,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils import _pytree as pytree
 
 import nonsmooth as ns
-from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, UsageError
+from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, PointError, UsageError
 
 D = torch.float64
 Tensor = torch.Tensor
@@ -604,6 +604,15 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "another start": (
         lambda: ns.implicit.fixed_point(half, lambda x: 2 * x)(X, start=t(0.0)), UsageError, "and its start is"),
     "a start of nan": (lambda: ns.implicit.fixed_point(half)(X, start=X * float("nan")), NotConverged, "holds nan"),
+    "no function": (lambda: ns.implicit.root(3.0), UsageError, "the function of root is to be called; found a float"),
+    "no prox": (lambda: ns.implicit.argmin(half, 3), UsageError, "the prox of argmin is to be called"),
+    "no solver": (lambda: ns.implicit.root(half, X), UsageError, "the solver of root is to be called; found a Tensor"),
+    "a step back": (lambda: ns.implicit.argmin(half, step=-1.0), UsageError, "step=-1.0"),
+    "a tolerance in words": (lambda: ns.implicit.root(half, tolerance="low"), UsageError, "tolerance='low'"),
+    "half a step": (lambda: ns.implicit.root(half, iterations=0.5), UsageError, "iterations=0.5"),
+    "diagnosed": (lambda: ns.implicit.diagnose(half, X, y=X), UsageError, "diagnose takes what"),
+    "a solution in numpy": (
+        lambda: ns.implicit.diagnose(ns.implicit.root(half), X, y=0.0), PointError, "must be made of tensors"),
     "no scalar": (lambda: ns.implicit.argmin(lambda y, x: (y - x) ** 2)(X, start=X), UsageError, "minimised is a scalar"),
 }  # fmt: skip
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
+from nonsmooth.errors import UsageError
 from nonsmooth.frameworks.framework import find_framework
 from nonsmooth.implicit.diagnosis import LIMIT, Diagnosis, diagnose_equation
 from nonsmooth.implicit.equation import Equation
-from nonsmooth.implicit.options import Options
+from nonsmooth.implicit.options import Options, is_number
 
 __all__ = ["ImplicitFunction", "argmin", "diagnose", "fixed_point", "root"]
 
@@ -32,6 +34,14 @@ class ImplicitFunction:
     """
 
     def __init__(self, equation: Equation, solver: Callable[..., Any] | None, options: Options) -> None:
+        called: tuple[tuple[str, Any], ...] = (
+            ("function", equation.function), ("prox", equation.prox), ("solver", solver)
+        )  # fmt: skip
+        for name, item in called:
+            if not callable(item) and (item is not None or name == "function"):
+                raise UsageError(f"the {name} of {equation.kind} is to be called; found a {type(item).__name__}.")
+        if not is_number(equation.step, Real) or not 0 < equation.step < float("inf"):
+            raise UsageError(f"step={equation.step!r}: the step of an argmin is a positive number.")
         self.equation, self.solver, self.options = equation, solver, options
 
     def __call__(self, *theta: Any, start: Any = None) -> Any:
@@ -70,6 +80,14 @@ def fixed_point(T: Callable[..., Any], solver: Callable[..., Any] | None = None,
     Raises:
         NotConverged: the residual of the solution, or of a linear solve, is too large.
         NotInvertible: some element of the conservative Jacobian is singular, at a backward pass.
+        UsageError: what is no function, no option, or no solution like the start.
+
+    >>> import torch
+    >>> halved = fixed_point(lambda y, x: torch.relu(y) / 2 + x)                   # 2 x for x > 0, and x below
+    >>> x = torch.tensor([3.0, -1.0], dtype=torch.float64, requires_grad=True)
+    >>> halved(x, start=torch.zeros(2, dtype=torch.float64)).sum().backward()
+    >>> x.grad.round(decimals=6)
+    tensor([2., 1.], dtype=torch.float64)
 
     Source: BolteLePauwelsSilvetiFalls2021.
     """
@@ -88,6 +106,13 @@ def root(F: Callable[..., Any], solver: Callable[..., Any] | None = None, **opti
 
     Raises:
         As `fixed_point`.
+
+    >>> import torch
+    >>> cube_root = root(lambda y, x: y**3 - x)
+    >>> x = torch.tensor(8.0, dtype=torch.float64, requires_grad=True)
+    >>> cube_root(x, start=torch.tensor(1.0, dtype=torch.float64)).backward()
+    >>> round(x.grad.item(), 6)                                                    # 1 / (3 y^2)
+    0.083333
 
     Source: BolteLePauwelsSilvetiFalls2021.
     """
@@ -116,6 +141,14 @@ def argmin(
     Raises:
         As `fixed_point`.
 
+    >>> import torch
+    >>> soft = lambda v, step, level: v.sign() * torch.relu(v.abs() - step * level)
+    >>> shrunk = argmin(lambda y, level: ((y - 3.0) ** 2).sum() / 2, soft)          # + level |y|: the minimiser is 3 - level
+    >>> level = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    >>> shrunk(level, start=torch.zeros(1, dtype=torch.float64)).sum().backward()
+    >>> level.grad.round(decimals=6)
+    tensor(-1., dtype=torch.float64)
+
     Source: BolteLePauwelsSilvetiFalls2021.
     """
     return ImplicitFunction(Equation("argmin", objective, prox, step), solver, Options(**options))
@@ -137,9 +170,26 @@ def diagnose(
         start: where the solver starts.
         limit: how many extreme weights of kinks that act on each other are enumerated.
 
+    Raises:
+        NotConverged: no solution is found. (One that is passed is taken, with the error that its residual leaves.)
+        UsageError: `function` is none of theirs. PointError: y is no tree of tensors.
+
+    >>> import torch
+    >>> zero = torch.tensor(0.0, dtype=torch.float64)
+    >>> found = diagnose(fixed_point(lambda y, x: torch.relu(y) / 2 + x), zero, y=zero)
+    >>> found.invertible, found.kinks, found.status
+    (True, 1, 'computed')
+
     Source: BolteLePauwelsSilvetiFalls2021, derived, docs/theory/implicit.md.
     """
+    if not isinstance(function, ImplicitFunction):
+        raise UsageError(
+            f"diagnose takes what fixed_point, root or argmin gave; found a {type(function).__name__}. Layers and programs have a "
+            "`diagnose` of their own."
+        )
     module = _module(theta, start if y is None else y)
-    if y is None:
+    if y is not None:
+        find_framework([y])
+    else:
         y = module.detached(function(*theta, start=start))
     return diagnose_equation(function.equation, module.TREES, y, theta, function.options, limit)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, TypeAlias, get_args
 
 from nonsmooth.errors import UsageError
 
-__all__ = ["Check", "Linear", "Options", "Violated"]
+__all__ = ["Check", "Linear", "Options", "Violated", "is_number"]
 
 Violated: TypeAlias = Literal["raise", "warn", "ignore"]
 Linear: TypeAlias = Literal["auto", "dense", "cg", "gmres"]
@@ -47,7 +48,14 @@ class Options:
                 )
         for name in ("tolerance", "linear_tolerance"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not 0 < value < float("inf")):
+            if value is not None and not (is_number(value, Real) and 0 < value < float("inf")):
                 raise UsageError(f"{name}={value!r}: a tolerance is a positive number.")
-        if isinstance(self.iterations, bool) or self.iterations < 1:
-            raise UsageError(f"iterations={self.iterations!r}: a solver makes at least one step.")
+        if not is_number(self.iterations, Integral) or self.iterations < 1:
+            raise UsageError(
+                f"iterations={self.iterations!r}: a solver makes at least one step, a whole number of them."
+            )
+
+
+def is_number(value: object, kind: type) -> bool:
+    """Tell a number; a truth value is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
