@@ -310,6 +310,22 @@ def test_the_units_of_the_features_do_not_matter(size: float) -> None:
     np.testing.assert_allclose([other.value, other.gradient[0] * size], [plain.value, plain.gradient[0]], rtol=1e-9)
 
 
+@pytest.mark.parametrize("problem", [i.Lasso(), i.SparseLogistic()])
+@pytest.mark.parametrize("level", [1e9, 1e15, -3.3e80])
+def test_the_level_of_the_features_does_not_matter(problem: Any, level: float) -> None:
+    """Times in seconds since 1970 and the like; of a constant feature nothing remains."""
+    X, y, X_new, y_new = data(2)
+    X, X_new = np.round(64 * X) / 64, np.round(64 * X_new) / 64  # so that no digits are lost at 1e9
+    if problem.classification:
+        y, y_new = y > np.median(y), y_new > np.median(y)
+    plain = i.hyper_gradient(problem, X, y, 0.05, X_new, y_new)
+    raised = level * (np.arange(X.shape[1] + 1) == X.shape[1])  # a constant feature beside the others
+    raised[0] = level if abs(level) < 1e12 else 0.0
+    other = i.hyper_gradient(problem, np.c_[X, 0 * y] + raised, y, 0.05, np.c_[X_new, 0 * y_new] + raised, y_new)
+    assert other.status == "computed" and X.shape[1] not in other.diagnosis.equicorrelation
+    np.testing.assert_allclose([other.value, *other.gradient], [plain.value, *plain.gradient], rtol=1e-5)
+
+
 def test_tensors_are_read_and_those_with_a_graph_refused() -> None:
     torch = pytest.importorskip("torch")
     X, y, X_new, y_new = data(2)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nonsmooth.errors import UsageError
 
-__all__ = ["Indices", "Vector", "read_design", "read_labels", "read_penalty", "read_target"]
+__all__ = ["Indices", "Vector", "means", "read_design", "read_labels", "read_penalty", "read_target"]
 
 Vector = NDArray[np.float64]
 
@@ -24,6 +24,16 @@ def read_design(X: Any, what: str = "X") -> Vector:
             f"{what} has shape {found.shape}; pass an array of shape (samples, features), neither of them 0."
         )
     return found
+
+
+def means(X: Vector) -> Vector:
+    """Give the mean of each column, of a constant one exactly, so that it is 0 when it is centred, whatever its size.
+
+    >>> X = np.full((3, 1), 0.1)
+    >>> (X - means(X)).any(), (X - X.mean(0)).any()
+    (np.False_, np.True_)
+    """
+    return np.asarray(X[0] + (X - X[0]).mean(0))
 
 
 def read_target(y: Any, samples: int, what: str = "y") -> Vector:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nonsmooth.errors import NotConverged, UsageError
-from nonsmooth.implicit.sparse.data import Vector, read_design, read_target
+from nonsmooth.implicit.sparse.data import Vector, means, read_design, read_target
 from nonsmooth.implicit.sparse.normal_equations import NormalEquations
 
 __all__ = ["Segment", "SolutionPath", "solution_path"]
@@ -145,7 +145,7 @@ def solution_path(X: Any, y: Any, l2: float = 0.0, *, fit_intercept: bool = True
         if not 0 <= value < np.inf:
             raise UsageError(f"{name}={value!r}: pass a finite number that is not negative.")
     n, k = X.shape
-    mean = (X.mean(0), float(y.mean())) if fit_intercept else (np.zeros(k), 0.0)
+    mean = (means(X), float(y.mean())) if fit_intercept else (np.zeros(k), 0.0)
     A, b = X - mean[0], y - mean[1]
     if l2:
         A, b = np.vstack([A, np.sqrt(n * l2) * np.eye(k)]), np.concatenate([b, np.zeros(k)])

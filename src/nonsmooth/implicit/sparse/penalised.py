@@ -13,7 +13,7 @@ import numpy as np
 
 from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.implicit.sparse.coordinate_descent import descend
-from nonsmooth.implicit.sparse.data import Vector
+from nonsmooth.implicit.sparse.data import Vector, means
 from nonsmooth.implicit.sparse.linearisation import Linearisation
 from nonsmooth.implicit.sparse.losses import LogisticLoss, SquareLoss
 from nonsmooth.implicit.sparse.problem import Problem, Solution, Solver, check_gap
@@ -89,7 +89,7 @@ class Penalised(Problem):
         k, h = X.shape[1], len(solution.penalty)
         A, mean = found.design(), found.mean
         columns = np.sqrt(self.loss.smoothness * np.einsum("ij,ij->j", found.X, found.X) / len(y) + found.l2)
-        size = np.abs(X).T @ (np.abs(found.y) + np.abs(found.f)) / len(y) + np.abs(found.l2 * found.z)
+        size = np.abs(found.X).T @ (np.abs(found.y) + np.abs(found.f)) / len(y) + np.abs(found.l2 * found.z)
         return Linearisation(
             A=A,
             scale=float(len(y)),
@@ -123,7 +123,7 @@ class Penalised(Problem):
         upper = np.full(len(names), largest)
         lower = 1e-3 * upper
         if names[-1] == "l2":
-            size = self.loss.smoothness * float(((X - X.mean(0)) ** 2).mean()) or 1.0
+            size = self.loss.smoothness * float(((X - means(X)) ** 2).mean()) or 1.0
             lower[-1], upper[-1] = 1e-4 * size, 10 * size
         return lower, upper
 

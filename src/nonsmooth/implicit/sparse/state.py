@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nonsmooth.implicit.sparse.data import Vector
+from nonsmooth.implicit.sparse.data import Vector, means
 from nonsmooth.implicit.sparse.losses import LogisticLoss, SquareLoss
 
 __all__ = ["State"]
@@ -58,7 +58,7 @@ class State:
         fit_intercept: bool,
     ) -> State:
         """Centre the design, and find the state at z."""
-        shift = X.mean(0) if fit_intercept else np.zeros(X.shape[1])
+        shift = means(X) if fit_intercept else np.zeros(X.shape[1])
         blank = np.zeros(0)
         begun = cls(
             loss, X - shift if fit_intercept else X, shift, y, z, l1, l2, blank, 0.0, blank, blank, fit_intercept
