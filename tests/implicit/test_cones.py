@@ -230,6 +230,11 @@ KINKS: list[tuple[str, Cones, list[float], int]] = [
     ("second-order apex", Cones(second_order=(3,)), [0.0, 0.0, 0.0], 3),
     ("semidefinite, one zero", Cones(semidefinite=(2,)), [1.0, 0.0, 0.0], 1),
     ("semidefinite, zero", Cones(semidefinite=(2,)), [0.0, 0.0, 0.0], 3),
+    ("exponential boundary", Cones(exponential=1), [0.0, 1.0, 1.0], 1),
+    ("exponential polar boundary", Cones(exponential=1), [1.0, 1.0, -1.0], 1),
+    ("exponential edge", Cones(exponential=1), [-1.0, 0.0, 1.0], 1),
+    ("exponential ray", Cones(exponential=1), [0.0, 0.0, 1.0], 2),
+    ("exponential apex", Cones(exponential=1), [0.0, 0.0, 0.0], 3),
 ]
 
 

@@ -41,7 +41,7 @@ def checked(
         solver, solver_options, options: as for `ConeProgram`.
 
     Raises:
-        UsageError: something else, a layer with another solver, or exponential and power cones. When it is called: as
+        UsageError: something else, a layer with another solver, or power cones. When it is called: as
             `ConeProgram`.
 
     >>> import cvxpy, torch
@@ -80,13 +80,16 @@ def _layer(dims: Any, solver: Solver, solver_options: dict[str, Any] | None, opt
     from cvxpy.reductions.solvers.conic_solvers.scs_conif import dims_to_solver_dict
 
     named = dims_to_solver_dict(dims)
-    others = [f"{name}: {value}" for name, value in named.items() if name not in ("z", "f", "l", "q", "s") and value]
+    others = [
+        f"{name}: {value}" for name, value in named.items() if name not in ("z", "f", "l", "q", "s", "ep") and value
+    ]
     if others:
         raise UsageError(
-            f"checked decides for zero, nonnegative, second-order and semidefinite cones; found {', '.join(others)}."
+            f"checked decides for zero, nonnegative, second-order, semidefinite and exponential cones; found {', '.join(others)}."
         )
-    sizes = [tuple(int(k) for k in named.get(name, ())) for name in ("q", "s")]
-    cones = Cones(int(named.get("z", named.get("f", 0))), int(named.get("l", 0)), *sizes)
+    second_order, semidefinite = (tuple(int(k) for k in named.get(name, ())) for name in ("q", "s"))
+    zero, nonnegative, exponential = (int(named.get(name, 0)) for name in ("z", "l", "ep"))
+    cones = Cones(zero or int(named.get("f", 0)), nonnegative, second_order, semidefinite, exponential)
     return Layer("CvxpyLayer", cones, solver, Options(**options), dict(solver_options or {}))
 
 

@@ -72,7 +72,7 @@ class ConeProgram:
     ) -> None:
         if not isinstance(cones, Cones):
             raise UsageError(f"ConeProgram takes ns.implicit.Cones(zero=..., nonnegative=..., ...); found {cones!r}.")
-        chosen = solver or ("clarabel" if cones.second_order or cones.semidefinite else "interior point")
+        chosen = solver or ("interior point" if cones.polyhedral else "clarabel")
         self.layer = Layer("ConeProgram", cones, chosen, Options(**options), dict(solver_options or {}))
 
     def __call__(self, c: Any, A: Any, b: Any, P: Any = None) -> ConeSolution:

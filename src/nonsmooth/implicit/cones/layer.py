@@ -50,10 +50,8 @@ class Layer:
             raise UsageError(
                 f"solver={self.solver!r} means nothing: choose one of {', '.join(known)}, or pass a function."
             )
-        if self.solver == "interior point" and (self.cones.second_order or self.cones.semidefinite):
-            raise UsageError(
-                "solver='interior point' solves quadratic programs: of no second-order or semidefinite cones."
-            )
+        if self.solver == "interior point" and not self.cones.polyhedral:
+            raise UsageError("solver='interior point' solves quadratic programs: of equations and inequalities alone.")
 
     def data(self, arrays: Sequence[Floats]) -> ConeData:
         """Read P, c, A, b of one program."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from nonsmooth.dictionary.weights import Floats
 from nonsmooth.errors import UsageError
+from nonsmooth.implicit.cones.exponential_cone import exponential_cone_jacobian
 from nonsmooth.implicit.projections.second_order_cone import second_order_cone_jacobian
 from nonsmooth.implicit.projections.semidefinite_cone import semidefinite_cone_jacobian, vectorised
 
@@ -48,15 +49,17 @@ class DualJacobian:
 
 @dataclass(frozen=True)
 class Cones:
-    """A product of cones, K = {0}^zero x R+^nonnegative x second-order cones x semidefinite cones, in this order of rows.
+    """A product of cones, K = {0}^zero x R+^nonnegative x second-order x semidefinite x exponential cones, in this order of rows.
 
     A semidefinite cone of size k has k (k + 1)/2 rows: the lower triangle, column by column, times 2^(1/2) off the diagonal.
+    An exponential cone has three: the closure of { (x, y, z) : y > 0, y exp(x/y) <= z }.
 
     Attributes:
         zero: how many equations.
         nonnegative: how many inequalities.
         second_order: the numbers of rows of the second-order cones { (t, x) : |x| <= t }.
         semidefinite: the sizes of the matrices.
+        exponential: how many exponential cones.
 
     Raises:
         UsageError: a size that is no whole number, or negative (of a cone: not positive).
@@ -71,10 +74,17 @@ class Cones:
     nonnegative: int = 0
     second_order: tuple[int, ...] = ()
     semidefinite: tuple[int, ...] = ()
+    exponential: int = 0
 
     def __post_init__(self) -> None:
         """Read the sizes."""
-        for name, least in (("zero", 0), ("nonnegative", 0), ("second_order", 1), ("semidefinite", 1)):
+        for name, least in (
+            ("zero", 0),
+            ("nonnegative", 0),
+            ("second_order", 1),
+            ("semidefinite", 1),
+            ("exponential", 0),
+        ):
             value = getattr(self, name)
             sizes = tuple(value) if isinstance(value, list | tuple) else (value,)
             if any(isinstance(k, bool) or not isinstance(k, int | np.integer) or k < least for k in sizes):
@@ -86,18 +96,26 @@ class Cones:
     def rows(self) -> int:
         """The number of rows of A."""
         triangles = sum(k * (k + 1) // 2 for k in self.semidefinite)
-        return self.zero + self.nonnegative + sum(self.second_order) + triangles
+        return self.zero + self.nonnegative + sum(self.second_order) + triangles + 3 * self.exponential
+
+    @property
+    def polyhedral(self) -> bool:
+        """Whether there are equations and inequalities alone."""
+        return not (self.second_order or self.semidefinite or self.exponential)
 
     @property
     def dimensions(self) -> dict[str, object]:
         """The cones as the conic solvers name them."""
-        named = {"z": self.zero, "l": self.nonnegative, "q": list(self.second_order), "s": list(self.semidefinite)}
+        named = {
+            "z": self.zero, "l": self.nonnegative, "q": list(self.second_order), "s": list(self.semidefinite),
+            "ep": self.exponential,
+        }  # fmt: skip
         return {name: value for name, value in named.items() if value}
 
     def blocks(self) -> Iterator[slice]:
-        """Walk the rows of the second-order and semidefinite cones."""
+        """Walk the rows of the second-order, semidefinite and exponential cones."""
         start = self.zero + self.nonnegative
-        for size in (*self.second_order, *(k * (k + 1) // 2 for k in self.semidefinite)):
+        for size in (*self.second_order, *(k * (k + 1) // 2 for k in self.semidefinite), *[3] * self.exponential):
             yield slice(start, start + size)
             start += size
 
@@ -130,7 +148,7 @@ class Cones:
         return DualJacobian(smallest, smallest + directions.T @ directions, directions, independent, tuple(kinks))
 
     def _curved(self, v: Floats, tolerance: float) -> Iterator[tuple[str, int, int, tuple[Floats, Floats, str]]]:
-        """Walk the second-order and semidefinite cones: name, rows, least element, directions, and where v is."""
+        """Walk the other cones: name, rows, least element, directions, and where v is."""
         start = self.zero + self.nonnegative
         for k in self.second_order:
             found = second_order_cone_jacobian(v[start : start + k], tolerance=tolerance)
@@ -144,3 +162,8 @@ class Cones:
             where = f"{count} eigenvalue(s) 0 in both s and y"
             yield "semidefinite", start, start + size, (S @ found.smallest @ S.T, found.directions @ S.T, where)
             start += size
+        for _ in range(self.exponential):
+            of_cone = exponential_cone_jacobian(-v[start : start + 3], tolerance)  # on K*: v + P(-v), P on K
+            R = of_cone.directions
+            yield "exponential", start, start + 3, (np.eye(3) - of_cone.smallest - R.T @ R, R, of_cone.where)
+            start += 3
