@@ -464,19 +464,153 @@ def test_diagnosis(xp):
 
 
 JUMPS = {
-    "where": (lambda xp: lambda t, y: xp.where(y > 0, 1 + 0 * y, 2 + 0 * y), "tie of `compare`"),
-    "sign, through": (lambda xp: lambda t, y: 2 + xp.sign(y), "0 of `sign`"),
-    "sign, sliding": (lambda xp: lambda t, y: 1 - 2 * xp.sign(y), "0 of `sign`"),
+    "sign, sliding": (lambda xp: lambda t, y: 1 - 2 * xp.sign(y), (-0.3, 2.0), "0 of `sign`.*straight through"),
+    "a start on a jump": (lambda xp: lambda t, y: 2 + xp.sign(y), (0.0, 1.0), "starts at the 0 of `sign`"),
+    "a time on a jump": (lambda xp: lambda t, y: 2 + xp.sign(y), (-0.5, 0.5), "asked for.*0 of `sign`"),
+    "an index on a jump": (
+        lambda xp: lambda t, y: xp.where(xp.argmax(y) == 0, y**0, 2 * y**0) * xp.array([1.0, 3.0], "double"),
+        ([2.0, 1.0], 2.0),
+        "tie of `argmax`",
+    ),
+    "two jumps at once": (
+        lambda xp: lambda t, y: 2 + xp.sign(xp.flip(y)),
+        ([-0.3, -0.3], 1.0),
+        "several jumps at once",
+    ),
+    "a touch": (
+        lambda xp: lambda t, y: xp.where(y[0] > 0, xp.stack([2 * t - 1, y[0] ** 0]), xp.stack([2 * t - 1, y[0] * 0])),
+        ([0.25, 0.0], 1.0),
+        "touches the tie of `compare`",
+    ),
+}
+
+
+def coulomb(x, v, mu, T):
+    """Give x(T) and its derivatives in x, v, mu of x'' = -x - mu sign(v), v > 0: circles about -mu, then about mu."""
+    r, turn = math.hypot(x + mu, v), math.atan2(v, x + mu)
+    dr, dturn = np.array([x + mu, v, x + mu]) / r, np.array([-v, x + mu, -v]) / r**2
+    R, dR = r - 2 * mu, dr - [0, 0, 2]
+    return mu + R * math.cos(T - turn), dR * math.cos(T - turn) + R * math.sin(T - turn) * dturn + [0, 0, 1]
+
+
+JUMPED = {
+    "sign": (lambda xp: lambda t, y: 2 + xp.sign(y), (-0.3, 2.0), (5.1, 3.0, 3.0)),
+    "a surface and a value": (
+        lambda xp: lambda t, y, a, b: xp.where(y > a, b + 0 * y, 1 + 0 * y),
+        (-0.3, 2.0, 0.2, 3.0),
+        (4.7, 3.0, 3.0, -2.0, 1.5),  # a + b (T - a + y0)
+    ),
+    "a time": (
+        lambda xp: lambda t, y, a: xp.where(t > a, 3 + 0 * y, 1 + 0 * y),
+        (-0.3, 2.0, 0.2),
+        (5.3, 1.0, 3.0, -2.0),
+    ),
+    "a kink at the same time": (
+        lambda xp: lambda t, y: 2 + xp.sign(y) + xp.abs(y),
+        (-0.3, 2.0),
+        (3 * math.exp(2) / 1.3 - 3, 3 * math.exp(2) / 1.3**2, 3 * math.exp(2) / 1.3),
+    ),
+    "one jump, written twice": (
+        lambda xp: lambda t, y: 2 + xp.sign(y) + xp.where(y > 0, 1 + 0 * y, 0 * y),
+        (-0.3, 2.0),
+        (6.8, 4.0, 4.0),
+    ),
+    "three jumps": (lambda xp: lambda t, y: 1 + xp.floor(y), (0.5, 1.5), (11 / 3, 4.0, 4.0)),
+    "a curved surface": (
+        lambda xp: lambda t, y: 1 + xp.floor(y * y),
+        (0.5, 0.8),
+        (2.4 - 0.5 * math.sqrt(2), 3.0, 3.0),  # sqrt 2 + 3 (0.8 - t), t = 0.5 + (sqrt 2 - 1) / 2
+    ),
 }
 
 
 @pytest.mark.parametrize(
-    "name", [n if n == "sign, sliding" else pytest.param(n, marks=pytest.mark.slow) for n in JUMPS]
+    ("xp", "name"),
+    [
+        pytest.param(f, n, marks=pytest.mark.slow) if f == "jax" and n != "a surface and a value" else (f, n)
+        for f in served()
+        for n in JUMPED
+    ],
+    indirect=["xp"],
+)
+def test_jumps_that_are_crossed(xp, name):
+    make, given, expected = JUMPED[name]
+    solver = ns.implicit.flow(make(xp))
+    y, gradients = value_and_gradients(xp, solver, *given)
+    for found, known in zip([y, *gradients], expected, strict=True):
+        np.testing.assert_allclose(found, known, rtol=1e-7)
+    assert solver.report.status == "computed"
+    assert all(c.jump > 0 and c.direction == 1 for c in solver.report.crossings)
+    assert "f jumps by" in str(solver.report)
+
+
+def test_an_if_on_data_that_jumps():
+    torch = pytest.importorskip("torch")
+    y0 = torch.tensor(-0.3, dtype=torch.float64, requires_grad=True)
+    solver = ns.implicit.flow(lambda t, y: 1 + 0 * y if y > 0 else 2 + 0 * y)
+    assert float(torch.autograd.grad(solver(y0, 2.0), y0)[0]) == pytest.approx(0.5)
+
+
+@LATER_IN_JAX
+def test_jumps_in_time_where_it_starts_and_is_asked_for(xp):
+    solver = ns.implicit.flow(lambda t, y: y * xp.floor(1 + 2 * t))  # 1, then 2, then 3
+    y0 = xp.array(0.5, "double")
+    found = xp.numpy(solver(y0, xp.array([0.5, 1.0], "double")))
+    np.testing.assert_allclose(found, [0.5 * math.exp(0.5), 0.5 * math.exp(1.5)], rtol=1e-7)
+    _, (slope, _) = value_and_gradients(xp, solver, 0.5, 1.25)
+    assert float(slope) == pytest.approx(math.exp(0.5 + 1 + 0.75), rel=1e-7)
+    with pytest.raises(NoField, match="asked for"):  # the derivative in the time is one of two
+        value_and_gradients(xp, solver, 0.5, 1.0)
+
+
+@LATER_IN_JAX
+def test_dry_friction(xp):
+    def oscillator(t, z, mu):
+        return xp.stack([z[1], -z[0] - mu * xp.sign(z[1])])
+
+    solver = ns.implicit.flow(oscillator)
+    value, known = coulomb(1.0, 0.8, 0.3, 2.0)
+    z, (start, T, mu) = value_and_gradients(xp, solver, [1.0, 0.8], 2.0, 0.3, c=[1.0, 0.0])
+    assert z[0] == pytest.approx(value, rel=1e-7)
+    np.testing.assert_allclose([*start, mu], known, rtol=1e-6)
+    np.testing.assert_allclose(T, z[1], rtol=1e-6)
+    report = solver.diagnose(*(xp.array(v, "double") for v in ([1.0, 0.8], 2.0, 0.3)))
+    assert report.derivative_error < 1e-6
+
+
+@LATER_IN_JAX
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(s, marks=pytest.mark.slow) for s in range(3, 20))])
+def test_random_jumps_against_differences(xp, seed):
+    rng = np.random.default_rng(seed)
+    A, C, G = rng.normal(size=(3, 3)), rng.normal(size=(2, 3)), rng.normal(size=(3, 2))
+    start, b = rng.normal(size=3), xp.array(rng.normal(size=3) * 2, "double")
+    A, C, G = (xp.array(a, "double") for a in (A / 2, C, G / 2))
+    solver = ns.implicit.flow(lambda t, y: A @ y + b + G @ xp.sign(C @ y), rtol=1e-9, atol=1e-11)
+    c, h = np.array([1.0, -2.0, 0.5]), 1e-5
+    try:
+        _, (gradient, _) = value_and_gradients(xp, solver, start, 1.5, c=c)
+    except NoField:
+        return  # it slides
+    crossings = solver.report.crossings
+    ends = [[xp.numpy(solver(xp.array(start + s * h * e, "double"), 1.5)) for s in (1, -1)] for e in np.eye(3)]
+    assert len(solver.report.crossings) == len(crossings)
+    np.testing.assert_allclose(gradient, [c @ (up - down) / (2 * h) for up, down in ends], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("xp", "name"),
+    [
+        pytest.param(f, n, marks=pytest.mark.slow) if f == "jax" and n != "sign, sliding" else (f, n)
+        for f in served()
+        for n in JUMPS
+    ],
+    indirect=["xp"],
 )
 def test_jumps_are_refused_by_line(xp, name):
-    make, what = JUMPS[name]
-    with pytest.raises(NoField, match=rf"{what}.*test_flows\.py"):
-        ns.implicit.flow(make(xp))(xp.array(-0.3, "double"), 2.0)
+    make, (start, T), what = JUMPS[name]
+    with pytest.raises(NoField, match=what) as error:
+        ns.implicit.flow(make(xp))(xp.array(start, "double"), T)
+    assert "test_flows.py" in str(error.value) or "adapters.py" in str(error.value)
 
 
 def test_bad_input(xp):

@@ -8,7 +8,7 @@ from typing import Any
 from nonsmooth.implicit.flows.piece import Pattern, Pieces
 from nonsmooth.program import Step
 
-__all__ = ["Contact", "Course", "Crossing", "Limits", "Segment", "Watched"]
+__all__ = ["Contact", "Course", "Crossing", "Jump", "Limits", "Segment", "Watched"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Crossing:
         direction: 1 where the switching argument grows, -1 where it falls.
         rate: |d/dt of the switching argument|; nan where its sign alone is known, as of an argmax.
         grazing: whether the rate is so small that the time is known less exactly.
+        jump: by how much f jumps there, largest entry.
     """
 
     time: float
@@ -47,6 +48,7 @@ class Crossing:
     direction: int
     rate: float
     grazing: bool
+    jump: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,38 @@ class Contact:
 
 
 @dataclass(frozen=True, eq=False)
+class Jump:
+    """A jump of f from f_- to f_+ where a margin m becomes 0: the derivative S of the solution goes on as S + factor (m)'.
+
+        factor = (f_+ - f_-) / (dm/dt along f_-),   (m)' the derivative of m(t, y, theta) at the fixed time, y' = S
+
+    Attributes:
+        number: which element of the flat vector of margins.
+        factor: as above, like y.
+        before: f_-.
+        step: how far back in time m is looked at, since the distance to a jump has itself a kink there.
+    """
+
+    number: int
+    factor: Any
+    before: Any
+    step: float
+
+    @property
+    def looks(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The weights and the times before the crossing whose margins extrapolate to it, of second order."""
+        return (2.0, self.step), (-1.0, 2 * self.step)
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
-    """A stretch of time on one smooth piece."""
+    """A stretch of time on one smooth piece, and how f jumps at its end, if it does."""
 
     start: float
     end: float
     pieces: Pieces
     pattern: Pattern
+    jump: Jump | None = None
 
 
 @dataclass

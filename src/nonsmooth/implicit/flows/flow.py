@@ -4,7 +4,7 @@
 
 For f Lipschitz and path-differentiable the flow is path-differentiable: with [A B] in the conservative Jacobian of f along
 the solution, the sensitivities S' = A S + B form a conservative Jacobian. Where the solution is on kinks at isolated times
-only, that is one matrix: the derivative.
+only, that is one matrix: the derivative. So it is where f jumps and the solution goes straight through.
 
 Source: MarxPauwels2022, derived, docs/theory/flows.md.
 """
@@ -105,6 +105,7 @@ class Flow:
     def __call__(self, y0: Any, times: Any, *theta: Any) -> Any:
         """Give y at a time (like y0), or at increasing times (with one more axis in front)."""
         module, motion, given = self._started(y0, times, theta)
+        motion.moving_times = module.moves(times)
         if not self.options.locate or module.traced((y0, times, theta)):
             if self.options.locate:
                 _warn(
@@ -233,14 +234,15 @@ def flow(f: Callable[..., Any], **options: Any) -> Flow:
 
         S' = A S + B,   [A B] in J_f(t, y(t), theta):   S(T) in a conservative Jacobian of the flow
 
+    At a jump of f that the solution crosses straight through, m(t, y, theta) = 0, S goes on as S + (f_+ - f_-) (m)' / (dm/dt).
     Kinks are located: f is integrated piece by piece, each continued smoothly past its kinks, between times at which the
     solution crosses from one to the next, so that the integrator keeps its order and its derivative is that of the flow.
     Derivatives also reach the parameters that f closes over (torch: modules and leaf tensors). Status: `computed`; where
     the solution stays on a kink that matters the derivative is one element of a set, which is `undecided`, with a warning.
 
     Args:
-        f: f(t, y, *theta) -> like y, Lipschitz; t is an array without axes. Theta are arrays or trees of them; numbers and
-            whole-number arrays among them are constants.
+        f: f(t, y, *theta) -> like y, Lipschitz but for jumps; t is an array without axes. Theta are arrays or trees of
+            them; numbers and whole-number arrays among them are constants.
         options: see `FlowOptions`.
 
     Returns:
@@ -248,7 +250,7 @@ def flow(f: Callable[..., Any], **options: Any) -> Flow:
         is an ordinary array of the framework, like y0, with one more axis in front for a row of times.
 
     Raises:
-        NoField: f jumps where the solution crosses; the line is named.
+        NoField: f jumps where the solution starts, is asked for, touches, slides, or meets several jumps; the line is named.
         NotConverged: too many steps or crossings, or f is not finite.
         NoDerivative: with on_contact="raise".
         UsageError: times before the start or not increasing; torchdiffeq or diffrax is not installed.

@@ -29,7 +29,8 @@ Entry: TypeAlias = tuple[Any, ...]
 class Place:
     """A kink of one element: operation, name, index, line; whether the argument grows (1) or falls (-1) through it.
 
-    It is `measured` unless all that is known of the argument is its sign.
+    The direction is 0 where it follows from the constants on both sides. The kink is `measured` unless all that is known of
+    the argument is its sign.
     """
 
     operation: str
@@ -47,6 +48,9 @@ COMPARISONS |= {"lt": False, "less": False, "le": False, "less_equal": False}
 
 class Held:
     """One step that can be held on one side of its kinks."""
+
+    jumps = False
+    """Whether the result may jump from side to side."""
 
     def __init__(self, step: Step, xp: Any, still: Callable[[Array], Array]) -> None:
         self.step, self.xp, self.still = step, xp, still
@@ -103,7 +107,7 @@ class HeldSwitch(Held):
         """Give the result where no element is past its kink or on it, and there the continuation."""
         xp = self.xp
         call, arguments = self._arguments(operands, output)
-        margins = [self.still(xp.where(s > 0.5, a, -a)) for a, s in zip(arguments, entry, strict=True)]
+        margins = [xp.where(s > 0.5, a, -a) for a, s in zip(arguments, entry, strict=True)]
         if not any(somewhere(xp, m <= 0) for m in margins):
             return output, margins
         return self._continued(entry, call, arguments), margins
@@ -145,6 +149,8 @@ class HeldSwitch(Held):
 class HeldComparison(Held):
     """A comparison, whose outcome a `where`, a product or an `if` uses."""
 
+    jumps = True
+
     def natural(self, operands: Sequence[Any], output: Array) -> Entry:
         """Tell where a > b."""
         return (self.still(self._apart(operands)) > 0,)
@@ -155,7 +161,7 @@ class HeldComparison(Held):
 
     def held(self, entry: Entry, operands: Sequence[Any], output: Array) -> tuple[Array, list[Array]]:
         """Give the outcome on the side."""
-        (s,), a = entry, self.still(self._apart(operands))
+        (s,), a = entry, self._apart(operands)
         name = self.step.label.rstrip("_").partition(".")[0]
         if name in COMPARISONS:
             outcome = s > 0.5 if COMPARISONS[name] else s < 0.5
@@ -167,6 +173,8 @@ class HeldComparison(Held):
 class HeldConstant(Held):
     """A jump from constant to constant: sign, floor, round ..."""
 
+    jumps = True
+
     def natural(self, operands: Sequence[Any], output: Array) -> Entry:
         """Give the constant."""
         return (self.still(output),)
@@ -175,7 +183,7 @@ class HeldConstant(Held):
         """Give the held constant, and the distance to the jump, negative past it."""
         operation = self.step.operation
         assert isinstance(operation, Singularity)
-        distance = self.still(operation.distance(self.call(operands, output)))
+        distance = operation.distance(self.call(operands, output))
         past = self.still(output) != entry[0]
         constant = self.xp.zeros_like(self.still(output)) + entry[0]
         return constant, [self.xp.where(past, -distance, distance)]
@@ -183,6 +191,10 @@ class HeldConstant(Held):
     def flipped(self, entry: Entry, masks: list[Any], beyond: Entry) -> Entry:
         """Take the constant of a little later."""
         return self.mixed(entry, masks, beyond)
+
+    def place(self, entry: Entry, j: int, index: tuple[int, ...]) -> Place:
+        """Leave open whether the argument grows: the constants on both sides tell."""
+        return replace(super().place(entry, j, index), direction=0)
 
 
 class HeldWhole(HeldConstant):

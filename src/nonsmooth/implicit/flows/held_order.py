@@ -62,10 +62,9 @@ class HeldOrder(Held):
         order = xp.astype(entry[0], counted(xp, entry[0] > 0).dtype)
         ordered = xp.take_along_axis(self.candidates(call), order, axis=-1)
         partner, side = _partners(ordered.shape[-1], self.ranks(call, ordered.shape[-1]))
-        still = self.still(ordered)
         places, sides = (xp.asarray(a, device=device_of(ordered)) for a in (partner, side))
-        gaps = xp.where(sides > 0, 1.0, -1.0) * (xp.take(still, places, axis=-1) - still)
-        return self.returned(call, ordered), [xp.where(sides == 0, xp.full_like(still, float("inf")), gaps)]
+        gaps = xp.where(sides > 0, 1.0, -1.0) * (xp.take(ordered, places, axis=-1) - ordered)
+        return self.returned(call, ordered), [xp.where(sides == 0, xp.full_like(ordered, float("inf")), gaps)]
 
     def flipped(self, entry: Entry, masks: list[Any], beyond: Entry) -> Entry:
         """Exchange the candidates whose gap closes."""
@@ -196,7 +195,7 @@ class HeldSigns(Held):
     def held(self, entry: Entry, operands: Sequence[Any], output: Array) -> tuple[Array, list[Array]]:
         """Give the sum of the entries with the held signs, which are the margins."""
         signed = (2 * entry[0] - 1) * self._image(operands, output)
-        return self.xp.reshape(self.xp.sum(signed, axis=-1), output.shape), [self.still(signed)]
+        return self.xp.reshape(self.xp.sum(signed, axis=-1), output.shape), [signed]
 
 
 def held_linearly(step: Step, xp: Any) -> type[Held] | None:

@@ -20,12 +20,16 @@ __all__ = ["LEAST_STEPS", "Motion"]
 LEAST_STEPS = 32
 """The least number of steps of the integrator: its error control sees the solution, and not the sensitivities."""
 
+WIDE, CLOSE = 1e-2, 1e-6
+"""At what distances beside a point f is looked at, to see whether it jumps there."""
+
 
 class Motion(ABC):
     """y' = f(t, y, *theta) at given parameters.
 
     Attributes:
         function: f.
+        moving_times: whether what is asked for is differentiated in the times.
         known: the pieces of the programs met so far; one without an `if` on data has one program.
         name: what f is called.
     """
@@ -33,7 +37,7 @@ class Motion(ABC):
     def __init__(self, framework: Any, function: Callable[..., Any], y0: Any, theta: Sequence[Any]) -> None:
         self.framework, self.function, self.y0, self.theta = framework, function, y0, list(theta)
         self.known: list[Pieces] = []
-        self.double = True
+        self.double, self.moving_times = True, False
         self.name = str(getattr(function, "__name__", type(function).__name__))
 
     @property
@@ -119,7 +123,7 @@ class Motion(ABC):
                 f"{'an array of shape ' + str(found) if found is not None else f'{len(results)} arrays or a constant'}."
             )
         pieces = Pieces(self.attached(program), self.still)
-        for name in ("run", "natural", "distances"):
+        for name in ("run", "natural", "distances", "margins"):
             setattr(pieces, f"compiled_{name}", self.compiled(getattr(pieces, name)))
         self.known.append(pieces)
         return pieces
@@ -130,10 +134,7 @@ class Motion(ABC):
         With coarse tolerances the point may be a little past a kink of the piece that is held, so that the piece which the
         point itself lies on counts, too.
         """
-        leaves, structure = self.leaves(t, y), self.framework.flatten(self.theta)[1]
-        with self.quiet():
-            given = self.function(leaves[0], leaves[1], *self.framework.unflatten(leaves[2:], structure))
-        value = np.asarray(self.framework.numpy(self.still(given)), dtype=float)
+        value = self.value(self.leaves(t, y))
         allowed = (1e-6 if self.double else 1e-3) * (1 + np.abs(value).max(initial=0.0))
 
         def same(pattern: Pattern) -> bool:
@@ -164,6 +165,45 @@ class Motion(ABC):
             value = self.framework.flatten(f)[0][0]
         return np.asarray(self.framework.numpy(value), dtype=float), np.concatenate([*flat, np.zeros(0)])
 
+    def nearby(self, t: float, y: Any, seed: int, size: float, time: bool = True) -> list[Any]:
+        """Give inputs of the program beside a point, in a direction drawn for the seed; with or without another time."""
+        rng = np.random.default_rng(seed)
+        moved: list[Any] = []
+        for leaf in self.leaves(t, y):
+            value = np.asarray(self.framework.numpy(leaf), dtype=float)
+            v = rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.0, value.shape)
+            moved.append(self.framework.array_like(leaf, value + size * v) if moved or time else leaf)
+        return moved
+
+    def value(self, leaves: Sequence[Any]) -> Any:
+        """Give f itself, as an array of numpy."""
+        structure = self.framework.flatten(self.theta)[1]
+        with self.quiet():
+            given = self.function(leaves[0], leaves[1], *self.framework.unflatten(list(leaves[2:]), structure))
+        return np.asarray(self.framework.numpy(self.still(given)), dtype=float)
+
+    def jumps_near(self, t: float, y: Any, least: float, band: float, time: bool) -> bool:
+        """Tell whether f jumps within a band about a point: a difference over it that does not shrink with the distance."""
+        size = 1 + float(np.abs(y).max(initial=0.0))
+        for seed in range(3):
+            wide, close = (
+                np.abs(
+                    self.value(self.nearby(t, y, seed, h, time)) - self.value(self.nearby(t, y, seed, -h, time))
+                ).max(initial=0.0)
+                for h in (WIDE * size, max(CLOSE * size, 4 * band))
+            )
+            if wide > least and close > wide / 2:
+                return True
+        return False
+
+    def margins_near(self, pieces: Pieces, t: float, y: Any, pattern: Pattern, seed: int, size: float) -> Any:
+        """Give the margins beside a point, flat."""
+        with self.quiet():
+            found = pieces.compiled_run(self.nearby(t, y, seed, size), self.arrays(pattern))[1]  # type: ignore[attr-defined]
+        return np.concatenate(
+            [np.ravel(np.asarray(self.framework.numpy(m), dtype=float)) for m in found] + [np.zeros(0)]
+        )
+
     def distances(self, pieces: Pieces, t: float, y: Any, pattern: Pattern) -> tuple[Any, Any]:
         """Give the distances to the kinks that cannot be held, flat, and the place of its step for each."""
         with self.quiet():
@@ -191,11 +231,7 @@ class Motion(ABC):
 
     def beside(self, pieces: Pieces, t: float, y: Any, pattern: Pattern, mask: Any, seed: int) -> Pattern:
         """Give the pattern with the elements of a mask where they are a little beside the point, in a drawn direction."""
-        rng, moved = np.random.default_rng(seed // 2), []
-        for leaf in self.leaves(t, y):
-            value = np.asarray(self.framework.numpy(leaf), dtype=float)
-            v = rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.0, value.shape)
-            moved.append(self.framework.array_like(leaf, value + (1e-3 if seed % 2 == 0 else -1e-3) * v))
+        moved = self.nearby(t, y, seed // 2, 1e-3 if seed % 2 == 0 else -1e-3)
         return pieces.mixed(pattern, mask, self._natural(pieces, moved))
 
     def selections_differ(self, pieces: Pieces, t: float, y: Any, pattern: Pattern, mask: Any, count: int) -> Any:

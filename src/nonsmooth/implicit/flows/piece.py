@@ -138,13 +138,26 @@ class Pieces:
         return tuple(self._met)
 
     def run(self, leaves: Sequence[Array], pattern: Pattern) -> tuple[Any, list[Array]]:
-        """Run the piece of a pattern; give its result and all margins."""
+        """Run the piece of a pattern; give its result and all margins, these cut off from derivatives."""
+        result, margins = self._run(leaves, pattern)
+        return result, [self._still(m) for m in margins]
+
+    def margins(self, leaves: Sequence[Array], pattern: Pattern) -> list[Array]:
+        """Give the margins of a pattern, with their derivatives."""
+        return self._run(leaves, pattern)[1]
+
+    def _run(self, leaves: Sequence[Array], pattern: Pattern) -> tuple[Any, list[Array]]:
+        """Run the piece of a pattern."""
         self._pattern, self._met = pattern, []
         try:
-            result = self._program.framework.run_program(self._program, list(leaves), [])
+            return self._program.framework.run_program(self._program, list(leaves), []), self._met
         finally:
             self._pattern = None
-        return result, self._met
+
+    def jumping(self, pattern: Pattern) -> Any:
+        """Mark the elements of the flat vector of margins at which f may jump."""
+        sizes = [sum(int(np.size(e)) for e in entry) for entry in pattern]
+        return np.repeat(np.array([held.jumps for held in self._held.values()], bool), np.array(sizes, int))
 
     def distances(self, leaves: Sequence[Array], pattern: Pattern) -> list[tuple[Array, ...]]:
         """Give for every step of `unlocated` the distances of its elements to its kinks."""

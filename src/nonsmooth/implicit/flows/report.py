@@ -56,6 +56,7 @@ class FlowReport:
         ]
         for c in self.crossings:
             arrow, slow = "up" if c.direction > 0 else "down", ", grazing" if c.grazing else ""
+            slow += f", f jumps by {c.jump:.3g}" if c.jump else ""
             rows.append(
                 f"  t = {c.time:.9g}: {c.operation} at {c.kink}, entry {c.index}, {arrow}, rate {c.rate:.3g}{slow}  ({c.line})"
             )

@@ -19,13 +19,23 @@ from jax import numpy as jnp
 
 from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.frameworks.jax import JAX
-from nonsmooth.implicit.flows.course import Course
+from nonsmooth.implicit.flows.course import Course, Jump, Segment
 from nonsmooth.implicit.flows.flow import FlowOptions
 from nonsmooth.implicit.flows.motion import LEAST_STEPS, Motion
 from nonsmooth.implicit.flows.piece import Pieces
 from nonsmooth.program import Program
 
-__all__ = ["JaxMotion", "again", "integrate", "integrate_plainly", "motion_of", "numpy", "sensitivity", "traced"]
+__all__ = [
+    "JaxMotion",
+    "again",
+    "integrate",
+    "integrate_plainly",
+    "motion_of",
+    "moves",
+    "numpy",
+    "sensitivity",
+    "traced",
+]
 
 
 def _diffrax() -> ModuleType:
@@ -136,6 +146,11 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array)
 
 
+def moves(times: Any) -> bool:
+    """Tell whether the times are differentiated."""
+    return isinstance(times, jax.core.Tracer)
+
+
 def numpy(array: Any) -> Any:
     """Give values to numpy."""
     return np.asarray(lax.stop_gradient(array)) if _is_array(array) else np.asarray(array)
@@ -179,7 +194,21 @@ def integrate(
                     )
             if b in inner:
                 leave(y, JAX.flatten(run([ends[1], y, *leaves], pattern)[0])[0][0])
+        if segment.jump is not None:
+            y = _past_jump(motion, segment, segment.jump, y, leaves)
     return found[0] if np.ndim(given) == 0 else jnp.stack(found)
+
+
+def _past_jump(motion: JaxMotion, segment: Segment, jump: Jump, y: Any, theta: Sequence[Any]) -> Any:
+    """Give y with the derivative that it has after a jump: S + factor (m)'."""
+    pattern, slope = motion.arrays(segment.pattern), jnp.asarray(jump.before, y.dtype)
+    margins, factor = segment.pieces.compiled_margins, jnp.asarray(jump.factor, y.dtype)  # type: ignore[attr-defined]
+    found = y
+    for weight, back in jump.looks:
+        leaves = [jnp.asarray(segment.end - back, y.dtype), y - back * slope, *theta]
+        margin = jnp.concatenate([jnp.ravel(m) for m in margins(leaves, pattern)])[jump.number]
+        found = found + weight * factor * (margin - lax.stop_gradient(margin))
+    return found
 
 
 def sensitivity(

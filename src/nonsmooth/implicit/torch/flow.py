@@ -14,13 +14,23 @@ import torch
 
 from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.frameworks.torch import TORCH
-from nonsmooth.implicit.flows.course import Course, Segment
+from nonsmooth.implicit.flows.course import Course, Jump, Segment
 from nonsmooth.implicit.flows.flow import FlowOptions
 from nonsmooth.implicit.flows.motion import LEAST_STEPS, Motion
 from nonsmooth.implicit.flows.piece import Pieces
 from nonsmooth.program import Program
 
-__all__ = ["TorchMotion", "again", "integrate", "integrate_plainly", "motion_of", "numpy", "sensitivity", "traced"]
+__all__ = [
+    "TorchMotion",
+    "again",
+    "integrate",
+    "integrate_plainly",
+    "motion_of",
+    "moves",
+    "numpy",
+    "sensitivity",
+    "traced",
+]
 
 
 ADAPTIVE = ("dopri8", "dopri5", "tsit5", "bosh3", "fehlberg2", "adaptive_heun")
@@ -125,6 +135,11 @@ def traced(tree: Any) -> bool:
     return False
 
 
+def moves(times: Any) -> bool:
+    """Tell whether the times are differentiated."""
+    return isinstance(times, torch.Tensor) and times.requires_grad
+
+
 def numpy(array: Any) -> Any:
     """Give values to numpy."""
     return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
@@ -164,6 +179,8 @@ def integrate(
             y = _stretch(field, y, a, b, longest, motion, options)
             if b in inner:
                 leave(y, field)
+        if segment.jump is not None:
+            y = _past_jump(motion, segment, segment.jump, y, leaves)
     return found[0] if np.ndim(given) == 0 else torch.stack(found)
 
 
@@ -176,6 +193,19 @@ def _field(motion: TorchMotion, segment: Segment, theta: Sequence[Any]) -> Calla
         return TORCH.flatten(value)[0][0]  # type: ignore[no-any-return]
 
     return field
+
+
+def _past_jump(
+    motion: TorchMotion, segment: Segment, jump: Jump, y: torch.Tensor, theta: Sequence[Any]
+) -> torch.Tensor:
+    """Give y with the derivative that it has after a jump: S + factor (m)'."""
+    pattern, slope = motion.arrays(segment.pattern), y.new_tensor(jump.before)
+    factor, found = y.new_tensor(jump.factor), y
+    for weight, back in jump.looks:
+        leaves = [y.new_tensor(segment.end - back), y - back * slope, *theta]
+        margin = torch.cat([m.ravel() for m in segment.pieces.margins(leaves, pattern)])[jump.number]
+        found = found + weight * factor * (margin - margin.detach())
+    return found
 
 
 def _stretch(
