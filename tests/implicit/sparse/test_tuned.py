@@ -151,6 +151,12 @@ def test_equal_columns() -> None:
     plain = i.TunedLasso(cv=3).fit(X[:, :10], y)
     model = i.TunedLasso(cv=3, violated="ignore").fit(X, y)
     assert model.run_.value == pytest.approx(plain.run_.value, rel=1e-4) and model.diagnosis_.invertible is False
+    assert model.run_.status == "undecided" and {one.status for one in model.run_.history[5:]} == {"undecided"}
+    with pytest.warns(
+        ImplicitWarning, match=r"undecided at \d+ of \d+ hyper-parameters, the best one among them"
+    ) as said:
+        i.TunedLasso(cv=3, violated="warn").fit(X, y)
+    assert len(said) == 1
 
 
 def test_a_solver_that_does_not_converge() -> None:
@@ -172,11 +178,10 @@ def test_more_features_than_samples() -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((30, 200))
     y = X[:, :5].sum(1) * 3 + rng.standard_normal(30)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ImplicitWarning
-        )  # the accuracy is too low at some, and leaves the set open at others
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ImplicitWarning)
         found = i.TunedLasso().fit(X, y)
+    assert len(said) <= 2  # one of what did not converge, one of what is open
     grid = LassoCV(cv=5, alphas=50, tol=1e-8, max_iter=100_000).fit(X, y)
     assert found.run_.value <= grid.mse_path_.mean(1).min()
 

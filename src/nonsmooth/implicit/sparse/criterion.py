@@ -8,8 +8,9 @@ import numpy as np
 
 from nonsmooth.errors import NotConverged
 from nonsmooth.implicit.options import Violated
+from nonsmooth.implicit.sparse.active_set import Equicorrelation
 from nonsmooth.implicit.sparse.data import Vector
-from nonsmooth.implicit.sparse.hyper_gradient import gradient_at
+from nonsmooth.implicit.sparse.hyper_gradient import check_condition, gradient_at, said_of
 from nonsmooth.implicit.sparse.losses import HeldOutLoss
 from nonsmooth.implicit.sparse.problem import Problem, Solver
 
@@ -46,6 +47,7 @@ class Criterion:
         solver: of the problems.
         violated: what to do where the condition does not hold.
         history: all evaluations.
+        doubt: what was undecided first, in words.
     """
 
     problem: Problem
@@ -55,6 +57,7 @@ class Criterion:
     violated: Violated
     history: list[Evaluation] = field(default_factory=list)
     starts: dict[int, Vector] = field(default_factory=dict)
+    doubt: str = ""
 
     def __call__(self, log_penalty: Vector) -> Evaluation:
         """Evaluate value and gradient; an unconverged solver makes the value infinite, and is kept in the history."""
@@ -66,12 +69,21 @@ class Criterion:
             except NotConverged:
                 return self._kept(Evaluation(penalty, np.inf, np.full_like(penalty, np.nan), 0, "not converged"))
             self.starts[i] = solution.z
-            found = gradient_at(self.problem, X, y, solution, X_new, y_new, self.loss, self.violated, limit=1)
+            found = gradient_at(self.problem, X, y, solution, X_new, y_new, self.loss, "ignore", limit=1)
+            status = self._judged(found.diagnosis, status)
             value += found.value / len(self.folds)
             gradient += found.log_gradient / len(self.folds)
             kinks += len(found.kinks)
-            status = status if found.diagnosis.status == "computed" else "undecided"
         return self._kept(Evaluation(penalty, value, gradient, kinks, status))
+
+    def _judged(self, found: Equicorrelation, status: str) -> str:
+        """Refuse a violated condition; note the first doubt, of which the search speaks once, at its end."""
+        if found.status == "computed" and found.invertible:
+            return status
+        if found.invertible is False and self.violated == "raise":
+            check_condition(found, "raise")
+        self.doubt = self.doubt or said_of(found)
+        return "undecided"
 
     def _kept(self, evaluation: Evaluation) -> Evaluation:
         """Keep an evaluation."""

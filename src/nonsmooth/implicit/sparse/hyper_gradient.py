@@ -126,7 +126,7 @@ def differentiate_solution(
     options = Solver(solver, tolerance, iterations, polish)
     solution = problem.solve(X, y, penalty, _start(start), options)
     sensitivity = _sensitivity(problem, X, y, solution, near)
-    check_condition(sensitivity, violated)
+    check_condition(sensitivity.found, violated)
 
     def flat(S: Indices) -> Vector:
         coef, level = sensitivity.derivative(S)
@@ -212,7 +212,7 @@ def gradient_at(
     """Differentiate a held-out loss at a solution; all arguments have been read."""
     value, slope = loss(y_new, solution.predict(X_new))
     sensitivity = _sensitivity(problem, X, y, solution, near)
-    check_condition(sensitivity, violated)
+    check_condition(sensitivity.found, violated)
     level = float(slope.sum()) if problem.fit_intercept else 0.0
     q = sensitivity.at.pull(X_new.T @ slope, level)
     gradient, values = _elements(sensitivity, lambda S: sensitivity.gradient(S, q), limit)
@@ -239,17 +239,12 @@ def read_problem(problem: Problem, X: Any, y: Any, penalty: Any) -> tuple[Vector
     return X, y, read_penalty(penalty, problem.names(X.shape[1])), classes
 
 
-def check_condition(sensitivity: Sensitivity, violated: Violated) -> None:
+def check_condition(found: Equicorrelation, violated: Violated) -> None:
     """Raise or warn where the condition does not hold, or is undecided; warn where it is unknown what moves."""
     Options(violated=violated)
-    found = sensitivity.found
     if violated == "ignore" or (found.invertible is True and not found.open):
         return
-    holds = "is" if found.invertible is True else "must be"
-    said = (
-        f"The solution is to be differentiated, and H {holds} positive definite on its {len(found.equicorrelation)} equally "
-        f"correlated {found.names}(s); " + "; ".join(reason.rstrip(".") for reason in found.reasons) + "."
-    )
+    said = said_of(found)
     if found.invertible is False and violated == "raise":
         raise NotInvertible(
             said
@@ -257,6 +252,15 @@ def check_condition(sensitivity: Sensitivity, violated: Violated) -> None:
             "independent ones of the support."
         )
     warnings.warn(said, ImplicitWarning, stacklevel=4)
+
+
+def said_of(found: Equicorrelation) -> str:
+    """Say in a sentence what of the condition does not hold, or is open."""
+    holds = "is" if found.invertible is True else "must be"
+    return (
+        f"The solution is to be differentiated, and H {holds} positive definite on its {len(found.equicorrelation)} equally "
+        f"correlated {found.names}(s); " + "; ".join(reason.rstrip(".") for reason in found.reasons) + "."
+    )
 
 
 def _sensitivity(problem: Problem, X: Vector, y: Vector, solution: Solution, near: float) -> Sensitivity:

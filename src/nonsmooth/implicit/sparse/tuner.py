@@ -77,6 +77,7 @@ def tune(
 
     A coarse scan, then from its best places descents by the hyper-gradient: between two penalties with slopes of opposite
     signs the least value of one hyper-parameter, else L-BFGS-B. The function is not convex: the least value *met* is given.
+    One warning at the end counts where derivatives were undecided, and one where a solver did not converge.
 
     Args:
         problem: `Lasso`, `ElasticNet`, `SparseLogistic` or `LinearSVM`.
@@ -185,6 +186,14 @@ def _tuning(criterion: Criterion, X: Vector, y: Vector, names: tuple[str, ...]) 
         warnings.warn(
             f"The solver did not converge for {len(lost)} of {len(history)} hyper-parameters, the first of them "
             f"{lost[0].penalty[:3]}: these were left out.",
+            ImplicitWarning,
+            stacklevel=4,
+        )
+    doubtful = sum(one.status == "undecided" for one in history)
+    if doubtful and criterion.violated != "ignore":
+        warnings.warn(
+            f"The derivatives are undecided at {doubtful} of {len(history)} hyper-parameters, the best one "
+            f"{'among' if best.status == 'undecided' else 'not among'} them. Of the first: {criterion.doubt}",
             ImplicitWarning,
             stacklevel=4,
         )
