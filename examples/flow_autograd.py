@@ -36,6 +36,24 @@ class Identity(torch.nn.Module):
         return torch.relu(y) - torch.relu(-y)
 
 
+class DryFriction(torch.nn.Module):
+    """x'' = -x - mu sign(x'): it jumps where the velocity turns."""
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.stack([y[1], -y[0] - MU * torch.sign(y[1])])
+
+
+MU = 0.3
+
+
+def dry_friction(x: float, v: float, T: float) -> np.ndarray:
+    """Give d(x, v)(T) / d(x, v)(0), v > 0: a circle about -mu of radius r, and after the angle a one about mu, r - 2 mu."""
+    r, a = np.hypot(x + MU, v), np.arctan2(v, x + MU)
+    dr, da = np.array([x + MU, v]) / r, np.array([-v, x + MU]) / r**2
+    c, s = np.cos(T - a), np.sin(T - a)
+    return np.stack([c * dr + (r - 2 * MU) * s * da, -s * dr + (r - 2 * MU) * c * da])
+
+
 def jacobian(solve, y0: np.ndarray) -> np.ndarray:
     """Give dy(T)/dy0, row by row."""
     start = torch.tensor(y0, requires_grad=True)
@@ -47,6 +65,7 @@ CASES = {
     "y' = relu(y) - relu(-y), from 0": (Identity(), np.zeros(1), 1.0, np.array([[np.e]])),
     "mass on a spring, k = 400": (contact(400.0), np.array([1.0, 0.0]), 4.0, None),
     "stick-slip, eps = 0.05": (stick_slip(0.05), np.array([0.0, 0.0]), 3.0, None),
+    "dry friction, mu = 0.3": (DryFriction(), np.array([1.0, 1.0]), 2.0, dry_friction(1.0, 1.0, 2.0)),
 }
 
 
