@@ -236,6 +236,14 @@ def test_the_joint_spectral_radius_of_known_sets() -> None:
     one = ns.implicit.joint_spectral_radius([[[0.5, 100.0], [0.0, 0.5]]])
     assert one.lower == pytest.approx(0.5) and one.upper < 0.6 and "[0.5" in str(one)
     assert ns.implicit.joint_spectral_radius([np.zeros((2, 2))]).upper == 0
+    for momentum in (
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+    ):  # the cyclic shifts of the word are as large, and rounding chooses none of them
+        ball = [np.array([[1 + momentum - h, -momentum], [1.0, 0.0]]) for h in (1.0, 0.25)]
+        assert ns.implicit.joint_spectral_radius(ball).word == (1, 1, 1, 0)
     for wrong in ([], [np.ones((2, 3))], [np.eye(2), np.eye(3)], [[[np.nan]]], ["a"]):
         with pytest.raises(UsageError, match="joint_spectral_radius"):
             ns.implicit.joint_spectral_radius(wrong)

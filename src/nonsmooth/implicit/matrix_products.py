@@ -36,7 +36,7 @@ class JointSpectralRadius:
     Attributes:
         lower: the spectral radius of the product of `word`, to the power 1 / its length.
         upper: a bound of the growth of all products.
-        word: which matrices, the first to act first.
+        word: which matrices, the first to act first; of its cyclic shifts, which are as large, the last in order.
         matrices: how many there are; `products` how many products were looked at.
         status: "computed": both bounds hold in exact arithmetic, and were evaluated in floating point.
     """
@@ -111,7 +111,8 @@ def joint_spectral_radius(
         lower, word = _best(products, words, lower, word)
         seen += len(words)
     upper = max([lower, min(closed, math.inf), lower if not len(bounds) else float(bounds.max())])
-    return JointSpectralRadius(lower, upper, word, len(stack), seen)
+    turns = [word[i:] + word[:i] for i in range(len(word))]  # all reach it: which is found first hangs on rounding
+    return JointSpectralRadius(lower, upper, max(turns), len(stack), seen)
 
 
 def _checked(matrices: Any) -> Floats:
