@@ -111,6 +111,14 @@ def test_second_derivatives() -> None:
     check_grads(layer, (layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 3))), order=2)
 
 
+def test_second_derivatives_inside_of_loops() -> None:
+    layer = deep_equilibrium(3, 4, activation="tanh")
+    params, x = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 3))
+    plain = jax.hessian(lambda x: jnp.sum(layer(params, x)))
+    looped = jax.hessian(lambda x: jnp.sum(jax.lax.map(lambda row: layer(params, row), x)))
+    np.testing.assert_allclose(looped(x), plain(x), atol=1e-8)
+
+
 def test_a_violated_condition() -> None:
     """W = 2 at 0: raised where values are known, a warning in a compiled program; below 0 there is no kink."""
     layer = deep_equilibrium(1, 1, parametrisation="free")

@@ -298,6 +298,24 @@ def test_hessians_agree() -> None:
         np.testing.assert_allclose(H, np.diag(expected), atol=1e-10)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "twice", [jax.hessian, lambda f: jax.jacrev(jax.jacrev(f)), lambda f: jax.jacfwd(jax.jacfwd(f))]
+)
+def test_second_derivatives_inside_of_loops(twice: Any, compiled: bool) -> None:
+    solve = implicit.root(lambda y, x: y * y - x)
+
+    def scanned(x: Any) -> Any:  # x^(1/8)
+        return lax.scan(lambda y, _: (solve(y, start=jnp.ones(())), None), x, None, length=3)[0]
+
+    def mapped(x: Any) -> Any:  # x^(1/2)
+        return lax.map(lambda x: solve(x, start=jnp.ones(())), x[None])[0]
+
+    for f, power in ((scanned, 1 / 8), (mapped, 1 / 2)):
+        found = (jax.jit(twice(f)) if compiled else twice(f))(2.0)
+        assert found == pytest.approx(power * (power - 1) * 2 ** (power - 2))
+
+
 @pytest.mark.parametrize("linear", ["dense", pytest.param("gmres", marks=pytest.mark.slow)])
 def test_compiled_and_mapped_as_plain(linear: str) -> None:
     W, bs = jnp.asarray(W5), jnp.stack([B5, -B5, 2 * B5])

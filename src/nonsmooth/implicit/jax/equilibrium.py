@@ -17,6 +17,7 @@ from jax import numpy as jnp
 from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, UsageError
 from nonsmooth.implicit.implicit_function import fixed_point
 from nonsmooth.implicit.jax.arrays import common_type, widened
+from nonsmooth.implicit.jax.attached import attached
 from nonsmooth.implicit.jax.batched import Found, Split, fixed_rows, length
 from nonsmooth.implicit.jax.linear_solve import System, solve_linear
 from nonsmooth.implicit.jax.verify import verified
@@ -220,7 +221,7 @@ def equilibrium(layer: EquilibriumLayer, W: Any, c: Any) -> tuple[Any, dict[str,
     eps = float(jnp.finfo(c.dtype).eps)
     y, used, rest, size = _solved(layer, still, here)
     (y,) = verified([y], [rest, size, used], _Converged(layer.options.tolerance or eps**0.5))
-    return _attached(layer, y, W, c), {"iterations": used, "residual": jnp.max(rest / (1 + size))}
+    return attached(y, [W, c], _Derivative(layer)), {"iterations": used, "residual": jnp.max(rest / (1 + size))}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -282,29 +283,34 @@ def _certified(layer: EquilibriumLayer, W: Any) -> Any:
     return jnp.all(jnp.isfinite(jnp.linalg.cholesky(part + (1 - slack) * jnp.eye(n, dtype=W.dtype))))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(layer: EquilibriumLayer, y: Any, W: Any, c: Any) -> Any:
-    """Give y, whose derivative is that of the equilibrium."""
-    return y
+@dataclass(frozen=True)
+class _Derivative:
+    """The derivative of an equilibrium in W and c."""
 
+    layer: EquilibriumLayer
 
-@_attached.defjvp
-def _slope(layer: EquilibriumLayer, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """Give y and dy = (I - D W)^-1 D (dW y + dc)."""
-    y, W, c = primals
-    _, dW, dc = tangents
-    y = _attached(layer, y, W, c)
-    before = y @ W.T + c
-    _, D = jax.jvp(layer.activation, (before,), (jnp.ones_like(before),))
-    certified = _certified(layer, lax.stop_gradient(W))
-    if layer.parametrisation == "free" and layer.options.violated != "ignore":
-        (D,) = _looked_at(layer, D, y, W, c, certified)
-    right = D * (y @ dW.T + dc)
-    eps = float(jnp.finfo(y.dtype).eps)
-    goal = layer.options.linear_tolerance or layer.options.tolerance or eps**0.75
-    allowed = max(layer.options.linear_tolerance or eps**0.5, goal)
-    system = RowSystem(jax.tree.structure((W, D)), "dense", allowed, STEPS, layer=layer, goal=goal)
-    return y, solve_linear((W, D), (certified,), right, system)
+    def moves(self, place: int) -> bool:
+        """Tell that it differentiates in both."""
+        return True
+
+    def residual(self, y: Any, W: Any, c: Any) -> Any:
+        """Give y - s(W y + c)."""
+        return y - self.layer.activation(y @ W.T + c)
+
+    def slope(self, moving: tuple[int, ...], y: Any, inputs: list[Any], along: tuple[Any, ...]) -> Any:
+        """Give dy = (I - D W)^-1 D (dW y + dc)."""
+        layer, (W, c) = self.layer, inputs
+        before = y @ W.T + c
+        _, D = jax.jvp(layer.activation, (before,), (jnp.ones_like(before),))
+        certified = _certified(layer, lax.stop_gradient(W))
+        if layer.parametrisation == "free" and layer.options.violated != "ignore":
+            (D,) = _looked_at(layer, D, y, W, c, certified)
+        right = D * sum(d if k else y @ d.T for k, d in zip(moving, along, strict=True))
+        eps = float(jnp.finfo(y.dtype).eps)
+        goal = layer.options.linear_tolerance or layer.options.tolerance or eps**0.75
+        allowed = max(layer.options.linear_tolerance or eps**0.5, goal)
+        system = RowSystem(jax.tree.structure((W, D)), "dense", allowed, STEPS, layer=layer, goal=goal)
+        return solve_linear((W, D), (certified,), right, system)
 
 
 @dataclass(frozen=True)

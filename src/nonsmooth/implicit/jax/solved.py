@@ -2,7 +2,7 @@
 
     H(y, theta) = 0:     dy = -B^-1 A dtheta,     [A B] one selection of J_H at (y, theta)
 
-The solution is attached to its parameters by `jax.custom_jvp`, so that `grad`, `jvp`, `hessian`, `jit`, `vmap` and `scan`
+The solution is attached to its parameters by a primitive (`attached`), so that `grad`, `jvp`, `hessian`, `jit`, `vmap` and `scan`
 compose. What the functions close over, tracers of an outer `grad` among it, are parameters too.
 
 Source: BolteLePauwelsSilvetiFalls2021.
@@ -11,7 +11,7 @@ Source: BolteLePauwelsSilvetiFalls2021.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from nonsmooth.implicit.jax.arrays import (
     solution_tree,
     widened,
 )
+from nonsmooth.implicit.jax.attached import attached
 from nonsmooth.implicit.jax.condition import check_condition
 from nonsmooth.implicit.jax.linear_solve import System, solve_linear
 from nonsmooth.implicit.jax.problem import Problem, residual
@@ -132,7 +133,7 @@ def solve(
     moves = tuple(is_float(jnp.asarray(a)) for a in inputs)
     problem = Problem(equations, equation, TREES, options, shape, parameters, moves, tracers)
     flat, token = problem.checked(flat, [cut_off(a) for a in inputs])
-    y = shape.unflatten(_attached(problem, flat, token, inputs))
+    y = shape.unflatten(attached(flat, [token, *inputs], _Derivative(problem)))
     return jax.tree.map(lambda a: a.astype(kind), y) if narrow else y
 
 
@@ -203,33 +204,32 @@ def _on_host(solver: Callable[..., Any], theta: tuple[Any, ...], like: Any) -> A
     return jax.pure_callback(call, shapes, *(items[k] for k in places), vmap_method="sequential")
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(problem: Problem, y: Any, token: Any, inputs: list[Any]) -> Any:
-    """Give y, whose derivative is that of the solution; the token is a 1 that has been checked, a factor of the derivative."""
-    return y
+@dataclass(frozen=True)
+class _Derivative:
+    """The derivative of a solution; its inputs are a token, a 1 that has been checked, and those of the problem."""
 
+    problem: Problem
 
-def _slope(problem: Problem, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """Give y and dy = -B^-1 A d(inputs); y is attached there as well, for derivatives of a higher order."""
-    y, token, inputs = (
-        jnp.asarray(primals[0]),
-        primals[1],
-        [jnp.asarray(a) for a in primals[2]],
-    )  # jax hands numbers of Python on
-    still = jax.custom_derivatives.SymbolicZero
-    moving = tuple(k for k, t in enumerate(tangents[2]) if problem.moves[k] and not isinstance(t, still))
-    y = _attached(problem, y, token, inputs)
-    if not moving:
-        return y, jnp.zeros_like(y)
+    def moves(self, place: int) -> bool:
+        """Tell the floating inputs of the problem."""
+        return place > 0 and self.problem.moves[place - 1]
 
-    record = partial(_recorded, problem.equations, moving)
-    pull = problem.equations.once(("pull", moving), lambda: record)(y, inputs)
-    (along,) = jax.linear_transpose(lambda v: pull(v)[1:], y)(tuple(tangents[2][k] for k in moving))
-    system = System(
-        jax.tree.structure(pull), problem.method(y.size), problem.linear_tolerance, problem.options.iterations
-    )
-    factors, token = check_condition(problem, system, pull, y, inputs, token)
-    return y, -token * solve_linear(pull, factors, along, system)
+    def residual(self, y: Any, token: Any, *inputs: Any) -> Any:
+        """Give H."""
+        return residual(self.problem.equations, y, inputs)
+
+    def slope(self, moving: tuple[int, ...], y: Any, inputs: list[Any], along: tuple[Any, ...]) -> Any:
+        """Give dy = -B^-1 A d(inputs)."""
+        problem, (token, *inputs) = self.problem, inputs
+        moving = tuple(k - 1 for k in moving)
+        record = partial(_recorded, problem.equations, moving)
+        pull = problem.equations.once(("pull", moving), lambda: record)(y, inputs)
+        (right,) = jax.linear_transpose(lambda v: pull(v)[1:], y)(along)
+        system = System(
+            jax.tree.structure(pull), problem.method(y.size), problem.linear_tolerance, problem.options.iterations
+        )
+        factors, token = check_condition(problem, system, pull, y, inputs, token)
+        return -token * solve_linear(pull, factors, right, system)
 
 
 def _recorded(equations: Equations, moving: tuple[int, ...], y: Any, inputs: list[Any]) -> Any:
@@ -242,6 +242,3 @@ def _recorded(equations: Equations, moving: tuple[int, ...], y: Any, inputs: lis
         return residual(equations, y, given)
 
     return jax.vjp(moved, y, *(inputs[k] for k in moving))[1]
-
-
-_attached.defjvp(_slope, symbolic_zeros=True)
