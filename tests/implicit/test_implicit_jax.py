@@ -608,6 +608,33 @@ def test_the_condition_is_decided_where_values_are_known() -> None:
     assert jax.grad(shown)(0.5) == 0.0
 
 
+def nest(x: Any, factor: float, around: Any = lambda f: f) -> Any:
+    """y = factor w + x / 2 with w = relu(w) / 2 + y + x, whose slope in y is 2 or 1: B = 1 - 2 factor or 1 - factor."""
+    inner = implicit.fixed_point(lambda w, y, x: 0.5 * jax.nn.relu(w) + y + x, check="solves")
+    solve = around(lambda y, x: inner(y, x, start=jnp.zeros(())))
+    return implicit.fixed_point(lambda y, x: factor * solve(y, x) + 0.5 * x, solver=lambda x: 0 * x)(x)
+
+
+def test_kinks_of_solutions_inside_of_equations_are_decided() -> None:
+    assert jax.grad(lambda x: nest(x, 0.25))(0.0) in (pytest.approx(1.0), pytest.approx(2.0))
+    with pytest.raises(NotInvertible, match="is violated"):
+        jax.grad(lambda x: nest(x, 0.75))(0.0)
+    with pytest.warns(ImplicitWarning, match=r"the solution lies on 1 kink\(s\)"):
+        jax.block_until_ready(jax.jit(jax.grad(lambda x: nest(x, 0.75)))(0.0))
+    looped = lambda solve: lambda y, x: lax.map(lambda y: solve(y, x), y[None])[0]  # noqa: E731
+    with pytest.warns(ImplicitWarning, match="is undecided: the solution of another equation lies inside of `scan`"):
+        jax.grad(lambda x: nest(x, 0.75, looped))(0.0)
+
+
+def test_a_lower_problem_inside_of_an_objective() -> None:
+    """min (w(y) - x)^2 + (y - 2)^2 with w = soft(y, 1/2): at x = 1 it is y = 7/4, with slope 1/2."""
+    lower = implicit.argmin(lambda w, y: (w - y) ** 2 / 2, lambda v, s, y: soft(v, s, 0.5))
+    upper = implicit.argmin(lambda y, x: (lower(y, start=jnp.zeros(())) - x) ** 2 + (y - 2) ** 2)
+    value, slope = jax.value_and_grad(lambda x: upper(x, start=jnp.ones(())))(1.0)
+    assert value == pytest.approx(1.75)
+    assert slope == pytest.approx(0.5)
+
+
 def test_kinks_that_become_steep_are_not_overlooked() -> None:
     def F(y: Any, x: Any, steepness: Any, distance: Any) -> Any:  # B = 1 - 2 w, as above
         return y - x - 2 * jax.nn.relu(steepness * (y - x - distance)) / steepness

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import lu_solve
 
 from nonsmooth.dictionary import Nonsmooth, Singularity
@@ -32,6 +33,7 @@ from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.jax.arrays import Parameters, cut_off
 from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
+from nonsmooth.implicit.jax.nested import holds_solutions, joined, unknowns
 from nonsmooth.implicit.jax.problem import Problem, residual
 from nonsmooth.implicit.jax.verify import verified
 from nonsmooth.implicit.nearness import DRAWS, NEAR, steepness
@@ -201,20 +203,37 @@ class _Kinked:
     problem: Problem
     one_by_one = True
 
-    def _function(self) -> Any:
-        """Give H as a function of the point y and the data."""
+    @property
+    def _nested(self) -> bool:
+        """Tell whether H holds solutions of other equations."""
         equations = self.problem.equations
-        return lambda y, *data: residual(equations, y, data)
+        return bool(equations.known("nested", lambda: holds_solutions(equations.jaxpr)))
+
+    def _joined(self, y: Any, bound: Any, inputs: Sequence[Any]) -> tuple[Any, Any]:
+        """Give the point at which kinks are looked for: y, or with the solutions inside of H; and the bound of its error."""
+        if not self._nested:
+            return y, bound
+        point = ravel_pytree(unknowns(self.problem.equations, y, inputs))[0]
+        return point, bound + jnp.linalg.norm(self._function(y, inputs)(point, *inputs))
+
+    def _function(self, y: Any, inputs: Sequence[Any]) -> Any:
+        """Give H as a function of the point and the data."""
+        equations = self.problem.equations
+        if not self._nested:
+            return lambda y, *data: residual(equations, y, data)
+        shapes = _shapes(y, inputs)
+        like = equations.known("unknowns", lambda: jax.eval_shape(partial(unknowns, equations), *shapes))
+        return lambda point, *data: joined(equations, like, point, data)
 
     def measure(self, y: Any, bound: Any, *inputs: Any) -> tuple[Any, ...]:
         """Count the active kinks in a compiled program."""
         try:
+            function = self._function(y, inputs)
+            point, bound = self._joined(y, bound, inputs)
             with jax.core.eval_context():
-                program = self.problem.equations.known(
-                    "shapes", lambda: JAX.trace(self._function(), *_shapes(y, inputs))
-                )
+                program = self.problem.equations.known("shapes", lambda: JAX.trace(function, *_shapes(point, inputs)))
                 self._say_severed(program)
-            return _near(program, y, inputs, 2 * bound), bound
+            return _near(program, point, inputs, 2 * bound), bound
         except NonsmoothError:
             return jnp.full((), -1), bound
 
@@ -263,18 +282,21 @@ class _Kinked:
         problem = self.problem
         y, inputs = jnp.asarray(y), tuple(map(jnp.asarray, inputs))
         try:
-            program = problem.equations.known("program", lambda: JAX.capture(self._function(), y, inputs))
+            function = self._function(y, inputs)
+            point, bound = self._joined(y, bound, inputs)
+            program = problem.equations.known("program", lambda: JAX.capture(function, point, inputs))
             self._say_severed(program)
             smooth = not any(isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps)
             if smooth and not program.guards:
                 return
+            residual_at = Residual(JAX, function, program, point, inputs)
             if not (
-                self._tied(program, y, inputs, NEAR * float(bound))
+                _tied(residual_at, NEAR * float(bound))
                 if program.guards
-                else self._touched(program, y, inputs, NEAR * bound)
+                else self._touched(program, point, inputs, NEAR * bound)
             ):
                 return
-            reasons = self._decided(y, inputs)
+            reasons = self._decided(*self._posed(function, point, y, inputs))
         except NotInvertible:
             raise
         except NonsmoothError as error:
@@ -292,34 +314,31 @@ class _Kinked:
         count = self.problem.equations.once("near", lambda: partial(_near, program))
         return bool(count(y, inputs, reach) > 0)
 
-    def _tied(self, program: Program, y: Any, inputs: tuple[Any, ...], reach: float) -> bool:
-        """Tell the same where an `if` on data may tie, which takes values."""
-        scale = 1.0 + float(jnp.max(jnp.abs(y), initial=0.0))
-        steep = steepness(Residual(JAX, self._function(), program, y, inputs), scale, float(jnp.finfo(y.dtype).eps))
-        found = find_kinks(program, y, *inputs, tol=reach * steep)
-        return any(
-            row.kind == "guard" or _depends(found.program, found.program.steps[row.step]) for row in found.active
-        )
-
-    def _decided(self, y: Any, inputs: Sequence[Any]) -> str | None:
-        """Diagnose the equation: raise where it is not invertible, give the reasons where that is undecided."""
-        from nonsmooth.implicit.diagnosis import LIMIT, diagnose_equation
-
-        problem, options = self.problem, self.problem.options
-        closed = problem.equations.closed
-        equation = problem.equation
-        count = problem.parameters.floats
+    def _posed(self, function: Any, point: Any, y: Any, inputs: Any) -> tuple[Equation, Any, Any]:
+        """Give the equation that is diagnosed, in the user's terms where they serve, with its solution and parameters."""
+        problem = self.problem
+        closed, count, equation = problem.equations.closed, problem.parameters.floats, problem.equation
+        if self._nested:
+            function.__name__ = equation.name
+            return Equation("root", function), point, inputs
         theta = problem.parameters.joined(inputs[closed:][:count], inputs[closed:][count:])
         if problem.open:
 
-            def function(y: Any, *theta: Any) -> Any:
+            def opened(y: Any, *theta: Any) -> Any:
                 _, floats, others = Parameters.taken_apart(theta)
                 flat = residual(problem.equations, problem.shape.flatten(y), [*inputs[:closed], *floats, *others])
                 return problem.shape.unflatten(flat)
 
-            function.__name__ = equation.name
-            equation = Equation("root", function)
-        diagnosis = diagnose_equation(equation, problem.trees, problem.shape.unflatten(y), theta, options, LIMIT)
+            opened.__name__ = equation.name
+            equation = Equation("root", opened)
+        return equation, problem.shape.unflatten(y), theta
+
+    def _decided(self, equation: Equation, y: Any, theta: Any) -> str | None:
+        """Diagnose an equation: raise where it is not invertible, give the reasons where that is undecided."""
+        from nonsmooth.implicit.diagnosis import LIMIT, diagnose_equation
+
+        problem, options = self.problem, self.problem.options
+        diagnosis = diagnose_equation(equation, problem.trees, y, theta, options, LIMIT)
         if diagnosis.invertible is False:
             _report(
                 f"{problem.described}: the condition of the implicit function theorem is violated at the solution, so that "
@@ -327,6 +346,15 @@ class _Kinked:
                 options.violated,
             )
         return str(diagnosis) if diagnosis.invertible is None else None
+
+
+def _tied(residual: Residual, reach: float) -> bool:
+    """Tell whether the solution may lie on kinks, an `if` on data among them, which takes values."""
+    y, program = residual.x, residual.program
+    scale = 1.0 + float(jnp.max(jnp.abs(y), initial=0.0))
+    steep = steepness(residual, scale, float(jnp.finfo(y.dtype).eps))
+    found = find_kinks(program, y, *residual.data, tol=reach * steep)
+    return any(row.kind == "guard" or _depends(found.program, found.program.steps[row.step]) for row in found.active)
 
 
 def _near(program: Program, y: Any, inputs: Sequence[Any], reach: Any) -> Any:
