@@ -16,7 +16,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils import _pytree as pytree
 
 import nonsmooth as ns
-from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, PointError, UsageError
+from nonsmooth.errors import ImplicitWarning, NotConverged, NotInvertible, UsageError
 
 D = torch.float64
 Tensor = torch.Tensor
@@ -612,7 +612,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "half a step": (lambda: ns.implicit.root(half, iterations=0.5), UsageError, "iterations=0.5"),
     "diagnosed": (lambda: ns.implicit.diagnose(half, X, y=X), UsageError, "diagnose takes what"),
     "a solution in numpy": (
-        lambda: ns.implicit.diagnose(ns.implicit.root(half), X, y=0.0), PointError, "must be made of tensors"),
+        lambda: ns.implicit.diagnose(ns.implicit.root(half), X, y=0.0), UsageError, "found a float"),
     "no scalar": (lambda: ns.implicit.argmin(lambda y, x: (y - x) ** 2)(X, start=X), UsageError, "minimised is a scalar"),
 }  # fmt: skip
 

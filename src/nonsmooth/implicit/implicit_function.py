@@ -172,7 +172,7 @@ def diagnose(
 
     Raises:
         NotConverged: no solution is found. (One that is passed is taken, with the error that its residual leaves.)
-        UsageError: `function` is none of theirs. PointError: y is no tree of tensors.
+        UsageError: `function` is none of theirs; y is no tree of tensors, or arrays of JAX.
 
     >>> import torch
     >>> zero = torch.tensor(0.0, dtype=torch.float64)
@@ -188,8 +188,12 @@ def diagnose(
             "`diagnose` of their own."
         )
     module = _module(theta, start if y is None else y)
-    if y is not None:
-        find_framework([y])
-    else:
+    if y is None:
         y = module.detached(function(*theta, start=start))
+    framework = find_framework([*theta, y])
+    for leaf in framework.flatten(y)[0]:
+        if not framework.holds(leaf):
+            raise UsageError(
+                f"y, the solution, is a tree of arrays of {framework.name}; found a {type(leaf).__name__}."
+            )
     return diagnose_equation(function.equation, module.TREES, y, theta, function.options, limit)
