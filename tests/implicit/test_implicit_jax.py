@@ -626,6 +626,12 @@ def test_kinks_of_solutions_inside_of_equations_are_decided() -> None:
         jax.grad(lambda x: nest(x, 0.75, looped))(0.0)
 
 
+def test_what_looks_into_a_solution_is_refused_with_advice() -> None:
+    solve = implicit.root(lambda y, x: y * y - x)
+    with pytest.raises(ns.errors.CaptureError, match="Differentiate the whole with jax"):
+        ns.capture(lambda x: solve(x, start=jnp.ones(())), jnp.ones(()))
+
+
 def test_a_lower_problem_inside_of_an_objective() -> None:
     """min (w(y) - x)^2 + (y - 2)^2 with w = soft(y, 1/2): at x = 1 it is y = 7/4, with slope 1/2."""
     lower = implicit.argmin(lambda w, y: (w - y) ** 2 / 2, lambda v, s, y: soft(v, s, 0.5))

@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from nonsmooth.dictionary import OPERATIONS, Kind, Operation
 from nonsmooth.frameworks.jax.equations import Equation, is_inexact
 
-__all__ = ["PLAIN", "REFUSED", "SPECIAL", "STRUCTURAL", "Reading", "read"]
+__all__ = ["PLAIN", "REFUSED", "SOLVED", "SPECIAL", "STRUCTURAL", "Reading", "read"]
 
 
 @dataclass(frozen=True)
@@ -303,6 +303,13 @@ _WRAPPED = "it wraps a function of another library or version in a form that can
 _UNDIFFERENTIABLE = (
     "JAX has no derivative of it; compute it outside and pass it as data, or use jax.lax.stop_gradient on its argument."
 )
+
+SOLVED: dict[str, str] = dict.fromkeys(
+    "implicit_solution implicit_solve implicit_verify".split(),
+    "it belongs to the solution of an equation, by nonsmooth.implicit, whose kinks cannot be seen through its solver. "
+    "Differentiate the whole with jax: the condition on kinks is decided there, for solutions inside of equations as well.",
+)
+"""Primitives of solutions, each with what to do."""
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys("pure_callback io_callback ffi_call call_exported".split(), _HOST),

@@ -22,7 +22,7 @@ from nonsmooth.frameworks.jax.equations import Equation, is_inexact
 from nonsmooth.frameworks.jax.known import known
 from nonsmooth.frameworks.jax.liveness import constant_of, live_equations
 from nonsmooth.frameworks.jax.opening import opened
-from nonsmooth.frameworks.jax.rows import REFUSED, Reading, read
+from nonsmooth.frameworks.jax.rows import REFUSED, SOLVED, Reading, read
 from nonsmooth.frameworks.jax.sources import module_of, source_of
 from nonsmooth.frameworks.replay.forcing import FORCEABLE, force
 from nonsmooth.program import Finding, Guard, Ref, Source, Step, Value
@@ -203,6 +203,8 @@ class Walk:
             raise CaptureError(f"capture: `{name}` ({source or 'an unknown line'}): {REFUSED[name]}")
         if not any(isinstance(s, Ref) for s in inputs):
             return _several(eqn, Whole(eqn)(*inputs))
+        if name in SOLVED:
+            raise CaptureError(f"capture: `{name}` ({source or 'an unknown line'}): {SOLVED[name]}")
         whole = known(self._described(eqn, inputs), wanted) if name in FUNCTIONS else None
         if whole is not None:
             return self.whole(eqn, whole, whole.operation.name, inputs, source)
