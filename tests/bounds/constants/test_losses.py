@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from math import inf, sqrt
 
 import numpy as np
@@ -199,3 +201,46 @@ def test_cross_entropy_with_negative_weights(reduction: str) -> None:
             jacobian = torch.autograd.functional.jacobian(f, x).reshape(-1, x.numel())
             assert float(f(x).norm()) <= found.norm * (1 + 1e-9)
             assert float(torch.linalg.matrix_norm(jacobian, 2)) <= found.lipschitz * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["sum", pytest.param("mean", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moving", ["weight", "target", "scores alone"])
+@pytest.mark.parametrize("least", [-5.0, 0.5])
+def test_weights_and_targets_of_any_sign_that_move(least: float, moving: str, reduction: str) -> None:
+    """The values that are reached, and those of a function behind them that reads their interval, stay within the bounds."""
+    generator = torch.Generator().manual_seed(2)
+    x, target, weight = (torch.randn(s, generator=generator, dtype=torch.double) for s in ((3, 4), (3, 4), (4,)))
+    target, weight = target.abs() + 0.1, weight.abs() + least
+    point = {"x": x} | {"weight": {"w": weight}, "target": {"t": target}, "scores alone": {}}[moving]
+
+    def f(p: dict[str, torch.Tensor], which: int) -> torch.Tensor:
+        w, t = p.get("w", weight), p.get("t", target)
+        found = torch.nn.functional.cross_entropy(p["x"], t, weight=w, reduction=reduction)
+        return torch.stack([found, torch.exp(found / 10), torch.exp(-found / 10)])[which]
+
+    for which, r in itertools.product(range(3), (0.05, 1.0)):
+        found = ns.bounds(partial(f, which=which), point, weights=ns.Ball(r, "here")).weights
+        for _ in range(50):
+            moved = {}
+            for name, value in point.items():
+                d = torch.randn(value.shape, generator=generator, dtype=torch.double)
+                moved[name] = value + r * d / d.norm()
+            assert abs(float(f(moved, which))) <= found.norm * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_likelihood_with_negative_weights(reduction: str) -> None:
+    """The exponential behind it reads both ends of its interval."""
+    generator = torch.Generator().manual_seed(3)
+    x, labels = torch.randn((4, 3), generator=generator, dtype=torch.double), torch.tensor([0, 2, 1, 1])
+    weight = torch.tensor([5.0, -1.0, 0.2], dtype=torch.double)
+
+    def f(x: torch.Tensor, sign: float) -> torch.Tensor:
+        found = torch.nn.functional.nll_loss(x, labels, weight=sign * weight, reduction=reduction)
+        return torch.exp(found / 5)
+
+    for sign in (1.0, -1.0):
+        found = ns.bounds(partial(f, sign=sign), x, weights=ns.Ball(1.0, "here")).weights
+        for _ in range(200):
+            d = torch.randn(x.shape, generator=generator, dtype=torch.double)
+            assert float(f(x + d / d.norm(), sign).norm()) <= found.norm * (1 + 1e-9)

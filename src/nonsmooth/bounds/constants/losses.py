@@ -414,14 +414,16 @@ def _shares(call: Called, classes: int, axis: int) -> tuple[Floats, Floats, Floa
 def _unknown_shares(call: Called, classes: int, samples: int) -> tuple[Floats, Floats, Floats, float]:
     """Bound A, min a and |a|^2 of each sample, and what a mean divides by, where targets are not known."""
     weight, target = operand(call, "weight", 2), call.operands[1]
-    low, high = (1.0, 1.0) if weight is None else (max(extremes(weight)[0], 0.0), extremes(weight)[1])
+    low, high = (1.0, 1.0) if weight is None else extremes(weight)
+    heavy = max(abs(low), abs(high))
     if target.shape == call.x.shape:
         smoothing = call.number("label_smoothing", 0.0)
         share = min(classes * sizes(target), sqrt(classes) * target.norm)
-        total = high * ((1 - smoothing) * share + smoothing)
-        least = 0.0 if extremes(target)[0] >= 0 else -total
+        total = heavy * ((1 - smoothing) * share + smoothing)
+        least = 0.0 if extremes(target)[0] >= 0 and low >= 0 else -total
         return np.full(samples, total), np.full(samples, least), np.full(samples, total**2), float(samples)
-    return np.full(samples, high), np.zeros(samples), np.full(samples, high**2), float(low * samples)
+    least = 0.0 if low >= 0 else -heavy
+    return np.full(samples, heavy), np.full(samples, least), np.full(samples, heavy**2), max(low, 0.0) * samples
 
 
 @bound_operation("cross_entropy_loss")
@@ -459,7 +461,8 @@ def cross_entropy(call: Called) -> Local:
     elif known is not None and is_local(x):
         slopes = np.minimum(slopes, _about_center(call, axis, total, probable.first))
     if target_error := call.operands[1].distance if known is not None and call.operands[1].shape == x.shape else 0.0:
-        slopes = slopes + (sqrt(classes) + 1) * target_error
+        heaviest = 1.0 if (given := operand(call, "weight", 2)) is None else sizes(given)
+        slopes = slopes + (sqrt(classes) + 1) * heaviest * target_error
     largest = float(np.max(np.abs(total))) * (1 + 1e-12)
     curved = largest * probable.first
     reduction = call.attributes.get("reduction", 0)
@@ -491,7 +494,8 @@ def cross_entropy(call: Called) -> Local:
     top = min(height, together)
     norm = top if reduction else min(sqrt(samples) * height, inf)
     why = "the weights of all samples may be 0" if reduction == 1 and mean <= 0 else ""
-    return _no_weights(call, Local(lipschitz, smoothness, norm, -top if negative else 0.0, top, why=why))
+    below = -top if negative or np.any(total < 0) else 0.0
+    return _no_weights(call, Local(lipschitz, smoothness, norm, below, top, why=why))
 
 
 def _weighted_mean(call: Called, samples: int, slope: float) -> float:
@@ -500,6 +504,8 @@ def _weighted_mean(call: Called, samples: int, slope: float) -> float:
     if weight is None:
         return slope / sqrt(samples)
     low, high = extremes(weight)
+    if low < 0:  # their sum may be 0
+        return inf
     per_weight = slope / high if high > 0 else 0.0
     return per_weight * min(1.0, sqrt(high / (max(low, 0.0) * samples))) if low > 0 else per_weight
 
@@ -553,19 +559,24 @@ def likelihood(call: Called) -> Local:
     if x.size == 0:
         return Local(lipschitz)
     known = _shares(call, classes, axis)
-    weights, _, _, mean = known if known is not None else _unknown_shares(call, classes, samples)
+    weights, least, _, mean = known if known is not None else _unknown_shares(call, classes, samples)
     reduction = call.attributes.get("reduction", 0)
-    slope = float(np.linalg.norm(weights)) if reduction else float(np.max(weights))
+    heaviest, signed = float(np.max(np.abs(weights))), bool(np.any(weights < 0) or np.any(least < 0))
+    slope = float(np.linalg.norm(weights)) if reduction else heaviest
     if reduction == 1:
         slope = (
-            _weighted_mean(call, samples, float(np.max(weights)))
+            _weighted_mean(call, samples, heaviest)
             if known is None
             else float(times(slope, 1 / mean if mean > 0 else inf))
         )
     lipschitz[0] = slope
     low, high = extremes(x)
-    factor = float(weights.sum()) if reduction == 2 else (1.0 if reduction else float(np.max(weights)))
-    norm = slope * x.norm
+    whole = float(np.abs(weights).sum())
+    factor = whole if reduction == 2 else (1.0 if reduction else heaviest)
+    if signed:  # a mean is none of entries then
+        low, high = -max(-low, high, 0.0), max(-low, high, 0.0)
+        factor = whole / mean if reduction == 1 and mean > 0 else (inf if reduction == 1 else factor)
+    norm = float(times(slope, x.norm))
     top, bottom = float(times(factor, max(-low, 0.0))), -float(times(factor, max(high, 0.0)))
     why = "the weights of all samples may be 0" if slope == inf else ""
     return _no_weights(call, Local(lipschitz, {}, norm, bottom, top, why=why))
