@@ -249,6 +249,31 @@ def test_maps_without_forward_mode_are_looked_at(xp: Adapter) -> None:
         assert [f"grow by {factor} a step" in str(w.message) for w in said] == [True, True] * grows
 
 
+@pytest.mark.parametrize("xp", ["jax"], indirect=True)
+def test_maps_with_one_mode_alone_are_looked_at(xp: Adapter) -> None:
+    """A custom_vjp has no forward mode, a while_loop no reverse mode."""
+    import jax
+
+    @jax.custom_vjp
+    def times(y: Any, factor: Any) -> Any:
+        return factor * y
+
+    times.defvjp(lambda y, factor: (factor * y, factor), lambda factor, g: (factor * g, None))
+
+    def looped(y: Any, factor: Any) -> Any:
+        return jax.lax.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, factor * s[1]), (0, y))[1]
+
+    for product in (times, looped):
+        for factor, grows in ((0.5, False), (1.5, True)):
+            f = ns.implicit.one_step(lambda y, x, p=product, c=factor: p(y, c) + x, lambda x, c=factor: x / (1 - c))
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", ImplicitWarning)
+                f(xp.array([1.0, 2.0]))
+            assert [f"grow by {factor} a step" in str(w.message) for w in said] == [True] * grows
+    found = ns.implicit.one_step(lambda y, x: times(y, 0.5) + 3 * x).report(xp.array([1.0]), start=xp.array([0.0]))
+    assert (found.rho, found.L_F, found.derivative) == pytest.approx((0.5, 3.0, 3.0))
+
+
 def test_a_map_that_begins_to_expand_is_said(xp: Adapter) -> None:
     """The tangent that is kept from call to call sees it, and a state of another shape begins anew."""
     f = ns.implicit.one_step(lambda y, a: a * y, lambda a: 0 * a, expanding="raise")

@@ -293,6 +293,29 @@ def test_compiled_and_mapped(xp: Adapter, mode: Any) -> None:
             jax.grad(lambda s: run(xs[0], start=s))(0.5)
 
 
+@pytest.mark.parametrize("xp", ["jax"], indirect=True)
+def test_where_no_tangent_can_be_pushed_the_reason_is_said(xp: Adapter) -> None:
+    import jax
+
+    @jax.custom_vjp
+    def half(y: Any) -> Any:
+        return y / 2
+
+    half.defvjp(lambda y: (y / 2, None), lambda _, g: (g / 2,))
+    x, start = xp.array([1.0, 2.0]), xp.array([0.0, 0.0])
+    run = ns.implicit.unroll(lambda y, x: half(y) + x, 40)
+    slope = jax.grad(lambda x: run(x, start=start).sum())
+    for differentiate in (slope, jax.jit(slope)):
+        with pytest.warns(ImplicitWarning, match="not monitored: JAX cannot push a tangent through <lambda>"):
+            found = differentiate(x)
+            jax.effects_barrier()
+        assert xp.numpy(found) == pytest.approx(np.full(2, 2.0))
+    assert "custom_vjp" in run.report(x, start=start).reason
+    for T, begin in ((lambda y, x: half(y) + x, start), (lambda y, x: y / 2 + x, half)):
+        with pytest.raises(UsageError, match=r"mode='forward': JAX cannot push.*custom_vjp.*mode='reverse'"):
+            ns.implicit.unroll(T, 40, mode="forward")(x, start=begin)
+
+
 @pytest.mark.parametrize("xp", ["torch"], indirect=True)
 def test_modules_are_reached_in_reverse_and_refused_in_forward_mode(xp: Adapter) -> None:
     import torch

@@ -1,4 +1,7 @@
-"""Iterations of jax arrays as one scan, differentiated through their steps, with tangents pushed beside them."""
+"""Iterations of jax arrays as one scan, differentiated through their steps, with tangents pushed beside them.
+
+Over 300 lines: the steps, their tangents and what is measured of both.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from nonsmooth.errors import UsageError
-from nonsmooth.implicit.iteration import MIXED, Iterates, Push, Record, mismatch, not_finite, random_tangents
+from nonsmooth.implicit.iteration import MIXED, Iterates, Push, Record, mismatch, name_of, not_finite, random_tangents
 
 __all__ = [
     "alike",
@@ -27,6 +30,9 @@ __all__ = [
 ]
 
 Tree = Any
+
+NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
+"""What JAX raises where it has no derivative of a kind: of a `jax.custom_vjp` no forward mode, of a `while_loop` no reverse."""
 
 
 def _is_array(leaf: Any) -> bool:
@@ -110,15 +116,31 @@ def _less(new: list[Any], old: list[Any]) -> list[Any]:
     return [a - b for a, b in zip(new, old, strict=True)]
 
 
+def _moved(T: Any, y: Tree, theta: Any) -> Callable[..., list[Any]]:
+    """Give a step as a function of the floating leaves of y and theta."""
+    n = len(_floating(y))
+    return lambda *values: _floating(T(_filled(y, values[:n]), *_filled(theta, values[n:])))
+
+
 def _jvp(T: Any, y: Tree, theta: Any, tangent: list[Any], direction: list[Any]) -> tuple[list[Any], list[Any]]:
     """Push a tangent of the floating leaves of y and theta through a step; give value and tangent."""
-    leaves, n = [*_floating(y), *_floating(theta)], len(tangent)
-
-    def moved(*values: Any) -> list[Any]:
-        return _floating(T(_filled(y, values[:n]), *_filled(theta, values[n:])))
-
-    found: tuple[list[Any], list[Any]] = jax.jvp(moved, tuple(leaves), (*tangent, *direction))
+    leaves = (*_floating(y), *_floating(theta))
+    found: tuple[list[Any], list[Any]] = jax.jvp(_moved(T, y, theta), leaves, (*tangent, *direction))
     return found
+
+
+def _no_push(T: Any, y: Tree, theta: Any) -> str:
+    """Say why JAX cannot push a tangent through T, which has a value; nothing if it can.
+
+    Of a `jax.custom_vjp` jax 0.10 finds this when it evaluates, or maps: two tangents are pushed, in shapes alone.
+    """
+    two = [jnp.zeros((2, *leaf.shape), leaf.dtype) for leaf in [*_floating(y), *_floating(theta)]]
+    n = len(_floating(y))
+    try:
+        jax.eval_shape(jax.vmap(lambda *tangents: _jvp(T, y, theta, [*tangents[:n]], [*tangents[n:]])[1]), *two)
+    except NO_DERIVATIVE as error:
+        return f"JAX cannot push a tangent through {name_of(T)} ({str(error).splitlines()[0][:120].rstrip('.')})"
+    return ""
 
 
 def _draw(tree: Tree, rng: np.random.Generator) -> list[Any]:
@@ -137,16 +159,16 @@ def iterate(run: Iterates, start: Tree, theta: tuple[Any, ...]) -> Tree:
     if run.mode == "forward":
         return _forward(run, start, theta)
     y = _strong(_checked(run.T, start(*theta) if callable(start) else start, theta))
-    last, seen = _scan(run, y, theta)
-    _record(run, seen, last, theta)
+    last, seen, reason = _scan(run, y, theta)
+    _record(run, seen, reason, last, theta)
     return last
 
 
-def _scan(run: Iterates, y: Tree, theta: tuple[Any, ...]) -> tuple[Tree, Any]:
-    """Scan the steps; beside the last iterate give what was measured."""
-    rng = np.random.default_rng(run.seed)
-    drawn = [(_draw(y, rng), _draw(theta, rng)) for _ in range(run.tangents)]
-    fixed = detached(theta)
+def _scan(run: Iterates, y: Tree, theta: tuple[Any, ...]) -> tuple[Tree, Any, str]:
+    """Scan the steps; beside the last iterate give what was measured, and why no tangents were pushed."""
+    rng, fixed = np.random.default_rng(run.seed), detached(theta)
+    reason = _no_push(run.T, detached(y), fixed) if run.tangents else ""
+    drawn = [(_draw(y, rng), _draw(theta, rng)) for _ in range(0 if reason else run.tangents)]
 
     def step(carry: tuple[Tree, list[Any]], _: None) -> tuple[Any, Any]:
         y, tangents = carry
@@ -162,10 +184,10 @@ def _scan(run: Iterates, y: Tree, theta: tuple[Any, ...]) -> tuple[Tree, Any]:
 
     (last, tangents), (moved, changes) = jax.lax.scan(step, (y, [t for t, _ in drawn]), None, length=run.steps)
     size = jnp.max(jnp.stack([_length(t) for t in tangents])) if drawn else jnp.zeros(())
-    return last, (moved, _length(_floating(last)), changes, size)
+    return last, (moved, _length(_floating(last)), changes, size), reason
 
 
-def _record(run: Iterates, seen: Any, last: Tree, theta: tuple[Any, ...]) -> None:
+def _record(run: Iterates, seen: Any, reason: str, last: Tree, theta: tuple[Any, ...]) -> None:
     """Hand over what was measured: now, or when the compiled function runs."""
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in _floating(last))
     seen = jax.tree_util.tree_map(jax.lax.stop_gradient, seen)
@@ -174,8 +196,8 @@ def _record(run: Iterates, seen: Any, last: Tree, theta: tuple[Any, ...]) -> Non
         moved = np.asarray(moved, dtype=np.float64)
         if not np.isfinite(moved).all() and y is not None:
             raise not_finite(run.T, int(np.argmin(np.isfinite(moved))) + 1)
-        found = np.asarray(changes, dtype=np.float64).T if run.tangents else None
-        run.record(Record(moved, float(length), found, float(size), eps), y, values, True)
+        found = np.asarray(changes, dtype=np.float64).T if run.tangents and not reason else None
+        run.record(Record(moved, float(length), found, float(size), eps, reason), y, values, True)
 
     if _concrete(seen):
         known = last if _concrete((last, theta)) else None
@@ -188,6 +210,11 @@ def _forward(run: Iterates, start: Tree, theta: tuple[Any, ...]) -> Tree:
     """Carry the Jacobian in theta along; what differentiates the result uses it, at the first order and above."""
     leaves, place = _floating(theta), callable(start)
     y = _strong(_checked(run.T, start(*theta) if place else start, theta))
+    for step in (run.T, lambda _, *t: start(*t)) if place else (run.T,):
+        if reason := _no_push(step, detached(y), detached(theta)):
+            raise UsageError(
+                f"mode='forward': {reason}. Use mode='reverse', or give what it calls a rule of forward mode (jax.custom_jvp)."
+            )
     sizes = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
     def split(flat: Any) -> list[Any]:
@@ -197,8 +224,8 @@ def _forward(run: Iterates, start: Tree, theta: tuple[Any, ...]) -> Tree:
 
     def primal(at: Tree, values: list[Any]) -> Tree:
         here = _filled(theta, values)
-        last, seen = _scan(run, at, here)
-        _record(run, seen, last, here)
+        last, seen, reason = _scan(run, at, here)
+        _record(run, seen, reason, last, here)
         return last
 
     def forward(at: Any, values: Any) -> Any:
@@ -282,22 +309,41 @@ def step_residual(x: Tree, y: Tree) -> tuple[float, float, float] | None:
 
 
 def pusher(T: Any, x: Tree, theta: tuple[Any, ...], tangent: Any) -> tuple[Any, Push] | None:
-    """Give a tangent of x, near the one passed if that fits, and what pushes it through T; None where there are no values."""
+    """Give a tangent of x, near the one passed if that fits, and what pushes it through T or pulls it back; None without values."""
     at, *fixed = detached((x, *theta))
     if not _concrete((at, fixed)):
         return None
-    still = [jnp.zeros_like(leaf) for leaf in _floating(fixed)]
     drawn = _draw(at, np.random.default_rng(0))
     if tangent is not None and [(t.shape, t.dtype) for t in tangent] == [(d.shape, d.dtype) for d in drawn]:
         drawn = [t + MIXED * d for t, d in zip(tangent, drawn, strict=True)]
+    step, leaves = lambda *values: _floating(T(_filled(at, values), *fixed)), _floating(at)
+    linear = (_pulled if _no_push(T, at, tuple(fixed)) else _pushed)(step, leaves)
+    if linear is None:
+        return None
 
     def push(moved: Any) -> tuple[float, Any]:
         before = _length(moved)
-        moved = _jvp(T, at, tuple(fixed), moved, still)[1]
+        moved = linear(*moved)
         size = float(_length(moved))
         return size / float(before), [t / size for t in moved] if size else moved
 
     return drawn, push
+
+
+def _pushed(step: Callable[..., list[Any]], leaves: list[Any]) -> Callable[..., list[Any]]:
+    """Give t -> B t."""
+    push: Callable[..., list[Any]] = jax.linearize(step, *leaves)[1]
+    return push
+
+
+def _pulled(step: Callable[..., list[Any]], leaves: list[Any]) -> Callable[..., list[Any]] | None:
+    """Give c -> B' c, which grows as B does; None where there is no reverse mode either, and nothing to differentiate by."""
+    try:
+        result, pull = jax.vjp(step, *leaves)
+        jax.eval_shape(pull, result)
+    except NO_DERIVATIVE:
+        return None
+    return lambda *moved: list(pull([*moved]))
 
 
 def operators(T: Any, y: Tree, theta: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -305,11 +351,8 @@ def operators(T: Any, y: Tree, theta: tuple[Any, ...]) -> tuple[Any, ...]:
     at, fixed = _floating(y), _floating(theta)
     leaves, n = [*at, *fixed], len(at)
     sizes = [leaf.size for leaf in leaves]
-
-    def moved(*values: Any) -> list[Any]:
-        return _floating(T(_filled(y, values[:n]), *_filled(theta, values[n:])))
-
-    result, pull = jax.vjp(moved, *leaves)
+    result, pull = jax.vjp(_moved(T, y, theta), *leaves)
+    _, turned = jax.vjp(pull, [jnp.zeros_like(leaf) for leaf in result])  # the pullback of a pullback pushes
 
     def split(flat: Any, like: list[Any]) -> list[Any]:
         parts = np.split(flat, np.cumsum([leaf.size for leaf in like])[:-1])
@@ -319,7 +362,7 @@ def operators(T: Any, y: Tree, theta: tuple[Any, ...]) -> tuple[Any, ...]:
         return np.concatenate([np.asarray(t, dtype=np.float64).ravel() for t in found] or [np.zeros(0)])
 
     def push(flat: Any) -> Any:
-        return join(jax.jvp(moved, tuple(leaves), tuple(split(flat, leaves)))[1])
+        return join(turned(tuple(split(flat, leaves)))[0])
 
     def pulled(flat: Any) -> Any:
         return join(pull(split(flat, result)))
