@@ -163,6 +163,18 @@ def test_a_violated_condition_is_refused() -> None:
     below.sum().backward()
 
 
+def test_rounding_of_a_steep_argument_in_a_cell() -> None:
+    """The solution is the number below that of the kink, but the argument there is -5e-11."""
+
+    class Steep(nn.Module):
+        def forward(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return 2e-6 * torch.relu(1e6 * (y - 0.3)) + x
+
+    x = torch.tensor([[np.nextafter(0.3, 0.0)]], dtype=torch.float64, requires_grad=True)
+    with pytest.raises(NotInvertible):
+        DeepEquilibrium(Steep())(x).sum().backward()
+
+
 def test_a_singular_matrix_without_kinks_is_refused() -> None:
     """y = y + tanh(x) - x is solved by every y at x = 0."""
 

@@ -264,6 +264,51 @@ def test_rounding_of_a_steep_argument() -> None:
     assert function.diagnose(x, y=torch.tensor(0.1 + 0.2, dtype=torch.float64)).invertible is False
 
 
+def test_kinks_that_become_steep_are_not_overlooked() -> None:
+    """In training an argument may become steep at any derivative: it is 1e-3 at last, the error of the solution 1e-9."""
+
+    def F(y: Any, x: Any, steepness: float, distance: float) -> Any:  # B = 1 - 2 w
+        return y - x - 2 * torch.relu(steepness * (y - x - distance)) / steepness
+
+    solve = ns.implicit.root(F, lambda x, steepness, distance: x + 1e-9)
+    scalar = lambda number: torch.tensor(number, dtype=torch.float64, requires_grad=True)  # noqa: E731
+    for _ in range(2):
+        solve(scalar(1.0), scalar(1.0), scalar(1.0)).backward()
+    with pytest.raises(ns.errors.NotInvertible):
+        solve(scalar(1.0), scalar(1e6), scalar(0.0)).backward()
+
+
+def test_the_third_derivative_of_a_large_equation_knows_its_error() -> None:
+    """|B^-1| is estimated at every solution, by a random right-hand side where there are no factors."""
+
+    def F(y: Any, x: Any, distance: Any) -> Any:
+        return y - x - 2 * torch.relu(y - x - distance)
+
+    solve = ns.implicit.root(F, lambda x, _: x + 1e-9, linear="gmres")
+    x, far = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    for _ in range(2):
+        solve(x, far).sum().backward()
+    with pytest.raises(ns.errors.NotInvertible):
+        solve(x, 0 * far).sum().backward()
+
+
+@pytest.mark.parametrize("steepness", [1.0, 1e6])
+@pytest.mark.parametrize("error", [0.0, 1e-9, -1e-9])
+def test_an_if_that_ties_within_the_error_is_said(steepness: float, error: float) -> None:
+    """What an `if` compares counts in its own units, too; a solution nearby that is far from the tie is no trouble."""
+
+    def T(y: Any, x: Any) -> Any:
+        if steepness * (y - 1) > 0:
+            return 3 * (y - 1) + x
+        return 0 * y + x
+
+    solve = ns.implicit.fixed_point(T, lambda x: x.clone() + error)
+    x = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with pytest.warns(ImplicitWarning, match="2 programs of an `if` on data meet here"):
+        solve(x).backward()
+    ns.implicit.fixed_point(T, lambda x: x.clone())(x - 1e-8).backward()
+
+
 def test_a_flat_argument_is_not_near_its_kink_because_it_is_small() -> None:
     """An argument of 1e-9 may be 1e-3 away from its kink: the condition that fails there does not matter."""
     y = torch.tensor(-1e-9, dtype=torch.float64)

@@ -1,9 +1,9 @@
 """The condition of the theorem at a derivative: the solution is looked at once more, and diagnosed if it lies on kinks.
 
 The residual is captured once for each signature of its arguments. At every derivative its program is evaluated at the
-solution, and the least distance to a kink compared with what the error of the solution can move the arguments of kinks: a
-first-order bound |B^-1| |H| of that error for all of them at once, and where that is not enough the difference of each
-argument between y and y - B^-1 H, the step of Newton's method. The length of that step also tells of a solution that is far
+solution, and what is zero at kinks compared with what the error of the solution can move it: its slope, measured there,
+times a first-order bound |B^-1| |H| of that error, and where that is not enough its difference between y and y - B^-1 H,
+the step of Newton's method. The length of that step also tells of a solution that is far
 away though |H| is small, and the signs of a Hessian of one that is no minimiser.
 
 Over 300 lines: all that is looked at before a derivative is given.
@@ -12,27 +12,33 @@ Over 300 lines: all that is looked at before a derivative is given.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from nonsmooth.dictionary import Call, Nonsmooth, Operation, Singularity, Switch
+from nonsmooth.dictionary import Nonsmooth, Singularity, Switch
 from nonsmooth.errors import ImplicitWarning, NonsmoothError, NotInvertible
-from nonsmooth.frameworks.framework import Evaluation, NonsmoothCall
+from nonsmooth.frameworks.framework import Evaluation
 from nonsmooth.frameworks.replay.plan import plan_of
 from nonsmooth.frameworks.torch import TORCH
 from nonsmooth.frameworks.torch.tree import flatten, unflatten
 from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Node
+from nonsmooth.implicit.torch.slopes import slopes, without_branches
 from nonsmooth.implicit.torch.trees import TREES, detached, squared_norm
 from nonsmooth.program import Program
 
 __all__ = ["make_check"]
+
+Place: TypeAlias = tuple[int, int, bool]
+"""The step of an argument, which of its arguments it is, and whether the step is singular at bad points, not kinked."""
+
+Arguments: TypeAlias = Mapping[Place, torch.Tensor]
 
 NEAR = 10.0
 """A kink is looked at within so many bounds of the error of the solution, as in a diagnosis."""
@@ -55,9 +61,7 @@ class _Known:
     """What is known of an equation for arguments of one signature."""
 
     program: Program | None
-    derivatives: int = 0
     severed: tuple[str, ...] = ()
-    steepness: float = 0.0
 
 
 def make_check(equation: Equation, theta: tuple[Any, ...], options: Options) -> Callable[[Node], None] | None:
@@ -97,11 +101,9 @@ class _Check:
         self.known = self._recall()
 
     def run(self) -> None:
-        """Probe the linear system from time to time, look for kinks, and diagnose."""
-        self.known.derivatives += 1
+        """Probe the linear system, which bounds |B^-1| as well, look for kinks, and diagnose."""
         linear = self.node.system.linear
-        if linear.chosen == "dense" or self.known.derivatives & (self.known.derivatives - 1) == 0:
-            linear.probe()  # at the 1st, 2nd, 4th, 8th, ... derivative where it costs a solve
+        linear.probe()
         if linear.chosen == "dense":
             self._accurate()
         if self.known.program is None:
@@ -189,6 +191,12 @@ class _Check:
         with torch.no_grad():
             return TORCH.evaluate(self.known.program, y, self.theta, observe=True)
 
+    def _beside(self, y: Any) -> Arguments:
+        """Give what is zero at kinks near the solution, on its side of every `if` on data."""
+        assert self.known.program is not None
+        with torch.no_grad():
+            return _arguments(TORCH.evaluate(without_branches(self.known.program), y, self.theta, observe=True))
+
     def _kinked(self) -> Any | None:
         """Give the point at which to diagnose if the solution may lie on kinks, else None."""
         seen = self._observed(self.y)
@@ -206,17 +214,17 @@ class _Check:
         rounding = ROUNDING * system.eps * size * max(1.0, inverse)
         error = inverse * float(sum(r.double().square().sum() for r in self.node.value)) ** 0.5
         distance = max(NEAR * error, rounding)
-        self._measure(seen, size)
-        steep = max(1.0, self.known.steepness)
-        rounding *= steep
-        near = [call for call in seen.calls if _margin(call) <= distance * steep]
-        tied = self._guard_margin() <= distance
+        here = _arguments(seen)
+        steep = slopes(self._beside, here, self.y)
+        near = {k for k, a in here.items() if _reached(k, a, distance * steep[k])}
+        tied = self._tied(distance)
         if not near and not tied:
             return None
         step = system.solve(self.node.value, transposed=False)
         leaves, structure = flatten(self.y)
         nearer = unflatten([t - d for t, d in zip(leaves, step, strict=True)], structure)
-        kinked, crossed = self._compare(near, self._observed(nearer), rounding)
+        allowed = {k: rounding * steep[k] for k in near}
+        kinked, crossed = _compare(here, self._beside(nearer), allowed)
         if crossed:
             self._warn(
                 f"the solution is not accurate enough: it lies on the other side of {crossed} kink(s) than the solution to which "
@@ -225,46 +233,22 @@ class _Check:
             )
         return nearer if kinked or tied else None
 
-    def _measure(self, seen: Evaluation, size: float) -> None:
-        """Measure, from time to time, how fast the arguments of kinks move with the solution."""
-        if not seen.calls or self.known.derivatives & (self.known.derivatives - 1):
-            return
-        system, step = self.node.system, self.node.system.eps**0.5 * size
-        moves = system.parts(np.random.default_rng(0).standard_normal(system.linear.size) * step)
-        moved = unflatten([t.detach() + d for t, d in zip(system.leaves, moves, strict=True)], system.structure)
-        again = {met.step.index: met.call for met in self._observed(moved).calls}
-        for met in seen.calls:
-            operation = met.step.operation
-            if isinstance(operation, Nonsmooth) and met.step.index in again:
-                pairs = zip(_arguments(operation, met.call), _arguments(operation, again[met.step.index]), strict=True)
-                found = [float((a - b).abs().max()) / step for a, b in pairs if a.shape == b.shape and a.numel()]
-                self.known.steepness = max([self.known.steepness, *(f for f in found if np.isfinite(f))])
-
-    @staticmethod
-    def _compare(near: list[NonsmoothCall], nearer: Evaluation, rounding: float) -> tuple[bool, int]:
-        """Tell whether arguments of kinks may be zero at the solution, and how many change their sign on the way to it."""
-        again = {met.step.index: met.call for met in nearer.calls}
-        kinked, crossed = False, 0
-        for met in near:
-            operation, after = met.step.operation, again.get(met.step.index)
-            if after is None:
-                kinked = True
-                continue
-            for a, b in zip(_arguments(operation, met.call), _arguments(operation, after), strict=True):
-                kinked |= a.shape != b.shape or bool((b.abs() <= MOVED * (a - b).abs() + rounding).any())
-                crossed += int(((a * b < 0) & (b.abs() > rounding)).sum()) if a.shape == b.shape else 0
-        return kinked, crossed
-
-    def _guard_margin(self) -> float:
-        """Give the least difference of what an `if` on data compares."""
+    def _tied(self, distance: float) -> bool:
+        """Tell whether what an `if` on data compares may be equal at the solution."""
         program = self.known.program
         assert program is not None
         tying = plan_of(program).compared
         wanted = frozenset(c for g in program.guards if g.kind == "branch" for c in g.comparisons if c in tying)
         if not wanted:
-            return float("inf")
-        found = TORCH.compared(program, self.y, self.theta, wanted).values()
-        return min((float(np.min(m)) for m in found if np.size(m)), default=float("inf"))
+            return False
+
+        def differences(y: Any) -> dict[int, torch.Tensor]:
+            found = TORCH.compared(without_branches(program), y, self.theta, wanted)
+            return {k: torch.as_tensor(np.asarray(m)) for k, m in found.items()}
+
+        here = differences(self.y)
+        steep = slopes(differences, here, self.y)
+        return any(bool((m <= distance * steep[k]).any()) for k, m in here.items())
 
     def _reproduces(self, seen: Evaluation) -> bool:
         """Tell whether the program gives the residual that was recorded."""
@@ -300,18 +284,31 @@ class _Check:
         warnings.warn(text, ImplicitWarning, stacklevel=3)
 
 
-def _arguments(operation: Operation, call: Call) -> list[torch.Tensor]:
-    """Give what is zero at the kinks of a call: with their signs at switches, as distances elsewhere."""
-    if isinstance(operation, Switch):
-        return list(operation.arguments(call))
-    assert isinstance(operation, Nonsmooth | Singularity)
-    return list(operation.margins(call).values())
+def _arguments(seen: Evaluation) -> dict[Place, torch.Tensor]:
+    """Give what is zero at the kinks that were met: with its sign at switches, as a distance elsewhere."""
+    found: dict[Place, torch.Tensor] = {}
+    for met in seen.calls:
+        operation = met.step.operation
+        assert isinstance(operation, Nonsmooth | Singularity)
+        parts = operation.arguments(met.call) if isinstance(operation, Switch) else operation.margins(met.call).values()
+        singular = isinstance(operation, Singularity)
+        found |= {(met.step.index, k, singular): a for k, a in enumerate(parts)}
+    return found
 
 
-def _margin(met: NonsmoothCall) -> float:
-    """Give the least distance of the arguments of a call to a kink; of a singular step only whether it is at a bad point."""
-    operation = met.step.operation
-    if isinstance(operation, Singularity):
-        return 0.0 if any(bool((m <= 0).any()) for m in operation.margins(met.call).values()) else float("inf")
-    assert isinstance(operation, Nonsmooth)
-    return min((float(m.min()) for m in operation.margins(met.call).values() if m.numel()), default=float("inf"))
+def _reached(place: Place, a: torch.Tensor, distance: torch.Tensor) -> bool:
+    """Tell whether an argument is within a distance of its kink; of a singular step only whether it is at a bad point."""
+    return bool((a <= 0 if place[-1] else a.abs() <= distance).any())
+
+
+def _compare(here: Arguments, nearer: Arguments, rounding: Arguments) -> tuple[bool, int]:
+    """Tell whether arguments of kinks may be zero at the solution, and how many change their sign on the way to it."""
+    kinked, crossed = False, 0
+    for place, allowed in rounding.items():
+        a, b = here[place], nearer.get(place)
+        if b is None or a.shape != b.shape:
+            kinked = True
+            continue
+        kinked |= bool((b.abs() <= MOVED * (a - b).abs() + allowed).any())
+        crossed += int(((a * b < 0) & (b.abs() > allowed)).sum())
+    return kinked, crossed

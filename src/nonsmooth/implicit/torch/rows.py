@@ -21,8 +21,10 @@ from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Leaves, Node
 from nonsmooth.implicit.torch.batched import AffineMap, dense_solve, fixed_rows
+from nonsmooth.implicit.torch.slopes import slopes, without_branches
 from nonsmooth.implicit.torch.system import linear_tolerance
 from nonsmooth.implicit.torch.trees import TREES
+from nonsmooth.program import Program
 
 __all__ = ["AffineRows", "CellRows", "KinkCheck", "Rows", "length"]
 
@@ -281,19 +283,27 @@ class KinkCheck:
         key = (TORCH.signature(y, theta), *(m.training for m in getattr(self.cell, "modules", list)()))
         if key not in self.programs:
             self.programs[key] = TORCH.capture(lambda y, x: self.cell(y, x), y, theta)
-        with torch.no_grad():
-            seen = TORCH.evaluate(self.programs[key], y, theta, observe=True)
+
+        def margins(y: torch.Tensor, program: Program) -> dict[tuple[int, str], torch.Tensor]:
+            with torch.no_grad():
+                seen = TORCH.evaluate(program, y, theta, observe=True)
+            return {
+                (met.step.index, name): margin
+                for met in seen.calls
+                if isinstance(met.step.operation, Nonsmooth | Singularity)
+                for name, margin in met.step.operation.margins(met.call).items()
+            }
+
+        here = margins(y, self.programs[key])
+        beside = without_branches(self.programs[key])
+        steep = slopes(lambda y: margins(y, beside), here, y)
         size = 1 + float(y.abs().max())
         error = node.inverse_norm * float(length(node.value[0]).amax())
         distance = max(ROUNDING * node.system.eps * size, NEAR * error)
         near = torch.zeros(count, dtype=torch.bool, device=y.device)
-        for call in seen.calls:
-            operation = call.step.operation
-            if not isinstance(operation, Nonsmooth | Singularity):
-                continue
-            for margin in operation.margins(call.call).values():
-                close = margin <= distance
-                near |= close.reshape(count, -1).any(1) if close.ndim and len(close) == count else close.any()
+        for place, margin in here.items():
+            close = margin <= distance * steep[place]
+            near |= close.reshape(count, -1).any(1) if close.ndim and len(close) == count else close.any()
         rows = near.nonzero()[:, 0].tolist()
         leaves = [t for t in flatten(self.x)[0] if isinstance(t, torch.Tensor) and t.ndim and len(t) == count]
         different: dict[bytes, int] = {}
