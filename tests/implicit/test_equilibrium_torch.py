@@ -135,6 +135,14 @@ def test_a_monotone_layer_that_does_not_contract() -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
 
 
+def test_plain_steps_that_diverge_do_not_spoil_the_splitting() -> None:
+    """It begins at the start then."""
+    layer, x, cotangent = layer_of(scale=20.0, width=30), double(6, 3).requires_grad_(), double(6, 30, 1)
+    found = torch.autograd.grad(layer(x), [*layer.parameters(), x], cotangent)
+    for a, b in zip(found, dense_gradients(layer, x, cotangent), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
 class Doubling(nn.Module):
     """y = 2 relu(y) + x: I - J is 1 or -1 at 0, and 0 between."""
 

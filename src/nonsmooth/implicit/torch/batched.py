@@ -131,9 +131,9 @@ def fixed_rows(
     return found
 
 
-def _plain(T: Map, y: torch.Tensor, goal: float, limit: int, error: Callable[..., float]) -> Found:
+def _plain(T: Map, start: torch.Tensor, goal: float, limit: int, error: Callable[..., float]) -> Found:
     """Iterate y <- T(y), measuring seldom, until the goal is reached or the steps contract slowly."""
-    best, best_error, before, used, ahead = y, float("inf"), 0.0, 0, 2
+    y, best, best_error, before, used, ahead = start, start, float("inf"), 0.0, 0, 2
     while used < limit:
         steps = min(ahead, limit - used)
         for _ in range(steps):
@@ -153,6 +153,8 @@ def _plain(T: Map, y: torch.Tensor, goal: float, limit: int, error: Callable[...
         if rate and needed > QUICK:
             break
         ahead = max(1, min(needed, 16))
+    if not best_error <= 1:  # far from a solution the residual is as large as y
+        best, best_error = start, float("inf")
     return Found(best, best_error, used, "plain iteration")
 
 
