@@ -652,6 +652,36 @@ def test_kinks_that_become_steep_are_not_overlooked() -> None:
         jax.grad(solve)(one, 1e6 * one, 0 * one)
 
 
+SMALL: dict[str, Callable[..., Any]] = {
+    "fixed point": lambda **o: implicit.fixed_point(lambda y, x: y - 1e-9 * (y**3 + y - x), lambda x: 0 * x, **o),
+    "root": lambda **o: implicit.root(lambda y, x: 1e-9 * (y**3 + y - x), lambda x: 0 * x, **o),
+    "argmin": lambda **o: implicit.argmin(
+        lambda y, x: 1e-9 * (y**4 / 4 + y**2 / 2 - x * y), solver=lambda x: 0 * x, **o
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "double"), [("fixed point", True), ("root", True), ("root", False), ("argmin", True), ("argmin", False)]
+)
+def test_a_small_residual_far_from_the_solution_is_said(kind: str, double: bool) -> None:
+    """In other units |H| is small everywhere; Newton's step is as long as the solution is far, in any units."""
+    with jax.enable_x64(double):
+        slope = jax.grad(SMALL[kind]())
+        for differentiate in (slope, jax.jit(slope)):
+            with pytest.warns(ImplicitWarning, match=r"Newton's step from there is 2 long, where 1 \+ \|y\| is 1\."):
+                jax.block_until_ready(differentiate(2.0))
+        with pytest.raises(NotConverged):
+            SMALL[kind](tolerance=1e-12)(2.0)
+        for option in ({"check": "solves"}, {"violated": "ignore"}):
+            jax.block_until_ready(jax.jit(jax.grad(SMALL[kind](**option)))(2.0))
+
+
+def test_a_loose_tolerance_is_no_small_residual() -> None:
+    """What was asked for is not warned of."""
+    assert jax.grad(implicit.root(lambda y, x: y - x, lambda x: 0.9 * x, tolerance=0.1))(1.0) == 1.0
+
+
 def test_random_and_whole_numbers_are_passed_on() -> None:
     def T(y: Any, t: Any, index: Any, key: Any) -> Any:
         return 0.1 * y[index] + t + jax.random.normal(key, y.shape)

@@ -31,6 +31,7 @@ from nonsmooth.frameworks.jax.compiled import TracedRun
 from nonsmooth.frameworks.jax.run import environment
 from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.implicit.equation import Equation
+from nonsmooth.implicit.jax.accuracy import accurate
 from nonsmooth.implicit.jax.arrays import Parameters, cut_off
 from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
 from nonsmooth.implicit.jax.nested import holds_solutions, joined, unknowns
@@ -65,6 +66,8 @@ def check_condition(
             size, inverse = _condition(matrix, factors)
             least = 0.0 if problem.equation.kind == "root" or problem.equation.symmetric else 1.0
             (token,) = verified([token], [size, inverse], _Invertible(problem.described, options.violated, least))
+        if looks and options.check == "kinks":
+            token = accurate(problem, y, inputs, factors, token)
     elif looks and options.check == "kinks":
         numbers = _probe(pull, y, system=system)
         inverse = numbers[-1]
