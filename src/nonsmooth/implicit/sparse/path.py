@@ -21,6 +21,9 @@ __all__ = ["Segment", "SolutionPath", "solution_path"]
 KKT = 1e-9
 """How well a segment must satisfy the optimality conditions, relative to the largest correlation."""
 
+TIED = 1e-12
+"""A feature outside of the support whose slack in the middle of a segment is no larger is tied to it all along: a copy, say."""
+
 ENDS = 1e-12
 """How far two kinks must be from each other, and from 0, relative to the largest l1."""
 
@@ -215,6 +218,7 @@ def _checked(A: Vector, b: Vector, n: int, segments: tuple[Segment, ...]) -> tup
     size = float(np.abs(A.T @ b).max(initial=0.0)) / n
     for i, segment in enumerate(segments):
         S = list(segment.support)
+        rest = np.setdiff1d(np.arange(A.shape[1]), S)
         joins = i == 0 or abs(segments[i - 1].lower - segment.upper) <= KKT * size
         for l1 in (segment.lower, (segment.lower + segment.upper) / 2, segment.upper):
             coef = segment.constant + l1 * segment.slope
@@ -222,6 +226,8 @@ def _checked(A: Vector, b: Vector, n: int, segments: tuple[Segment, ...]) -> tup
             fine = (np.abs(correlation) <= l1 + KKT * size).all() and np.abs(
                 correlation[S] - l1 * segment.signs
             ).max() <= KKT * size
+            middle = segment.lower < l1 < segment.upper
+            fine &= not middle or bool((np.abs(correlation[rest]) < l1 - TIED * size).all())
             if not (joins and fine and (coef * segment.signs >= -KKT * (1 + np.abs(coef).max())).all()):
                 raise NotConverged(
                     f"The path could not be followed below l1 = {segment.upper:g}: columns tie there, or are too nearly "
