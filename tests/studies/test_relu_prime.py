@@ -313,7 +313,10 @@ def test_training_depends_on_alpha_only_where_a_kink_is_met() -> None:
     assert runs["float64", 0.0] == runs["float64", 1.0] and runs["float64", 0.0]["first"] is None
     again = run_training(**{**TRAINED, "alpha": 1.0})
     assert again == runs["bfloat16", 1.0]
-    assert (runs["bfloat16", 0.0]["weights"] == again["weights"]) == (again["met"] == 0)
+    assert again["met"] > 0 or runs["bfloat16", 0.0]["weights"] == again["weights"]
+    often = {**TRAINED, "biases": "zero", "network": "cnn", "width": 2}  # blank pixels meet kinks at every step
+    differing = [run_training(**{**often, "alpha": alpha}) for alpha in (0.0, 1.0)]
+    assert differing[0]["weights"] != differing[1]["weights"] and differing[0]["met"] > 0
 
 
 def test_a_run_that_breaks_says_so() -> None:
