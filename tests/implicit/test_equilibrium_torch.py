@@ -361,6 +361,22 @@ def test_under_autocast_the_system_is_solved_in_single() -> None:
         torch.testing.assert_close(layer.cell.V.grad, expected, atol=0.1 * float(expected.abs().max()), rtol=0.0)
 
 
+def test_blocks_that_may_be_singular_in_half_precision_alone() -> None:
+    """I - J is diagonal, of 2 to 9, and 64 unknowns in bfloat16 tell nothing of its least singular value."""
+
+    class Steep(nn.Module):
+        def forward(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return x - torch.linspace(1, 8, 64, dtype=x.dtype) * y
+
+    def pull(dtype: torch.dtype) -> None:
+        x = torch.zeros(2, 64, dtype=dtype, requires_grad=True)
+        DeepEquilibrium(Steep())(x).sum().backward()
+
+    pull(torch.float32)
+    with pytest.raises(NotConverged, match="cannot be told in this precision"):
+        pull(torch.bfloat16)
+
+
 def test_blocks_in_half_precision_are_solved() -> None:
     """They are the last resort of a cell in half precision."""
     blocks, right = 0.2 * double(6, 3).reshape(2, 3, 3) + torch.eye(3), double(2, 3, seed=1)

@@ -83,6 +83,20 @@ def test_singular_matrices_are_refused_with_their_smallest_singular_value(name: 
         system(SINGULAR[name]).solve(np.ones(len(SINGULAR[name])))
 
 
+@pytest.mark.parametrize(
+    ("matrix", "eps", "wider"), [(drawn(128), 2.0**-7, "float32"), (np.diag([1.0, 1e-6]), 2.0**-23, "float64")]
+)
+def test_what_a_narrow_type_cannot_tell_is_not_called_singular(matrix: Any, eps: float, wider: str) -> None:
+    """Bfloat16 with 128 unknowns: the condition number is 5, and rounding alone may make it infinite."""
+    with pytest.raises(
+        NotConverged, match=f"whether its matrix is singular cannot be told in this precision.* in {wider}"
+    ):
+        system(matrix, eps=eps).solve(np.ones(len(matrix)))
+    system(matrix).solve(np.ones(len(matrix)))
+    with pytest.raises(NotInvertible, match="is singular"):
+        system(0 * matrix, eps=eps).solve(np.ones(len(matrix)))
+
+
 @pytest.mark.parametrize("scale", [1e-150, 1e-8, 1.0, 1e8, 1e150])
 def test_the_unit_of_an_equation_does_not_matter(scale: float) -> None:
     np.testing.assert_allclose(

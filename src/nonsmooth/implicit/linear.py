@@ -1,7 +1,8 @@
 """Linear systems B x = b of implicit differentiation: solved, checked, or refused; never by least squares.
 
 A system is given by its product v -> B v, and where it is small enough also by its matrix. A dense one is factorised; it is
-singular within rounding if its least singular value is below the error that rounding leaves in its entries. A large one is
+singular within rounding if its least singular value is below the error that rounding leaves in its entries; in a type narrower
+than the double precision in which it is factorised, that may be so though it is not singular. A large one is
 solved by Krylov's methods, and the residual b - B x is computed anew at the end. That does not see a singular B if b happens
 to lie in its range; a random right-hand side lies there with probability 0, so that `probe` solves for one.
 """
@@ -27,6 +28,9 @@ DENSE = 512
 
 ROUNDING = 8.0
 """How many units of rounding, times the size and the scale of the matrix, its least singular value must exceed."""
+
+DOUBLE, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
+"""Units of rounding."""
 
 RESTART = 50
 """After how many products GMRES starts again."""
@@ -84,7 +88,7 @@ class LinearSystem:
 
         Raises:
             NotInvertible: B is singular within rounding.
-            NotConverged: the residual of the solution is too large.
+            NotConverged: the residual of the solution is too large, or B singular as far as its type can tell, in another not.
         """
         if right.ndim == 2 and self.chosen != "dense":
             columns = [self.solve(column, transposed=transposed) for column in right.T]
@@ -127,7 +131,7 @@ class LinearSystem:
             factors, pivots, _ = lapack.dgetrf(matrix)
             norm = float(np.abs(matrix).sum(axis=0).max())
             rcond, _ = lapack.dgecon(factors, max(norm, np.finfo(float).tiny))
-            if not rcond * norm > 10 * self.size * self._zero(norm):
+            if not rcond * norm > 10 * self.size * self._zero(norm, self.eps):
                 self._refuse_singular(matrix)
             if self.symmetric and lapack.dpotrf(matrix)[1]:  # no Cholesky factor
                 lowest = float(eigvalsh(matrix, subset_by_index=(0, 0))[0])
@@ -135,14 +139,21 @@ class LinearSystem:
             self._factors = factors, pivots
         return self._factors
 
-    def _zero(self, norm: float) -> float:
+    def _zero(self, norm: float, eps: float) -> float:
         """Give the size below which a singular value is zero within rounding."""
-        return ROUNDING * self.eps * max(norm, self.scale)
+        return ROUNDING * eps * max(norm, self.scale)
 
     def _refuse_singular(self, matrix: Floats) -> None:
-        """Raise if the least singular value of a matrix is zero within rounding."""
+        """Raise if the least singular value of a matrix is zero within rounding, or may be in the type of its numbers."""
         values = np.linalg.svd(matrix, compute_uv=False)
-        zero = self._zero(float(values[0])) * np.sqrt(self.size)
+        zero, double = (self._zero(float(values[0]), e) * np.sqrt(self.size) for e in (self.eps, DOUBLE))
+        if double < values[-1] <= zero:
+            raise NotConverged(
+                f"the linear system of {self.name} ({self.size} unknowns) was not solved: whether its matrix is singular cannot "
+                f"be told in this precision, a unit of rounding of {self.eps:.2g}. Its smallest singular value is "
+                f"{values[-1]:.2g}, its largest {values[0]:.2g}, and rounding may change them by {zero:.2g}. Solve in a wider "
+                f"type: pass the start and the parameters in {'float32' if self.eps > SINGLE else 'float64'}."
+            )
         if values[-1] <= zero:
             raise NotInvertible(
                 f"the derivative B of {self.name} in its solution is singular: its smallest singular value is "

@@ -227,10 +227,16 @@ class CellRows(Rows):
         return torch.cat(rows).transpose(0, 1)
 
     def _refuse(self, singular: torch.Tensor) -> None:
-        """Raise if a block is singular."""
+        """Raise if a block is singular, or if that cannot be told."""
         if self.system.options.violated == "ignore" or not bool(singular.any()):
             return
         equation = self.system.equation
+        if self.system.eps > torch.finfo(torch.float32).eps:
+            raise NotConverged(
+                f"the linear system of the {equation.kind} of {equation.name} was not solved for row "
+                f"{int(singular.nonzero()[0, 0])} of the batch: whether its matrix is singular cannot be told in this precision, "
+                f"a unit of rounding of {self.system.eps:.2g}. Let the cell take and give float32."
+            )
         _report(
             f"the derivative of the {equation.kind} of {equation.name} in its solution is singular in row "
             f"{int(singular.nonzero()[0, 0])} of the batch: the solution is then no function of the parameters that could be "
