@@ -682,6 +682,36 @@ def test_a_loose_tolerance_is_no_small_residual() -> None:
     assert jax.grad(implicit.root(lambda y, x: y - x, lambda x: 0.9 * x, tolerance=0.1))(1.0) == 1.0
 
 
+def test_a_stationary_point_that_is_no_minimiser_is_said() -> None:
+    well = implicit.argmin(lambda y, x: ((y**2 - x) ** 2).sum())
+    x, saddle, bottom = jnp.array([2.0, 2.0]), jnp.array([0.0, 2.0**0.5]), jnp.array([2.0**0.5, -(2.0**0.5)])
+    slope = jax.grad(lambda x, start: well(x, start=start).sum())
+    for differentiate in (slope, jax.jit(slope)):
+        with pytest.warns(ImplicitWarning, match="no minimiser, though the gradient is 0 there"):
+            jax.block_until_ready(differentiate(x, saddle))
+        jax.block_until_ready(differentiate(x, bottom))
+    with pytest.warns(ImplicitWarning, match="no minimiser"):  # one row of a batch
+        jax.vmap(slope)(jnp.stack([x, x]), jnp.stack([bottom, saddle]))
+    stationary = implicit.root(lambda y, x: 4 * y * (y**2 - x))
+    jax.grad(lambda x: stationary(x, start=saddle).sum())(x)
+
+
+def test_a_selection_that_is_curved_downwards_on_a_kink_is_no_maximum() -> None:
+    """2 relu(y)^2 + 2 relu(-y)^2 - y^2 is y^2; of its Hessians 4 w + 4 v - 2 at 0 one is -2, and what is said is of all."""
+    f = implicit.argmin(
+        lambda y, x: 2 * jax.nn.relu(y - x) ** 2 + 2 * jax.nn.relu(x - y) ** 2 - (y - x) ** 2,
+        solver=lambda x: x,
+        violated="warn",
+    )
+    slope = jax.grad(f)
+    for differentiate in (slope, jax.jit(slope)):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ImplicitWarning)
+            jax.block_until_ready(differentiate(1.0))
+        assert len(said) == 1
+        assert "kink" in str(said[0].message) or "is violated" in str(said[0].message)
+
+
 def test_random_and_whole_numbers_are_passed_on() -> None:
     def T(y: Any, t: Any, index: Any, key: Any) -> Any:
         return 0.1 * y[index] + t + jax.random.normal(key, y.shape)

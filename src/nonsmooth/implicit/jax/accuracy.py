@@ -1,4 +1,4 @@
-"""How far a solution is, which |H| alone does not tell.
+"""How far a solution is, and whether a minimiser is one, which |H| alone does not tell.
 
     |B^-1 H| <= max(1e-2, 10 tolerance) (1 + |y|)
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.scipy.linalg import lu_solve
@@ -22,7 +23,7 @@ from nonsmooth.implicit.jax.problem import Problem, residual
 from nonsmooth.implicit.jax.traced import Equations
 from nonsmooth.implicit.jax.verify import verified
 
-__all__ = ["accurate"]
+__all__ = ["accurate", "has_negative_eigenvalue"]
 
 FAR = 1e-2
 """Newton's step from a solution is at most so long, relative to 1 + |y|, or ten times the tolerance."""
@@ -69,3 +70,11 @@ class _Near:
     def look(self, *seen: Any) -> None:
         """Judge by numbers alone."""
         raise NotImplementedError
+
+
+@jax.jit
+def has_negative_eigenvalue(matrix: Any, size: Any) -> Any:
+    """Tell whether a symmetric matrix of a norm has a negative eigenvalue beyond doubt: shifted a little, no Cholesky factor."""
+    shift = jnp.finfo(matrix.dtype).eps ** 0.5 * size
+    factor = jnp.linalg.cholesky(matrix + shift * jnp.eye(len(matrix), dtype=matrix.dtype))
+    return ~jnp.all(jnp.isfinite(factor)) & (size > 0) & (size < jnp.inf)

@@ -31,7 +31,7 @@ from nonsmooth.frameworks.jax.compiled import TracedRun
 from nonsmooth.frameworks.jax.run import environment
 from nonsmooth.frameworks.jax.severed import dependences
 from nonsmooth.implicit.equation import Equation
-from nonsmooth.implicit.jax.accuracy import accurate
+from nonsmooth.implicit.jax.accuracy import accurate, has_negative_eigenvalue
 from nonsmooth.implicit.jax.arrays import Parameters, cut_off
 from nonsmooth.implicit.jax.linear_solve import System, dense_matrix, factored
 from nonsmooth.implicit.jax.nested import holds_solutions, joined, unknowns
@@ -58,7 +58,7 @@ def check_condition(
     options = problem.options
     looks = options.violated != "ignore"
     factors: tuple[Any, ...] = ()
-    inverse = None
+    inverse, curved = None, jnp.zeros((), bool)
     if system.method == "dense":
         matrix = dense_matrix(pull, y)
         factors = tuple(factored(matrix))
@@ -68,13 +68,14 @@ def check_condition(
             (token,) = verified([token], [size, inverse], _Invertible(problem.described, options.violated, least))
         if looks and options.check == "kinks":
             token = accurate(problem, y, inputs, factors, token)
+            curved = has_negative_eigenvalue(matrix, size) if problem.equation.symmetric else curved
     elif looks and options.check == "kinks":
         numbers = _probe(pull, y, system=system)
         inverse = numbers[-1]
         judge = _Probed(problem.described, options.violated, system.method, system.tolerance)
         (token,) = verified([token], numbers, judge)
     if looks and options.check == "kinks":
-        (token,) = verified([token], [y, _error(problem, y, inputs, inverse), *inputs], _Kinked(problem))
+        (token,) = verified([token], [y, _error(problem, y, inputs, inverse), curved, *inputs], _Kinked(problem))
     return factors, token
 
 
@@ -201,7 +202,10 @@ def _report(message: str, violated: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Kinked:
-    """The judge of a solution on kinks; what it sees is (y, the bound of its error, what H was closed over and is given)."""
+    """The judge of a solution on kinks; off them, of a minimiser whose Hessian is curved downwards.
+
+    What it sees is (y, the bound of its error, whether it is curved downwards, what H was closed over and is given).
+    """
 
     problem: Problem
     one_by_one = True
@@ -228,7 +232,7 @@ class _Kinked:
         like = equations.known("unknowns", lambda: jax.eval_shape(partial(unknowns, equations), *shapes))
         return lambda point, *data: joined(equations, like, point, data)
 
-    def measure(self, y: Any, bound: Any, *inputs: Any) -> tuple[Any, ...]:
+    def measure(self, y: Any, bound: Any, curved: Any, *inputs: Any) -> tuple[Any, ...]:
         """Count the active kinks in a compiled program."""
         try:
             function = self._function(y, inputs)
@@ -236,9 +240,9 @@ class _Kinked:
             with jax.core.eval_context():
                 program = self.problem.equations.known("shapes", lambda: JAX.trace(function, *_shapes(point, inputs)))
                 self._say_severed(program)
-            return _near(program, point, inputs, 2 * bound), bound
+            return _near(program, point, inputs, 2 * bound), bound, curved
         except NonsmoothError:
-            return jnp.full((), -1), bound
+            return jnp.full((), -1), bound, curved
 
     def _say_severed(self, program: Program) -> None:
         """Warn where y is cut off from the derivative by `stop_gradient`, unless that cancels, and of unknown operations."""
@@ -261,12 +265,15 @@ class _Kinked:
                 stacklevel=2,
             )
 
-    def failed(self, count: Any, bound: Any) -> Any:
+    def failed(self, count: Any, bound: Any, curved: Any) -> Any:
         """Ask for none."""
-        return count != 0
+        return (count != 0) | curved
 
-    def tell(self, count: Any, bound: Any) -> None:
+    def tell(self, count: Any, bound: Any, curved: Any) -> None:
         """Say how many there are."""
+        if count == 0:
+            self._say_curved()
+            return
         found = (
             f"the solution lies on {int(count)} kink(s), up to its error of {float(bound):.2g}"
             if count > 0
@@ -280,7 +287,16 @@ class _Kinked:
             stacklevel=2,
         )
 
-    def look(self, y: Any, bound: Any, *inputs: Any) -> None:
+    def _say_curved(self) -> None:
+        """Warn of a stationary point."""
+        warnings.warn(
+            f"the derivative of the {self.problem.described}: the solution is no minimiser, though the gradient is 0 there: the "
+            "Hessian has a negative eigenvalue. Start elsewhere; of stationary points take the root of the gradient.",
+            ImplicitWarning,
+            stacklevel=2,
+        )
+
+    def look(self, y: Any, bound: Any, curved: Any, *inputs: Any) -> None:
         """Find the kinks, and decide over all elements if there are any."""
         problem = self.problem
         y, inputs = jnp.asarray(y), tuple(map(jnp.asarray, inputs))
@@ -289,15 +305,9 @@ class _Kinked:
             point, bound = self._joined(y, bound, inputs)
             program = problem.equations.known("program", lambda: JAX.capture(function, point, inputs))
             self._say_severed(program)
-            smooth = not any(isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps)
-            if smooth and not program.guards:
-                return
-            residual_at = Residual(JAX, function, program, point, inputs)
-            if not (
-                _tied(residual_at, NEAR * float(bound))
-                if program.guards
-                else self._touched(program, point, inputs, NEAR * bound)
-            ):
+            if not self._on_kinks(function, program, point, inputs, NEAR * bound):
+                if curved:
+                    self._say_curved()
                 return
             reasons = self._decided(*self._posed(function, point, y, inputs))
         except NotInvertible:
@@ -312,10 +322,14 @@ class _Kinked:
                 stacklevel=2,
             )
 
-    def _touched(self, program: Program, y: Any, inputs: tuple[Any, ...], reach: Any) -> bool:
+    def _on_kinks(self, function: Any, program: Program, point: Any, inputs: tuple[Any, ...], reach: Any) -> bool:
         """Tell whether the solution may lie on kinks."""
+        if program.guards:
+            return _tied(Residual(JAX, function, program, point, inputs), float(reach))
+        if not any(isinstance(s.operation, Nonsmooth | Singularity) for s in program.steps):
+            return False
         count = self.problem.equations.once("near", lambda: partial(_near, program))
-        return bool(count(y, inputs, reach) > 0)
+        return bool(count(point, inputs, reach) > 0)
 
     def _posed(self, function: Any, point: Any, y: Any, inputs: Any) -> tuple[Equation, Any, Any]:
         """Give the equation that is diagnosed, in the user's terms where they serve, with its solution and parameters."""
