@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import Any
 
@@ -172,6 +173,14 @@ def test_a_step_of_training_lowers_the_loss() -> None:
         losses.append(float(value))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
+
+
+def test_a_layer_is_pickled() -> None:
+    layer = deep_equilibrium(2, 3)
+    again = pickle.loads(pickle.dumps(layer))
+    assert again == layer
+    params, x = layer.init(jax.random.key(0)), jnp.ones((4, 2))
+    np.testing.assert_array_equal(again(params, x), layer(params, x))
 
 
 def test_what_is_refused() -> None:

@@ -45,13 +45,14 @@ class EquilibriumLayer:
     """A layer y = s(W y + U x + b): `init` makes its parameters, a call solves and differentiates; see `deep_equilibrium`.
 
     Attributes:
-        inputs, width, activation, parametrisation, margin, slopes, bias: as of `deep_equilibrium`.
+        inputs, width, activation, parametrisation, margin, slopes, bias: as of `deep_equilibrium`; an activation's name stays a
+            name, so that the layer can be pickled.
         options: how it is solved and checked.
     """
 
     inputs: int
     width: int
-    activation: Callable[[Any], Any]
+    activation: str | Callable[[Any], Any]
     parametrisation: str = "monotone"
     margin: float = 0.1
     slopes: tuple[float, float] = (0.0, 1.0)
@@ -69,6 +70,11 @@ class EquilibriumLayer:
         if self.bias:
             found["b"] = draw(keys[3], (n,), self.inputs)
         return found
+
+    @property
+    def nonlinearity(self) -> Callable[[Any], Any]:
+        """The activation, a function."""
+        return _function(self.activation)
 
     @property
     def slope(self) -> float:
@@ -200,17 +206,22 @@ def deep_equilibrium(
             raise UsageError(f"deep_equilibrium: {name}={size!r}; pass a whole number of features, at least 1.")
     if isinstance(activation, str) and not callable(getattr(jax.nn, activation, None)):
         raise UsageError(f"activation={activation!r}: jax.nn has no function of this name; pass a function.")
-    s: Callable[[Any], Any] = getattr(jax.nn, activation) if isinstance(activation, str) else activation
     if slopes is None:
         try:
-            slopes = activation_slopes(s, jnp.zeros(2))
+            slopes = activation_slopes(_function(activation), jnp.zeros(2))
         except UsageError:
             if parametrisation != "free":
                 raise
             slopes = (-math.inf, math.inf)
     check_form(parametrisation, margin, slopes)
     assert width is not None
-    return EquilibriumLayer(inputs, width, s, parametrisation, margin, slopes, bias, read)
+    return EquilibriumLayer(inputs, width, activation, parametrisation, margin, slopes, bias, read)
+
+
+def _function(activation: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give an activation by its name in `jax.nn`."""
+    found: Callable[[Any], Any] = getattr(jax.nn, activation) if isinstance(activation, str) else activation
+    return found
 
 
 def equilibrium(layer: EquilibriumLayer, W: Any, c: Any) -> tuple[Any, dict[str, Any]]:
@@ -230,10 +241,10 @@ def _solved(layer: EquilibriumLayer, W: Any, c: Any) -> tuple[Any, Any, Any, Any
     certified, start = _certified(layer, W), jnp.zeros_like(c)
     goal = layer.options.tolerance or float(jnp.finfo(c.dtype).eps) ** 0.75
     h = layer.slope if math.isfinite(layer.slope) else 1.0
-    s = layer.activation if h == 1 else lambda u: layer.activation(u) / h
+    s = layer.nonlinearity if h == 1 else lambda u: layer.nonlinearity(u) / h
     found = _fixed(s, W * h, c, start, goal, layer.options.iterations, layer, certified, None)
     y = found.y * h
-    return y, found.iterations, length(y - layer.activation(y @ W.T + c)), length(y)
+    return y, found.iterations, length(y - layer.nonlinearity(y @ W.T + c)), length(y)
 
 
 def _fixed(
@@ -295,13 +306,13 @@ class _Derivative:
 
     def residual(self, y: Any, W: Any, c: Any) -> Any:
         """Give y - s(W y + c)."""
-        return y - self.layer.activation(y @ W.T + c)
+        return y - self.layer.nonlinearity(y @ W.T + c)
 
     def slope(self, moving: tuple[int, ...], y: Any, inputs: list[Any], along: tuple[Any, ...]) -> Any:
         """Give dy = (I - D W)^-1 D (dW y + dc)."""
         layer, (W, c) = self.layer, inputs
         before = y @ W.T + c
-        _, D = jax.jvp(layer.activation, (before,), (jnp.ones_like(before),))
+        _, D = jax.jvp(layer.nonlinearity, (before,), (jnp.ones_like(before),))
         certified = _certified(layer, lax.stop_gradient(W))
         if layer.parametrisation == "free" and layer.options.violated != "ignore":
             (D,) = _looked_at(layer, D, y, W, c, certified)
@@ -366,9 +377,9 @@ def _numbers(layer: EquilibriumLayer, y: Any, W: Any, c: Any, slopes: Any, certi
         probe = jax.random.normal(jax.random.key(0), (len(W), 1), y.dtype)
         found = jnp.linalg.solve(blocks, jnp.broadcast_to(probe, (*blocks.shape[:-1], 1)))[..., 0]
         inverse, norm = length(found) / length(probe[:, 0]), jnp.sqrt(jnp.sum(W * W))
-        error = NEAR * inverse * norm * length(y - layer.activation(before))
+        error = NEAR * inverse * norm * length(y - layer.nonlinearity(before))
         step = (error + ROUNDING * eps * (1 + jnp.max(jnp.abs(before))))[..., None]
-        ends = [jax.jvp(layer.activation, (before + t,), (jnp.ones_like(before),))[1] for t in (-step, step)]
+        ends = [jax.jvp(layer.nonlinearity, (before + t,), (jnp.ones_like(before),))[1] for t in (-step, step)]
         bound = JUMP * (layer.slope if math.isfinite(layer.slope) else 1.0)
         kinked = jnp.any(jnp.abs(ends[0] - ends[1]) > bound, axis=-1)
         size = inverse * jnp.sqrt(jnp.sum(blocks * blocks, axis=(-2, -1)))
@@ -440,7 +451,7 @@ class _Condition:
         rows = np.asarray(kinked).reshape(-1)
         if np.any(singular):
             self.tell(False, True)
-        y, c, s = jnp.reshape(y, (-1, y.shape[-1])), jnp.reshape(c, (-1, c.shape[-1])), self.layer.activation
+        y, c, s = jnp.reshape(y, (-1, y.shape[-1])), jnp.reshape(c, (-1, c.shape[-1])), self.layer.nonlinearity
 
         def cell(y: Any, W: Any, c: Any) -> Any:
             return s(W @ y + c)
