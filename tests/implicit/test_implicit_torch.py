@@ -121,6 +121,18 @@ def test_the_lasso(seed: int) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
+def test_the_zeros_of_a_lasso_are_exact() -> None:
+    """Also where Newton's method has finished it, by linear systems that are solved to a residual."""
+    A, b = drawn(1200, 600), drawn(1200, seed=1, scale=2.0)
+    lasso = ns.implicit.argmin(
+        lambda y, b: 0.5 * ((A @ y - b) ** 2).sum(), lambda v, s, b: soft(v, s, t(50.0)), step=5e-4, iterations=15
+    )
+    y = lasso(b, start=torch.ones(600, dtype=D))
+    inactive = (A.T @ (A @ y - b)).abs() < 49.999
+    assert 0 < int(inactive.sum()) < 600
+    assert bool(((y == 0) == inactive).all())
+
+
 def test_the_lasso_with_a_zero_coefficient_on_the_equicorrelation_set() -> None:
     """X = I: y = soft(b, level), and b_1 = level: every element is invertible; the derivative is one of them, 0 or 1 in b_1."""
     lasso = ns.implicit.argmin(

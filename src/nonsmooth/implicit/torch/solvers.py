@@ -108,6 +108,8 @@ def default_solver(equation: Equation, theta: tuple[Any, ...], start: Any, optio
         if best.error > (tolerance if equation.kind == "fixed point" else best.goal):
             begin = layout.vector if best.vector is None or best.error > FAR else best.vector
             newton(equation, theta, layout, residual, begin, best, options)
+            if equation.prox is not None:
+                exact_zeros(residual, best)
     return layout.tree(layout.vector if best.vector is None else best.vector)
 
 
@@ -186,6 +188,16 @@ def newton(
             best.ends(trial, after)
             return
         vector, found = trial, after
+
+
+def exact_zeros(residual: Map, best: Best) -> None:
+    """Make one proximal step, y - H(y), after which entries are zero that the prox makes zero and Newton's method nearly."""
+    if best.vector is None:
+        return
+    stepped = best.vector - residual(best.vector)
+    error = float(residual(stepped).norm() / (1 + stepped.norm()))
+    if error <= 2 * max(best.error, best.goal):
+        best.vector, best.error = stepped, error
 
 
 def proximal_gradient(
