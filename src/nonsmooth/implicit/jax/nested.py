@@ -6,7 +6,7 @@ w are the solutions in the order in which they are met, and B is the derivative 
 derivatives are those of the implicit function theorem. Kinks of all equations are then kinks of one, which is decided like
 any other; no solver is a part of it.
 
-Source: BolteLePauwelsSilvetiFalls2021.
+Source: BolteLePauwelsSilvetiFalls2021, derived, docs/theory/implicit.md.
 """
 
 from __future__ import annotations
