@@ -672,7 +672,7 @@ def test_a_small_residual_far_from_the_solution_is_said(kind: str, double: bool)
             with pytest.warns(ImplicitWarning, match=r"Newton's step from there is 2 long, where 1 \+ \|y\| is 1\."):
                 jax.block_until_ready(differentiate(2.0))
         with pytest.raises(NotConverged):
-            SMALL[kind](tolerance=1e-12)(2.0)
+            SMALL[kind](tolerance=1e-12)(jnp.asarray(2.0))
         for option in ({"check": "solves"}, {"violated": "ignore"}):
             jax.block_until_ready(jax.jit(jax.grad(SMALL[kind](**option)))(2.0))
 
