@@ -467,3 +467,26 @@ def test_other_bad_calls(xp: Any) -> None:
     ]:
         with pytest.raises(UsageError, match=words):
             call()
+
+
+def test_arrays_of_numpy_are_called_by_their_names() -> None:
+    torch = pytest.importorskip("torch")
+    P, q = torch.eye(2, dtype=torch.float64), torch.tensor([-3.0, -1.0], dtype=torch.float64)
+    for arrays in ((P.numpy(), q.numpy()), (P.numpy(), q), (P, q.numpy())):
+        with pytest.raises(UsageError, match=r"QuadraticProgram takes tensors of torch .* found P: .*, q: .*as_tensor"):
+            QuadraticProgram()(*arrays)
+    with pytest.raises(UsageError, match=r"ConeProgram takes tensors of torch .* found c: .*Tensor, A: numpy\.ndarray"):
+        ConeProgram(Cones(nonnegative=2))(q, P.numpy(), q)
+
+
+def test_types_are_promoted() -> None:
+    """As by torch's own functions; each gradient has the type of its argument."""
+    torch = pytest.importorskip("torch")
+    P, q = torch.eye(2, dtype=torch.float64), torch.tensor([-3.0, -1.0])
+    P.requires_grad_()
+    q.requires_grad_()
+    x = QuadraticProgram()(P, q).x
+    x.sum().backward()
+    assert x.dtype == torch.float64
+    assert P.grad.dtype == torch.float64
+    torch.testing.assert_close(q.grad, -torch.ones(2))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from nonsmooth.errors import UsageError
+from nonsmooth.errors import PointError, UsageError
 from nonsmooth.frameworks.framework import find_framework
 from nonsmooth.implicit.cones.layer import Layer
 from nonsmooth.implicit.cones.product import Cones
@@ -16,7 +16,7 @@ from nonsmooth.implicit.cones.solvers import Solver
 from nonsmooth.implicit.diagnosis import Diagnosis
 from nonsmooth.implicit.options import Options
 
-__all__ = ["ConeProgram", "ConeSolution", "aligned", "solve_layer"]
+__all__ = ["ConeProgram", "ConeSolution", "aligned", "check_arrays", "solve_layer"]
 
 
 class ConeSolution(NamedTuple):
@@ -77,6 +77,7 @@ class ConeProgram:
 
     def __call__(self, c: Any, A: Any, b: Any, P: Any = None) -> ConeSolution:
         """Solve."""
+        check_arrays("ConeProgram", c=c, A=A, b=b, P=P)
         return ConeSolution(*solve_layer(self.layer, *aligned("ConeProgram", P, c, A, b)))
 
     def diagnose(self, c: Any, A: Any, b: Any, P: Any = None) -> Diagnosis:
@@ -85,6 +86,7 @@ class ConeProgram:
         Raises:
             NotConverged, UsageError: as for a call.
         """
+        check_arrays("ConeProgram", c=c, A=A, b=b, P=P)
         return diagnose_layer(self.layer, *aligned("ConeProgram", P, c, A, b))
 
 
@@ -103,13 +105,35 @@ def diagnose_layer(layer: Layer, P: Any, c: Any, A: Any, b: Any) -> Diagnosis:
     return layer.diagnose(layer.solve_one([framework.numpy(framework.detached(t)) for t in (P, c, A, b)]))
 
 
+def check_arrays(name: str, **given: Any) -> None:
+    """Refuse what is not differentiated: arrays of numpy (beside those of JAX they are constants), or of two frameworks.
+
+    Raises:
+        UsageError: with what each of them is.
+    """
+    arrays = {what: a for what, a in given.items() if hasattr(a, "ndim")}
+    if not arrays:
+        return
+    try:
+        framework = find_framework(list(arrays.values()))
+        held = [framework.holds(a) for a in arrays.values()]
+        served = any(held) if framework.name == "jax" else all(held)
+    except PointError:
+        served = False
+    if not served:
+        found = ", ".join(f"{what}: {type(a).__module__}.{type(a).__qualname__}" for what, a in arrays.items())
+        raise UsageError(
+            f"{name} takes tensors of torch or arrays of JAX, all of one of them, since it is differentiated in them; found "
+            f"{found}. Pass torch.as_tensor(...) or jax.numpy.asarray(...)."
+        )
+
+
 def aligned(name: str, P: Any, c: Any, A: Any, b: Any) -> tuple[Any, Any, Any, Any]:
     """Give P, c, A, b with the same leading axes; a P of None is 0.
 
     Raises:
-        UsageError: no arrays of floating numbers, or leading axes that do not broadcast.
+        UsageError: too few axes, or leading axes that do not broadcast.
     """
-    find_framework([a for a in (P, c, A, b) if a is not None])
     given = {"c": (c, 1), "A": (A, 2), "b": (b, 1)} | ({} if P is None else {"P": (P, 2)})
     for what, (array, axes) in given.items():
         if not hasattr(array, "ndim") or array.ndim < axes:

@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from nonsmooth.errors import UsageError
-from nonsmooth.implicit.cones.cone_program import aligned, diagnose_layer, solve_layer
+from nonsmooth.implicit.cones.cone_program import aligned, check_arrays, diagnose_layer, solve_layer
 from nonsmooth.implicit.cones.layer import Layer
 from nonsmooth.implicit.cones.product import Cones
 from nonsmooth.implicit.cones.solvers import NAMED, Solver
@@ -85,6 +85,7 @@ class QuadraticProgram:
 
     def _program(self, P: Any, q: Any, G: Any, h: Any, A: Any, b: Any) -> tuple[Layer, Any]:
         """Write it as a cone program: equations first."""
+        check_arrays("QuadraticProgram", P=P, q=q, G=G, h=h, A=A, b=b)
         if not hasattr(q, "ndim") or q.ndim < 1:
             raise UsageError("QuadraticProgram takes for q an array of 1 axis, or more for a batch.")
         pairs = []

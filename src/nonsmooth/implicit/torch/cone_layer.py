@@ -75,8 +75,8 @@ def _moved(info: Any, in_dims: tuple[Any, ...], arrays: Tensors) -> list[torch.T
 
 
 def _like(found: Any, like: torch.Tensor) -> Tensors:
-    """Give arrays as tensors like another one."""
-    return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(like) for a in found)
+    """Give arrays, whose type is that to which all arguments are promoted, as tensors on the device of another one."""
+    return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(like.device) for a in found)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
