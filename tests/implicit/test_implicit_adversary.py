@@ -309,6 +309,19 @@ def test_an_if_that_ties_within_the_error_is_said(steepness: float, error: float
     ns.implicit.fixed_point(T, lambda x: x.clone())(x - 1e-8).backward()
 
 
+def test_a_kink_of_an_equation_inside_is_said_to_be_undecided() -> None:
+    """The equation of the solver inside is named, once; where nothing is at a kink nothing is said."""
+    inner = ns.implicit.root(lambda z, y: z + 0.5 * torch.relu(z) - y)
+    solve = ns.implicit.fixed_point(lambda y, x: 0.3 * inner(y, start=torch.zeros_like(y)) + x)
+    start = torch.zeros(2, dtype=torch.float64)
+    x = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    with pytest.warns(ImplicitWarning) as said:
+        solve(x, start=start).sum().backward()
+    assert len(said) == 1
+    assert "solves another equation inside, the root of <lambda>" in str(said[0].message)
+    solve((x - 0.5).detach().requires_grad_(), start=start).sum().backward()
+
+
 def test_a_flat_argument_is_not_near_its_kink_because_it_is_small() -> None:
     """An argument of 1e-9 may be 1e-3 away from its kink: the condition that fails there does not matter."""
     y = torch.tensor(-1e-9, dtype=torch.float64)

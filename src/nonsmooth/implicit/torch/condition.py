@@ -30,7 +30,7 @@ from nonsmooth.implicit.equation import Equation
 from nonsmooth.implicit.options import Options
 from nonsmooth.implicit.torch.attached import Node
 from nonsmooth.implicit.torch.slopes import slopes, without_branches
-from nonsmooth.implicit.torch.trees import TREES, detached, squared_norm
+from nonsmooth.implicit.torch.trees import TREES, detached, met_equations, squared_norm
 from nonsmooth.program import Program
 
 __all__ = ["make_check"]
@@ -62,6 +62,7 @@ class _Known:
 
     program: Program | None
     severed: tuple[str, ...] = ()
+    inside: str = ""
 
 
 def make_check(equation: Equation, theta: tuple[Any, ...], options: Options) -> Callable[[Node], None] | None:
@@ -108,6 +109,10 @@ class _Check:
             self._accurate()
         if self.known.program is None:
             return
+        if self.known.inside:
+            self._nested()
+            self._curved()
+            return
         if self.known.severed and not self._follows():
             self._warn(
                 f"its linear system may not be that of the equation, since {self.known.severed[0]}. Write the function so that "
@@ -121,10 +126,29 @@ class _Check:
             return
         if where is not None:
             self._diagnose(where)
-        elif linear.negative_curvature():
+        else:
+            self._curved()
+
+    def _curved(self) -> None:
+        """Say where a solution is no minimiser."""
+        lowest = self.node.system.linear.negative_curvature()
+        if lowest:
             self._warn(
                 "the solution is no minimiser, though the gradient is 0 there: the Hessian has the eigenvalue "
-                f"{linear.negative_curvature():.3g}. Start elsewhere; of stationary points take the root of the gradient"
+                f"{lowest:.3g}. Start elsewhere; of stationary points take the root of the gradient"
+            )
+
+    def _nested(self) -> None:
+        """Say where a function that solves another equation may be at a kink, of its own or of the other one."""
+        try:
+            smooth = self._follows() and self._kinked() is None
+        except NonsmoothError:  # the solver inside comes to other values at its checks
+            smooth = False
+        if not smooth:
+            self._warn(
+                f"whether the condition of the implicit function theorem holds on kinks is undecided: {self.equation.name} solves "
+                f"another equation inside, {self.known.inside}, and the steps of its solver are no part of the condition. Solve "
+                "both as one equation, for the two unknowns together, which is decided; or pass check='solves' to be told no more"
             )
 
     def _accurate(self) -> None:
@@ -146,7 +170,9 @@ class _Check:
         if key not in table:
             table[key] = _Known(None)
             try:
-                program = table[key].program = self._capture()
+                with met_equations() as inside:
+                    program = table[key].program = self._capture()
+                table[key].inside = inside[0] if inside else ""
                 table[key].severed = self._severed(program)
             except NonsmoothError as error:
                 self._unchecked(error)

@@ -18,7 +18,7 @@ from nonsmooth.implicit.torch.attached import Node, attach
 from nonsmooth.implicit.torch.condition import make_check
 from nonsmooth.implicit.torch.solvers import default_solver
 from nonsmooth.implicit.torch.transformed import Problem, solve_transformed
-from nonsmooth.implicit.torch.trees import TREES, accept, detached, in_transform, squared_norm
+from nonsmooth.implicit.torch.trees import TREES, accept, detached, in_transform, note, squared_norm
 
 __all__ = ["TREES", "detached", "solve"]
 
@@ -35,6 +35,7 @@ def solve(
     if torch.is_inference_mode_enabled():  # no gradient can be taken there, not even that of an objective
         with torch.inference_mode(False), torch.no_grad():
             return solve(equation, solver, _usable(theta), _usable(start), options)
+    note(f"the {equation.kind} of {equation.name}")
     leaves, structure = pytree.tree_flatten(theta)
     places = [i for i, leaf in enumerate(leaves) if floats(leaf)]
     inputs = [leaves[i] for i in places]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch.utils import _pytree as pytree
 from nonsmooth.errors import NotConverged, UsageError
 from nonsmooth.frameworks.torch.tree import flatten, is_finite, leaf_names, unflatten
 
-__all__ = ["TREES", "TorchTrees", "accept", "detached", "in_transform", "squared_norm"]
+__all__ = ["TREES", "TorchTrees", "accept", "detached", "in_transform", "met_equations", "note", "squared_norm"]
 
 
 class TorchTrees:
@@ -55,6 +57,26 @@ class TorchTrees:
             return unflatten([a - b for a, b in zip(ours, theirs, strict=True)], structure)
         return unflatten([a + factor * b for a, b in zip(ours, theirs, strict=True)], structure)
 
+
+@contextmanager
+def met_equations() -> Iterator[list[str]]:
+    """List the equations that are solved meanwhile."""
+    found: list[str] = []
+    token = _MET.set(found)
+    try:
+        yield found
+    finally:
+        _MET.reset(token)
+
+
+def note(equation: str) -> None:
+    """Tell that an equation is solved."""
+    found = _MET.get()
+    if found is not None:
+        found.append(equation)
+
+
+_MET: ContextVar[list[str] | None] = ContextVar("equations", default=None)
 
 TREES = TorchTrees()
 """The one instance."""
