@@ -294,12 +294,16 @@ def test_the_third_derivative_of_a_large_equation_knows_its_error() -> None:
 
 @pytest.mark.parametrize("steepness", [1.0, 1e6])
 @pytest.mark.parametrize("error", [0.0, 1e-9, -1e-9])
-def test_an_if_that_ties_within_the_error_is_said(steepness: float, error: float) -> None:
-    """What an `if` compares counts in its own units, too; a solution nearby that is far from the tie is no trouble."""
+@pytest.mark.parametrize("slope", [3.0, 2.0])
+def test_an_if_that_ties_within_the_error_is_said(slope: float, steepness: float, error: float) -> None:
+    """What an `if` compares counts in its own units, too; a solution nearby that is far from the tie is no trouble.
+
+    With the slope 2 the derivatives of the two branches of the equation are 1 and -1, whose mean is singular.
+    """
 
     def T(y: Any, x: Any) -> Any:
         if steepness * (y - 1) > 0:
-            return 3 * (y - 1) + x
+            return slope * (y - 1) + x
         return 0 * y + x
 
     solve = ns.implicit.fixed_point(T, lambda x: x.clone() + error)

@@ -329,7 +329,10 @@ def _of_pieces(parts: list[Lifted], limit: int) -> Invertibility:
             None, f"{len(parts)} programs of an `if` on data meet here, with too many kinks to enumerate"
         )
     elements = [p.element(v) for p, vs in zip(parts, listed, strict=True) for v in vs]
-    inverse = np.linalg.inv(np.mean(bases, axis=0))
+    middle = np.mean(bases, axis=0)
+    if np.linalg.matrix_rank(middle) < len(middle):
+        return Invertibility(None, f"{len(parts)} programs of an `if` on data meet here, around a singular matrix")
+    inverse = np.linalg.inv(middle)
     sizes = [float(np.linalg.norm(np.eye(len(B)) - inverse @ B, 2)) for B in elements]
     if max(sizes) >= 1:
         return Invertibility(
