@@ -84,7 +84,8 @@ class Unrolled:
         self.monitor = read
         if not needed or self.unconverged == "ignore" or not self.tangents or not read.warning:
             return
-        text = f"unroll({name_of(self.T)}, {self.steps}): {read.warning.rstrip('.')}. (`report` tells more; unconverged='ignore' says nothing.)"
+        what = read.warning.rstrip(".")
+        text = f"unroll({name_of(self.T)}, {self.steps}): {what}. (`report` tells more; unconverged='ignore' says nothing.)"
         if self.unconverged == "raise" and y is not None:
             raise NotConverged(text)
         warnings.warn(text, ImplicitWarning, stacklevel=user_level())
