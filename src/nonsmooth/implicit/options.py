@@ -8,7 +8,10 @@ from typing import Literal, TypeAlias, get_args
 
 from nonsmooth.errors import UsageError
 
-__all__ = ["Check", "Linear", "Options", "Violated", "is_number"]
+__all__ = ["FAR", "Check", "Linear", "Options", "Violated", "is_number"]
+
+FAR = 1e-2
+"""Newton's step from a solution is at most so long, relative to 1 + |y|, or ten times the tolerance."""
 
 Violated: TypeAlias = Literal["raise", "warn", "ignore"]
 Linear: TypeAlias = Literal["auto", "dense", "cg", "gmres"]

@@ -22,11 +22,9 @@ from nonsmooth.errors import ImplicitWarning
 from nonsmooth.implicit.jax.problem import Problem, residual
 from nonsmooth.implicit.jax.traced import Equations
 from nonsmooth.implicit.jax.verify import verified
+from nonsmooth.implicit.options import FAR
 
 __all__ = ["accurate", "has_negative_eigenvalue"]
-
-FAR = 1e-2
-"""Newton's step from a solution is at most so long, relative to 1 + |y|, or ten times the tolerance."""
 
 
 def accurate(problem: Problem, y: Any, inputs: Sequence[Any], factors: Any, token: Any) -> Any:

@@ -27,7 +27,7 @@ from nonsmooth.frameworks.replay.plan import plan_of
 from nonsmooth.frameworks.torch import TORCH
 from nonsmooth.frameworks.torch.tree import flatten, unflatten
 from nonsmooth.implicit.equation import Equation
-from nonsmooth.implicit.options import Options
+from nonsmooth.implicit.options import FAR, Options
 from nonsmooth.implicit.torch.attached import Node
 from nonsmooth.implicit.torch.slopes import slopes, without_branches
 from nonsmooth.implicit.torch.trees import TREES, detached, met_equations, squared_norm
@@ -48,9 +48,6 @@ ROUNDING = 16.0
 
 MOVED = 0.5
 """An argument may be zero at the solution if Newton's step leaves less of it than so many times what it changes."""
-
-FAR = 1e-2
-"""Newton's step from a solution is at most so long, relative to 1 + |y|, or ten times the tolerance."""
 
 FOLLOWED = 1e-3
 """How far, relatively, a product with the derivative may be from a difference quotient."""
