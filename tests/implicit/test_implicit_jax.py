@@ -235,6 +235,30 @@ def test_badly_conditioned_minima(n: int, condition: float) -> None:
     assert np.all(np.abs(b - A @ y)[~S] <= level * (1 + 1e-9))
 
 
+def test_newtons_method_ends_a_descent_early() -> None:
+    """Few steps of descent find the support of a Lasso, and a step of Newton's method its coefficients; zeros are exact."""
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(60, 30)), rng.normal(size=60)
+    lasso = implicit.argmin(lambda b, l: ((X @ b - y) ** 2).sum() / 2, soft, iterations=40)
+    b = np.asarray(jax.jit(lambda l: lasso(l, start=jnp.zeros(30)))(8.0))
+    S = b != 0
+    assert 0 < S.sum() < 30
+    exact = np.linalg.solve(X[:, S].T @ X[:, S], X[:, S].T @ y - 8.0 * np.sign(b[S]))
+    np.testing.assert_allclose(b[S], exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-4, 1e4])
+def test_no_step_of_newtons_method_leads_uphill(unit: float) -> None:
+    """(y^2 - 1)^2 / 4 from beside its maximum at 0."""
+    well = implicit.argmin(lambda y, t: unit * jnp.sum((y * y - t) ** 2) / 4, tolerance=1e-10)
+    bounded = implicit.argmin(
+        lambda y, t: -unit * jnp.sum((y - t) ** 2) / 2, lambda v, step, t: jnp.clip(v, -1, 1), tolerance=1e-10
+    )
+    for begin in (0.1, -1e-2, 1e-5):
+        np.testing.assert_allclose(well(1.0, start=jnp.array([begin])), np.sign(begin), atol=1e-6)
+        np.testing.assert_allclose(bounded(0.0, start=jnp.array([begin])), np.sign(begin), atol=1e-9)
+
+
 def test_solvers_of_numpy_outside_of_jit() -> None:
     from scipy.optimize import brentq
 

@@ -33,6 +33,12 @@ PATIENCE = 20
 NEWTON = 50
 """How many steps of Newton's method end a descent that has not come near enough."""
 
+EARLY = 1e-3
+"""How far the residual of a descent falls, relative to 1 + |y| and to that of the start, before Newton's method is tried."""
+
+TRIED = 3
+"""How many steps of Newton's method are tried then."""
+
 
 def default_solver(equation: Equation, trees: Trees, theta: tuple[Any, ...], start: Any, options: Options) -> Any:
     """Solve from a start, a tree of arrays of one type, by the method of the kind of equation."""
@@ -103,7 +109,7 @@ class _Best(NamedTuple):
             jnp.where(much, 0, self.waited + 1),
         )
 
-    def goes_on(self, k: Any, iterations: int, tolerance: float, aim: float) -> Any:
+    def goes_on(self, k: Any, iterations: int, tolerance: float, aim: Any) -> Any:
         """Tell whether another step is worth it."""
         size = 1 + jnp.linalg.norm(self.y)
         enough = (self.residual <= aim * size) | ((self.residual <= tolerance * size) & (self.waited >= PATIENCE))
@@ -200,23 +206,61 @@ def _minimise(
     unit: float,
     goal: float,
 ) -> Any:
-    """Descend; where the residual is not at the goal then, go on by Newton's method for it.
+    """Descend, try a few steps of Newton's method early, descend on where they do not reach the goal, and end with it.
 
-    A step of the descent follows, after which entries are exactly zero that the prox makes zero.
+    Early means that the pieces of the solution are mostly known, of a quadratic objective its minimiser then is a step away.
+    A step is tried if the objective is convex along it. The last step is one of the descent, after which entries are exactly
+    zero that the prox makes zero.
     """
 
     def residual(y: Any) -> Any:
         slope = gradient(y)
         return y - prox(y - unit * slope, jnp.asarray(unit, y.dtype)) if unit else slope
 
-    def finished() -> Any:
-        y = _newton(residual, best.y, iterations=min(iterations, NEWTON), tolerance=tolerance, aim=goal)
-        stepped = prox(y - s * gradient(y), s)
-        allowed = jnp.maximum(jnp.linalg.norm(residual(y)), goal * (1 + jnp.linalg.norm(y)))
-        return jnp.where(jnp.linalg.norm(residual(stepped)) <= 2 * allowed, stepped, y)
+    def reached(y: Any) -> Any:
+        return jnp.linalg.norm(residual(y)) <= goal * (1 + jnp.linalg.norm(y))
 
-    best, s = _descent(gradient, prox, start, iterations=iterations, tolerance=tolerance, aim=aim, unit=unit)
-    return lax.cond(best.residual <= goal * (1 + jnp.linalg.norm(best.y)), lambda: best.y, finished)
+    def stepped(y: Any, s: Any) -> Any:
+        after = prox(y - s * gradient(y), s)
+        allowed = jnp.maximum(jnp.linalg.norm(residual(y)), goal * (1 + jnp.linalg.norm(y)))
+        return jnp.where(jnp.linalg.norm(residual(after)) <= 2 * allowed, after, y)
+
+    def further() -> Any:
+        best, s = lax.cond(early, lambda: descend(rough.y, aim=aim), lambda: (rough, length))
+        newton = partial(_newton, residual, iterations=min(iterations, NEWTON), tolerance=tolerance, aim=goal)
+        return lax.cond(
+            best.residual <= goal * (1 + jnp.linalg.norm(best.y)), lambda: best.y, lambda: stepped(newton(best.y), s)
+        )
+
+    descend = partial(_descent, gradient, prox, iterations=iterations, tolerance=tolerance, unit=unit)
+    begun = jnp.linalg.norm(residual(start))
+    enough = jnp.maximum(aim, EARLY * jnp.minimum(begun, 1))
+    rough, length = descend(start, aim=enough)
+    early = rough.residual <= enough * (1 + jnp.linalg.norm(rough.y))
+    near = lax.cond(early, lambda: stepped(_sharpened(gradient, residual, rough.y, goal), length), lambda: rough.y)
+    return lax.cond(reached(near), lambda: near, further)
+
+
+def _sharpened(gradient: Callable[[Any], Any], residual: Callable[[Any], Any], y: Any, goal: float) -> Any:
+    """Make a few steps of Newton's method by products alone, while each leaves a tenth of the residual and goes uphill."""
+
+    def step(state: Any) -> Any:
+        k, y, size, _, _ = state
+        value, product = jax.linearize(residual, y)
+        scale = jnp.where(size > 0, size, 1)
+        move = -scale * gmres(product, value / scale, tol=goal, restart=40, maxiter=1, solve_method="incremental")[0]
+        after = y + move
+        convex = jnp.vdot(gradient(after) - gradient(y), move) >= 0
+        return k + 1, after, jnp.linalg.norm(residual(after)), size, convex
+
+    def on(state: Any) -> Any:
+        k, y, size, before, convex = state
+        return (k < TRIED) & (size > goal * (1 + jnp.linalg.norm(y))) & (size < 0.1 * before) & convex
+
+    size = jnp.linalg.norm(residual(y))
+    begin = (jnp.zeros((), int), y, size, jnp.full_like(size, jnp.inf), jnp.ones((), bool))
+    _, found, _, _, convex = lax.while_loop(on, step, begin)
+    return jnp.where(convex, found, y)
 
 
 def _descent(
@@ -226,7 +270,7 @@ def _descent(
     *,
     iterations: int,
     tolerance: float,
-    aim: float,
+    aim: Any,
     unit: float,
 ) -> tuple[_Best, Any]:
     """Iterate y <- prox(z - s grad f(z)), z extrapolated and started again where the steps turn back.
