@@ -236,15 +236,15 @@ def test_badly_conditioned_minima(n: int, condition: float) -> None:
 
 
 def test_newtons_method_ends_a_descent_early() -> None:
-    """Few steps of descent find the support of a Lasso, and a step of Newton's method its coefficients; zeros are exact."""
+    """Descent finds the support of a Lasso, and a step of Newton's method its coefficients, far below the tolerance."""
     rng = np.random.default_rng(1)
     X, y = rng.normal(size=(60, 30)), rng.normal(size=60)
-    lasso = implicit.argmin(lambda b, l: ((X @ b - y) ** 2).sum() / 2, soft, iterations=40)
+    lasso = implicit.argmin(lambda b, l: ((X @ b - y) ** 2).sum() / 2, soft, iterations=400, tolerance=1e-6)
     b = np.asarray(jax.jit(lambda l: lasso(l, start=jnp.zeros(30)))(8.0))
     S = b != 0
     assert 0 < S.sum() < 30
     exact = np.linalg.solve(X[:, S].T @ X[:, S], X[:, S].T @ y - 8.0 * np.sign(b[S]))
-    np.testing.assert_allclose(b[S], exact, atol=1e-12)
+    np.testing.assert_allclose(b[S], exact, atol=1e-10)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-4, 1e4])

@@ -208,9 +208,8 @@ def _minimise(
 ) -> Any:
     """Descend, try a few steps of Newton's method early, descend on where they do not reach the goal, and end with it.
 
-    Early means that the pieces of the solution are mostly known, of a quadratic objective its minimiser then is a step away.
-    A step is tried if the objective is convex along it. The last step is one of the descent, after which entries are exactly
-    zero that the prox makes zero.
+    Early the pieces on which the solution lies are mostly known, and that of a quadratic objective is a step away. The last
+    step is one of the descent, after which entries are exactly zero that the prox makes zero.
     """
 
     def residual(y: Any) -> Any:
@@ -242,7 +241,10 @@ def _minimise(
 
 
 def _sharpened(gradient: Callable[[Any], Any], residual: Callable[[Any], Any], y: Any, goal: float) -> Any:
-    """Make a few steps of Newton's method by products alone, while each leaves a tenth of the residual and goes uphill."""
+    """Make a few steps of Newton's method by products alone, while each leaves a tenth of the residual.
+
+    None is kept along which the gradient falls: the objective is not convex there.
+    """
 
     def step(state: Any) -> Any:
         k, y, size, _, _ = state
